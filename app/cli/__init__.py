@@ -1,0 +1,56 @@
+"""The command line. Every command imports what it needs when it runs, so that `plumbline --help` is quick.
+
+Sub-commands of other folders are found by the entry-point group `plumbline.commands`; this folder imports
+none of them.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+import typer
+
+PLUGINS = "plumbline.commands"
+_EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def main() -> None:
+    """Run the command line of this process; ends with the exit code that decides."""
+    build()()
+
+
+def build() -> typer.Typer:
+    """All commands: 0 is done, 1 failed, 2 called in a wrong way, 3 cannot start."""
+    from app.cli import ask, doctor, documents, ingest, jobs, keys, releases, search, serve, summarize, up
+
+    commands = typer.Typer(
+        help="Cited answers, search and summaries over your own documents.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for module in (up, ingest, search, ask, summarize, serve, doctor):
+        module.register(commands)
+    commands.add_typer(documents.commands, name="documents")
+    commands.add_typer(jobs.commands, name="jobs")
+    commands.add_typer(releases.commands, name="release")
+    commands.add_typer(keys.commands, name="keys")
+    for offered in sorted(entry_points(group=PLUGINS), key=lambda found: found.name):
+        _forward(commands, offered)
+    return commands
+
+
+def _forward(commands: typer.Typer, offered: EntryPoint) -> None:
+    """A command that hands everything after its name on, and imports its owner only then."""
+
+    @commands.command(
+        offered.name,
+        help=f"Commands of {offered.module}: see `plumbline {offered.name} --help`.",
+        add_help_option=False,
+        context_settings=_EVERYTHING,
+    )
+    def run(context: typer.Context) -> None:
+        from typer.main import get_command
+
+        get_command(offered.load())(args=context.args, prog_name=f"plumbline {offered.name}")

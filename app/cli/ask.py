@@ -1,0 +1,57 @@
+"""`plumbline ask QUESTION`: a cited answer, written as it comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli import console
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+
+PATH = "/v1/chat/completions"
+
+
+def register(commands: typer.Typer) -> None:
+    commands.command("ask")(ask)
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask, in plain words.")],
+    collection: Annotated[
+        list[str] | None, typer.Option(help="Ask this collection only; repeatable.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="`plumbline`, or `plumbline@RELEASE`.")] = "plumbline",
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Use finished answers.")] = True,
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """Ask the documents. The sources are numbered as the answer names them."""
+    from app.cli.client import connect
+
+    extra: dict[str, Any] = {"cache": cache}
+    if collection:
+        extra["collections"] = collection
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "plumbline": extra}
+    with console.failures(), connect(url, key, data) as client:
+        if as_json:
+            console.show_json(client.post(PATH, body))
+        else:
+            _stream(client, body)
+
+
+def _stream(client: Client, body: dict[str, Any]) -> None:
+    from app.cli.answer import source_lines
+
+    told: dict[str, Any] = {"citations": [], "degraded": []}
+    for chunk in client.events("POST", PATH, {**body, "stream": True}):
+        for choice in chunk["choices"]:
+            print(choice["delta"].get("content") or "", end="", flush=True)
+        told = chunk.get("plumbline") or told
+    print()
+    for line in source_lines(told):
+        print(line)

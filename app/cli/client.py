@@ -1,0 +1,166 @@
+"""The service's HTTP API as commands use it: typed failures, patience where the service asks for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from app import instance
+from app.settings import Settings, load_settings
+
+TIMEOUT = httpx.Timeout(120.0, connect=5.0)
+ATTEMPTS = 4
+LONGEST_WAIT = 10.0
+
+
+class ClientError(Exception):
+    """The service refused or failed; the message is its own sentence."""
+
+    def __init__(self, message: str, status: int = 0, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Unreachable(ClientError):
+    """Nobody answers at the address."""
+
+
+class Client:
+    """A caller of one service. Close it, or use it as a context manager. Safe to share between threads."""
+
+    def __init__(self, url: str, key: str | None = None, timeout: httpx.Timeout = TIMEOUT) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ClientError(f"{url} is no address: {error}.") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._call("GET", path, params={k: v for k, v in params.items() if v is not None})
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        return self._call("POST", path, json=dict(body or {}))
+
+    def delete(self, path: str) -> Any:
+        return self._call("DELETE", path)
+
+    def put_file(self, document_id: str, file: Path, fields: Mapping[str, Any]) -> Any:
+        """Hand in one file under an id; `fields` go into the query. Returns its job."""
+        content = file.read_bytes()
+        answer = self._call(
+            "PUT",
+            f"/v1/documents/{document_id}",
+            params={"filename": file.name, **fields},
+            content=content,
+            headers={"Content-Type": "application/octet-stream"},
+        )
+        return answer["jobs"][0]
+
+    def events(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """The events of a stream, until it ends. Raises `ClientError` when it breaks off."""
+        ended = False
+        try:
+            with self._http.stream(method, path, json=dict(body) if body is not None else None) as response:
+                if response.is_error:
+                    response.read()
+                    raise _refused(response)
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        if line == "data: [DONE]":
+                            ended = True
+                            break
+                        yield _checked(json.loads(line.removeprefix("data: ")))
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
+        if not ended:
+            raise ClientError(f"The service at {self.url} broke off its answer. Ask again.")
+
+    def _call(self, method: str, path: str, **content: Any) -> Any:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                response = self._http.request(method, path, **content)
+            except httpx.TransportError as error:
+                raise self._unreachable(error) from None
+            if response.status_code not in (429, 503) or attempt == ATTEMPTS:
+                break
+            time.sleep(_patience(response, attempt))
+        if response.is_error:
+            raise _refused(response)
+        return _json(response)
+
+    def _unreachable(self, error: httpx.TransportError) -> ClientError:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return Unreachable(
+                f"Nothing answers at {self.url}: start it with `plumbline up`, or name it with --url."
+            )
+        if isinstance(error, httpx.TimeoutException):
+            return ClientError(f"The service at {self.url} took too long to answer. Try again.")
+        return ClientError(f"The connection to {self.url} broke ({type(error).__name__}). Try again.")
+
+
+def connect(url: str | None, key: str | None, data: Path | None = None, port: int | None = None) -> Client:
+    """A client of the service that these options and the environment name: an address if one is given,
+    else the instance that runs on the data folder, else the usual address."""
+    settings = load_settings(url=url, key=key, data=data, port=port)
+    secret = settings.key.get_secret_value() if settings.key else None
+    return Client(address_of(settings), secret)
+
+
+def address_of(settings: Settings) -> str:
+    if settings.url:
+        return settings.url
+    running = instance.running(settings.data)
+    return running.url if running else f"http://127.0.0.1:{settings.port}"
+
+
+def _patience(response: httpx.Response, attempt: int) -> float:
+    try:
+        asked = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        asked = 0.25 * 2.0**attempt
+    return min(asked, LONGEST_WAIT)
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        raise ClientError(
+            f"{response.request.url} did not answer in JSON. Is this address Plumbline's?"
+        ) from None
+
+
+def _checked(event: Any) -> Any:
+    if isinstance(event, dict) and "error" in event:
+        raise ClientError(str(event["error"]["message"]), code=str(event["error"].get("code", "")))
+    return event
+
+
+def _refused(response: httpx.Response) -> ClientError:
+    try:
+        error = response.json()["error"]
+        return ClientError(str(error["message"]), response.status_code, str(error["code"] or ""))
+    except (ValueError, KeyError, TypeError):
+        return ClientError(
+            f"{response.request.url} answered {response.status_code}. Is this address Plumbline's?",
+            response.status_code,
+        )

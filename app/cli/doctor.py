@@ -1,0 +1,47 @@
+"""`plumbline doctor`: what is in order, what is not, and what to do about it."""
+
+from __future__ import annotations
+
+import typer
+
+from app.cli import console
+
+_STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def register(commands: typer.Typer) -> None:
+    commands.command("doctor")(doctor)
+
+
+def doctor(
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    port: console.Port = None,
+    data: console.Data = None,
+) -> None:
+    """Examine this machine, the data folder and every part. Fails when something must be mended."""
+    import asyncio
+    from dataclasses import asdict
+
+    from app.doctor import examine
+    from app.settings import load_settings
+
+    with console.failures():
+        findings = asyncio.run(examine(load_settings(url=url, port=port, data=data)))
+    if as_json:
+        console.show_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        _show([(finding.state, finding.name, finding.detail, finding.remedy) for finding in findings])
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(console.FAILED)
+
+
+def _show(rows: list[tuple[str, str, str, str]]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    out = Console(soft_wrap=True)
+    for state, name, detail, remedy in rows:
+        out.print(Text.assemble((f"{state:<5}", _STYLE[state]), (f"{name:<20}", "bold"), detail))
+        if remedy:
+            out.print(Text(f"{'':<25}-> {remedy}", style="dim"))

@@ -1,0 +1,88 @@
+"""`plumbline documents`: what was handed in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import console
+
+PAGE = 500
+commands = typer.Typer(help="List, show and delete documents.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(help="The document's id.")]
+
+
+@commands.command("list")
+def list_documents(
+    collection: Annotated[str | None, typer.Option(help="This collection only.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many.", show_default=False)] = None,
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """List documents."""
+    from app.cli.client import connect
+
+    found: list[dict[str, Any]] = []
+    after: str | None = None
+    with console.failures(), connect(url, key, data) as client:
+        while True:
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
+            page = client.get("/v1/documents", collection=collection, after=after, limit=size)
+            found += page["documents"]
+            after = page["next"]
+            if after is None or (limit is not None and len(found) >= limit):
+                break
+    if as_json:
+        console.show_json({"documents": found})
+        return
+    rows = [
+        (one["id"], one["collection"], one["title"], one["chunks"], "yes" if one["visible"] else "no")
+        for one in found
+    ]
+    console.table(("id", "collection", "title", "chunks", "visible"), rows, "There are no documents.")
+
+
+@commands.command("show")
+def show(
+    document_id: Id,
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """Show what is known about a document."""
+    from app.cli.client import connect
+
+    with console.failures(), connect(url, key, data) as client:
+        found = client.get(f"/v1/documents/{_in_path(document_id)}")
+    console.show(found, as_json)
+
+
+@commands.command("delete")
+def delete(
+    document_ids: Annotated[list[str], typer.Argument(help="Ids of documents.", metavar="ID...")],
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """Delete documents. Nothing that is asked afterwards uses their text."""
+    from app.cli.client import connect
+
+    with console.failures(), connect(url, key, data) as client:
+        for document_id in document_ids:
+            client.delete(f"/v1/documents/{_in_path(document_id)}")
+            if not as_json:
+                console.say(f"deleted {document_id}")
+    if as_json:
+        console.show_json({"deleted": document_ids})
+
+
+def _in_path(document_id: str) -> str:
+    from urllib.parse import quote
+
+    return quote(document_id, safe=":@~")

@@ -1,0 +1,133 @@
+"""`plumbline keys`: who may call. Straight in the ledger, because the first key is made before any exists."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from app.cli import console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from app.access import Access, Key
+    from app.types import Scope
+
+T = TypeVar("T")
+commands = typer.Typer(help="Make, list and revoke keys.", no_args_is_help=True)
+
+
+@commands.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    tenant: Annotated[str, typer.Option(help="Tenant it belongs to; made if it is new.")] = "default",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="read, write, admin or evaluate; repeatable. Default: read.", show_default=False),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="Group whose documents it may read; repeatable.", show_default=False),
+    ] = None,
+    as_json: console.AsJson = False,
+    data: console.Data = None,
+) -> None:
+    """Make a key. Its secret is shown once and kept nowhere."""
+    scopes = _scopes(scope or ["read"])
+    groups = frozenset(group) if group else None
+
+    async def make(access: Access) -> tuple[Key, str]:
+        return await access.create_key(tenant, name, groups=groups, scopes=scopes)
+
+    with console.failures():
+        made, secret = _in_ledger(data, make)
+    if as_json:
+        console.show_json({**_json(made), "key": secret})
+    else:
+        console.say(f"Key {made.id} for {made.name} of tenant {made.tenant}. This is shown once:")
+        console.say(secret)
+
+
+@commands.command("list")
+def list_keys(
+    tenant: Annotated[str | None, typer.Option(help="Of this tenant only.", show_default=False)] = None,
+    as_json: console.AsJson = False,
+    data: console.Data = None,
+) -> None:
+    """List keys, without their secrets."""
+
+    async def read(access: Access) -> list[Key]:
+        return await access.list_keys(tenant)
+
+    with console.failures():
+        found = _in_ledger(data, read)
+    if as_json:
+        console.show_json({"keys": [_json(key) for key in found]})
+        return
+    rows = [
+        (
+            *(key.id, key.name, key.tenant, f"{key.prefix}…{key.last4}", " ".join(sorted(key.scopes))),
+            "all" if key.groups is None else " ".join(sorted(key.groups)),
+            "revoked" if key.revoked_at else "",
+        )
+        for key in found
+    ]
+    console.table(("id", "name", "tenant", "key", "scopes", "groups", ""), rows, "There are no keys.")
+
+
+@commands.command("revoke")
+def revoke(
+    reference: Annotated[str, typer.Argument(help="Id or name.")],
+    as_json: console.AsJson = False,
+    data: console.Data = None,
+) -> None:
+    """Revoke a key; within two seconds it opens nothing."""
+
+    async def end(access: Access) -> Key:
+        return await access.revoke_key(reference)
+
+    with console.failures():
+        gone = _in_ledger(data, end)
+    if as_json:
+        console.show_json(_json(gone))
+    else:
+        console.say(f"Key {gone.id} ({gone.name}) is revoked.")
+
+
+def _in_ledger(data: Path | None, act: Callable[[Access], Awaitable[T]]) -> T:
+    import asyncio
+
+    from app.access import Access
+    from app.cli.ledger import open_ledger
+    from app.settings import load_settings
+
+    async def run() -> T:
+        async with open_ledger(load_settings(data=data)) as engine:
+            return await act(Access(engine))
+
+    return asyncio.run(run())
+
+
+def _scopes(names: list[str]) -> list[Scope]:
+    from app.access import SCOPES
+
+    unknown = sorted(set(names) - set(SCOPES))
+    if unknown:
+        console.fail(f"Unknown scope {unknown[0]!r}: {', '.join(SCOPES)}.", console.USAGE)
+    return [scope for scope in SCOPES if scope in names]
+
+
+def _json(key: Key) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "tenant": key.tenant,
+        "prefix": key.prefix,
+        "last4": key.last4,
+        "groups": None if key.groups is None else sorted(key.groups),
+        "scopes": sorted(key.scopes),
+        "created_at": key.created_at.isoformat(),
+        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+    }

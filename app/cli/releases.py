@@ -1,0 +1,129 @@
+"""`plumbline release`: which releases there are, and which one serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli import console
+
+commands = typer.Typer(help="List, add, promote and roll back releases.", no_args_is_help=True)
+
+Reference = Annotated[str, typer.Argument(help="Id, the beginning of one, or name.")]
+File = Annotated[Path, typer.Argument(help="Release file (TOML).")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit.")]
+
+
+@commands.command("list")
+def list_releases(
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """List releases, the newest first."""
+    from app.cli.client import connect
+
+    with console.failures(), connect(url, key, data) as client:
+        found = client.get("/v1/releases")
+    if as_json:
+        console.show_json(found)
+        return
+    rows = [(one["id"], one["name"], one["state"], _evaluated(one)) for one in found["releases"]]
+    console.table(("id", "name", "state", "evaluated"), rows, "There are no releases.")
+
+
+@commands.command("show")
+def show(
+    release: Reference = "champion",
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """Show a release; without a name, the one that serves."""
+    from app.cli.client import connect
+
+    with console.failures(), connect(url, key, data) as client:
+        console.show(client.get(f"/v1/releases/{_in_path(release)}"), as_json)
+
+
+@commands.command("validate")
+def validate(file: File, as_json: console.AsJson = False) -> None:
+    """Check a release file and print its fingerprint. Needs no service."""
+    from app.release import load_release
+
+    with console.failures():
+        found = load_release(file)
+        told = {"id": found.id, "name": found.name, "fingerprint": found.fingerprint}
+    console.show(told, as_json)
+
+
+@commands.command("add")
+def add(file: File, as_json: console.AsJson = False, data: console.Data = None) -> None:
+    """Register a release file as a draft, straight in the ledger."""
+    import asyncio
+
+    from app.cli.ledger import open_ledger
+    from app.release import load_release
+    from app.releases import Registered, Registry
+    from app.settings import load_settings
+
+    async def register() -> Registered:
+        async with open_ledger(load_settings(data=data)) as engine:
+            return await Registry(engine).add(load_release(file))
+
+    with console.failures():
+        added = asyncio.run(register())
+    console.show({"id": added.id, "name": added.name, "state": added.state}, as_json)
+
+
+@commands.command("promote")
+def promote(
+    release: Reference,
+    force: Annotated[
+        bool, typer.Option("--force", help="Without a passed evaluation; needs a reason.")
+    ] = False,
+    reason: Reason = "",
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """Let a release serve."""
+    from app.cli.client import connect
+
+    with console.failures(), connect(url, key, data) as client:
+        body = {"force": force, "reason": reason}
+        console.show(client.post(f"/v1/releases/{_in_path(release)}/promote", body), as_json)
+
+
+@commands.command("rollback")
+def rollback(
+    reason: Reason = "",
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """Let the release before this one serve again."""
+    from app.cli.client import connect
+
+    with console.failures(), connect(url, key, data) as client:
+        console.show(client.post("/v1/releases/rollback", {"reason": reason}), as_json)
+
+
+def _evaluated(release: dict[str, Any]) -> str:
+    if release["evaluated"]:
+        return "passed"
+    if release["evidence"]:
+        return "failed"
+    return "no (bootstrap)" if release["bootstrap"] else "no"
+
+
+def _in_path(reference: str) -> str:
+    from urllib.parse import quote
+
+    return quote(reference, safe="")

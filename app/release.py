@@ -1,0 +1,210 @@
+"""A release: everything that decides what the service does, in one file with one fingerprint.
+
+Loaded from TOML, validated strictly (an unknown key is an error), canonicalised and hashed together with
+its prompt texts, so that two files that do the same have the same fingerprint and any change has another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llm.prompts import Template, load_template
+from llm.types import Sampling
+from retrieval.types import EmbedderSpec, IndexSpec, SearchParams
+
+DEFAULT_RELEASE = Path(__file__).with_name("default.toml")
+EXTRACTIVE = "extractive"
+
+
+class ReleaseInvalid(Exception):
+    """The release file cannot be used; the message says which key and why."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelRef(_Strict):
+    """A model by the name its server knows; `extractive` is the built-in one that needs no server."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    revision: str | None = None
+
+
+class SamplingPart(_Strict):
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Field(gt=0, le=32_768)] = 512
+    seed: int | None = None
+
+
+class PromptsPart(_Strict):
+    """Shipped names (`answer`) or paths of Markdown files beside the release file."""
+
+    answer: str = "answer"
+    summarize: str = "summarize"
+    rewrite: str = "rewrite"
+
+
+class IndexPart(_Strict):
+    embedder: str = "all-MiniLM-L6-v2"
+    chunker: Literal["structure"] = "structure"
+    chunk_tokens: Annotated[int, Field(ge=32, le=8_192)] = 200
+    chunk_overlap: Annotated[int, Field(ge=0, le=1_024)] = 0
+    header: str = "{title}\n{heading}\n"
+    analyzer: Literal["snowball-english", "plain"] = "snowball-english"
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> IndexPart:
+        if self.chunk_overlap * 2 > self.chunk_tokens:
+            raise ValueError("chunk_overlap must be at most half of chunk_tokens")
+        return self
+
+
+class SearchPart(_Strict):
+    limit: Annotated[int, Field(ge=1, le=100)] = 8
+    candidates: Annotated[int, Field(ge=1, le=1_000)] = 100
+    dense_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class ContextPart(_Strict):
+    max_characters: Annotated[int, Field(ge=200, le=1_000_000)] = 12_000
+
+
+class CachePart(_Strict):
+    ttl_seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] = 86_400
+
+
+class ReleaseFile(_Strict):
+    """The keys of a release file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    models: Annotated[list[ModelRef], Field(min_length=1, max_length=8)]
+    sampling: SamplingPart = SamplingPart()
+    prompts: PromptsPart = PromptsPart()
+    index: IndexPart = IndexPart()
+    search: SearchPart = SearchPart()
+    context: ContextPart = ContextPart()
+    cache: CachePart = CachePart()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A validated release. `id` is the first 12 hex digits of its fingerprint."""
+
+    body: ReleaseFile
+    answer: Template
+    summarize: Template
+    rewrite: Template
+
+    @property
+    def name(self) -> str:
+        return self.body.name
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        return self.fingerprint[:12]
+
+    @property
+    def sampling(self) -> Sampling:
+        part = self.body.sampling
+        return Sampling(
+            temperature=part.temperature, top_p=part.top_p, max_tokens=part.max_tokens, seed=part.seed
+        )
+
+    @property
+    def search(self) -> SearchParams:
+        part = self.body.search
+        return SearchParams(limit=part.limit, candidates=part.candidates, dense_weight=part.dense_weight)
+
+    def index_spec(self, embedder: EmbedderSpec, parser: str) -> IndexSpec:
+        part = self.body.index
+        return IndexSpec(
+            embedder=embedder.artefact,
+            dimension=embedder.dimension,
+            chunker=part.chunker,
+            chunk_tokens=part.chunk_tokens,
+            chunk_overlap=part.chunk_overlap,
+            header_template=part.header,
+            analyzer=part.analyzer,
+            parser=parser,
+        )
+
+    def canonical(self) -> str:
+        """The release as JSON with prompt texts in place of their paths; what is hashed and stored.
+
+        The name is left out of nothing: two releases that differ in name only are two releases.
+        """
+        body = self.body.model_dump(mode="json")
+        body["prompts"] = {t.name: t.text for t in (self.answer, self.summarize, self.rewrite)}
+        return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def load_release(path: Path) -> Release:
+    """Read and validate a release file; prompts are found beside it or among the shipped ones."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReleaseInvalid(f"Cannot read the release file {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ReleaseInvalid(f"{path} is not valid TOML: {error}.") from None
+    body = _validated(raw, str(path))
+    prompts = body.prompts
+    return Release(
+        body=body,
+        answer=_template("answer", prompts.answer, path.parent),
+        summarize=_template("summarize", prompts.summarize, path.parent),
+        rewrite=_template("rewrite", prompts.rewrite, path.parent),
+    )
+
+
+def parse_release(canonical: str) -> Release:
+    """The release that `Release.canonical` wrote."""
+    raw = json.loads(canonical)
+    texts = raw.pop("prompts")
+    return Release(
+        body=_validated(raw, "the stored release"),
+        answer=Template(name="answer", text=texts["answer"]),
+        summarize=Template(name="summarize", text=texts["summarize"]),
+        rewrite=Template(name="rewrite", text=texts["rewrite"]),
+    )
+
+
+def with_model(release: Release, model: str) -> Release:
+    """The release with a served model in front of its chain."""
+    models = [ModelRef(name=model), *(m for m in release.body.models if m.name != model)]
+    return Release(
+        body=release.body.model_copy(update={"models": models}),
+        answer=release.answer,
+        summarize=release.summarize,
+        rewrite=release.rewrite,
+    )
+
+
+def _validated(raw: dict[str, Any], where: str) -> ReleaseFile:
+    try:
+        return ReleaseFile.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ReleaseInvalid(f"{where}: {problems}.") from None
+
+
+def _template(name: str, reference: str, folder: Path) -> Template:
+    if re.fullmatch(r"[a-z_]+", reference):
+        return load_template(reference)
+    try:
+        return Template(name=name, text=(folder / reference).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReleaseInvalid(f"prompts.{name}: cannot read {folder / reference}: {error.strerror}.") from None

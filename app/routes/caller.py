@@ -1,0 +1,103 @@
+"""What every route asks about a request first: the service's parts, who is calling, how long it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, cast
+
+import orjson
+from fastapi import Depends, Header, Request
+from starlette.responses import Response
+
+from app import access, deadline, telemetry
+from app.errors import RequestInvalid
+from app.metrics import Metrics
+from app.types import Principal, Scope
+from app.wiring import Services
+from retrieval.types import Filter, Where
+
+LONGEST_TIMEOUT = 600.0
+SHORTEST_TIMEOUT = 0.05
+
+
+def services_of(request: Request) -> Services:
+    return cast(Services, request.state.services)
+
+
+# Dependencies that are not `async` would each cost a hop to a thread.
+async def _services(request: Request) -> Services:
+    return services_of(request)
+
+
+async def _metrics(request: Request) -> Metrics:
+    return cast(Metrics, request.state.metrics)
+
+
+async def identify(request: Request) -> Principal:
+    """The caller, whatever they may do."""
+    headers = request.headers
+    return await services_of(request).access.authenticate(
+        access.Caller(
+            authorization=headers.get("authorization"),
+            host=headers.get("host"),
+            origin=headers.get("origin"),
+        )
+    )
+
+
+def _with(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
+    async def principal(request: Request) -> Principal:
+        caller = await identify(request)
+        access.require(caller, scope)
+        return caller
+
+    return principal
+
+
+async def _deadline(
+    request: Request,
+    x_request_timeout: Annotated[
+        str | None, Header(description="Seconds that the answer may take; clamped.")
+    ] = None,
+) -> float:
+    seconds = services_of(request).settings.request_timeout
+    if x_request_timeout is not None:
+        try:
+            seconds = float(x_request_timeout)
+        except ValueError:
+            seconds = float("nan")
+        if not seconds > 0:
+            raise RequestInvalid("X-Request-Timeout must be a number of seconds.", "X-Request-Timeout")
+    return deadline.after(min(max(seconds, SHORTEST_TIMEOUT), LONGEST_TIMEOUT))
+
+
+Parts = Annotated[Services, Depends(_services)]
+Counters = Annotated[Metrics, Depends(_metrics)]
+Reader = Annotated[Principal, Depends(_with("read"))]
+Writer = Annotated[Principal, Depends(_with("write"))]
+Admin = Annotated[Principal, Depends(_with("admin"))]
+Deadline = Annotated[float, Depends(_deadline)]
+
+
+async def reach(
+    parts: Services,
+    caller: Principal,
+    collections: Sequence[str] = (),
+    document_ids: Sequence[str] = (),
+    where: Sequence[Where] = (),
+) -> Filter:
+    """What the caller may read of these; a collection that is not there is an error, not an empty result."""
+    if collections:
+        await parts.intake.require_collections(caller.tenant, collections)
+    return access.filter_for(caller, collections, document_ids, where)
+
+
+def champion_id(parts: Services) -> str:
+    """The release that serves now, noted on the request's log lines, span and response."""
+    release_id = parts.release.champion().release.id
+    telemetry.set_release(release_id)
+    return release_id
+
+
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, media_type="application/json")

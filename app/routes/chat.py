@@ -1,0 +1,163 @@
+"""`POST /v1/chat/completions`: OpenAI's shape, with citations."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.metrics import Metrics
+from app.routes import cited
+from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
+from app.routes.openai import ChatRequest, messages_of, refuse_unsupported
+from app.sse import DONE, Connected, EventStream, event, first_of
+from app.types import Answer, Question, Sources, Token
+from app.wiring import Services
+from llm.errors import StreamBroken
+
+router = APIRouter(tags=["answers"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What every chunk of one response repeats."""
+
+    release: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def body(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": f"plumbline@{self.release}",
+            "system_fingerprint": self.release,
+            "choices": choices,
+            **more,
+        }
+
+    def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return event(self.body("chat.completion.chunk", [choice], **more))
+
+
+@router.post("/v1/chat/completions", summary="Answer a question from the documents, with citations")
+async def chat_completions(
+    body: ChatRequest,
+    request: Request,
+    parts: Parts,
+    caller: Reader,
+    deadline: Deadline,
+    metrics: Counters,
+) -> Response:
+    """OpenAI's chat request. The last message is the question; those before it are the conversation.
+
+    The reply's `plumbline` object holds the citations, the release that answered, what it had to do
+    without and how long each stage took; with `stream` it is in the last chunk.
+    """
+    refuse_unsupported(body)
+    messages = messages_of(body, parts.settings.question_limit)
+    stops = body.stops
+    extra = body.plumbline
+    await parts.release.require_serving(body.model)
+    question = Question(
+        messages=messages,
+        where=await reach(parts, caller, extra.names, extra.document_ids, extra.where("plumbline.filter")),
+        deadline=deadline,
+        max_tokens=body.most_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=body.seed,
+        stop=stops,
+        cache=extra.cache,
+    )
+    asked = _Asked(parts, question)
+    events = asked.events()
+    if body.stream:
+        async with Connected(request.receive):
+            first = await first_of(events)
+        chunks = _chunks(_Shape(asked.release), first, events, body.include_usage, metrics)
+        return EventStream(chunks, failed=metrics.failure)
+    async with Connected(request.receive), aclosing(events):
+        answer = await _answer(events)
+    metrics.answered("chat", answer)
+    return reply(_completion(_Shape(answer.release), answer))
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A question in its turn. `release` is known with the first event."""
+
+    parts: Services
+    question: Question
+    release: str = ""
+
+    async def events(self) -> AsyncGenerator[Token | Answer, None]:
+        parts, question = self.parts, self.question
+        async with parts.admission.turn(question.where.tenant, question.deadline):
+            self.release = champion_id(parts)
+            async with aclosing(parts.chat.ask(question)) as events:
+                async for one in events:
+                    if not isinstance(one, Sources):
+                        yield one
+
+
+async def _answer(events: AsyncGenerator[Token | Answer, None]) -> Answer:
+    async for one in events:
+        if isinstance(one, Answer):
+            return one
+    raise StreamBroken("The answer ended before it was complete. Ask again.")
+
+
+async def _chunks(
+    shape: _Shape,
+    first: Token | Answer | None,
+    events: AsyncGenerator[Token | Answer, None],
+    include_usage: bool,
+    metrics: Metrics,
+) -> AsyncGenerator[bytes, None]:
+    more: dict[str, Any] = {"usage": None} if include_usage else {}
+    async with aclosing(events):
+        yield shape.chunk({"role": "assistant", "content": ""}, **more)
+        one: Token | Answer | None = first
+        while isinstance(one, Token):
+            yield shape.chunk({"content": one.text}, **more)
+            one = await anext(events, None)
+    if one is None:
+        raise StreamBroken("The answer ended before it was complete. Ask again.")
+    metrics.answered("chat", one)
+    noted = {"annotations": cited.url_citations(one.text, one.citations)}
+    yield shape.chunk(noted, one.finish, plumbline=_told(one), **more)
+    if include_usage:
+        yield event(shape.body("chat.completion.chunk", [], usage=cited.usage_json(one.usage)))
+    yield DONE
+
+
+def _completion(shape: _Shape, answer: Answer) -> dict[str, Any]:
+    message = {
+        "role": "assistant",
+        "content": answer.text,
+        "refusal": None,
+        "annotations": cited.url_citations(answer.text, answer.citations),
+    }
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
+    usage = cited.usage_json(answer.usage)
+    return shape.body("chat.completion", [choice], usage=usage, plumbline=_told(answer))
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    told = cited.told(
+        citations=answer.citations,
+        release=answer.release,
+        degraded=answer.degraded,
+        stages=answer.stages,
+        model=answer.model,
+    )
+    return {**told, "cached": answer.cached}

@@ -1,0 +1,220 @@
+"""`/v1/documents`: hand in, list, read, replace and delete documents.
+
+An answer 202 promises that the document is kept; its job says when it can be found.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.responses import Response
+
+from app import access, telemetry
+from app.errors import Forbidden
+from app.passages import Passages
+from app.routes import uploads
+from app.routes.caller import Parts, Reader, Writer, reply
+from app.routes.cited import span_json
+from app.routes.jobs import job_json
+from app.types import Principal
+from app.wiring import Services
+from ingestion.errors import NotFound
+from ingestion.types import Document, NewDocument
+from retrieval.types import Chunk
+
+router = APIRouter(tags=["documents"])
+
+Id = Annotated[str, Path(max_length=200, description="The document's id.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(pattern=r"^[\x21-\x7e]{1,200}$", description="The same key hands the same documents in once."),
+]
+
+
+def _in_schema(*schemas: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """A request body in several types, for the OpenAPI document."""
+    content = {kind: {"schema": schema} for kind, schema in schemas}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_FILE = {"type": "string", "format": "binary"}
+_SAID = {
+    "collection": {"type": "string", "default": "default"},
+    "groups": {"type": "array", "items": {"type": "string"}},
+    "metadata": {"type": "string", "description": "A JSON object."},
+    "title": {"type": "string"},
+    "id": {"type": "string"},
+}
+_FORM = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE}, **_SAID}}
+
+
+@router.post(
+    "/v1/documents",
+    status_code=202,
+    summary="Hand in documents",
+    openapi_extra=_in_schema(
+        ("multipart/form-data", _FORM),
+        ("application/json", uploads.JsonDocuments.model_json_schema()),
+    ),
+)
+async def add(
+    request: Request, parts: Parts, caller: Writer, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Files in a form, or up to 1 000 texts as JSON. A document whose id is known is replaced."""
+    documents = await uploads.documents_of(request)
+    return await _hand_in(parts, caller, documents, idempotency_key)
+
+
+@router.put(
+    "/v1/documents/{document_id}",
+    status_code=202,
+    summary="Hand in or replace one document",
+    openapi_extra=_in_schema(
+        ("application/octet-stream", _FILE),
+        ("multipart/form-data", _FORM),
+        ("application/json", uploads.OneJsonDocument.model_json_schema()),
+    ),
+)
+async def put(
+    request: Request,
+    parts: Parts,
+    caller: Writer,
+    document_id: Id,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """The body is the file itself (what to say about it goes into the query), a form, or JSON."""
+    document = await uploads.document_of(request, document_id)
+    return await _hand_in(parts, caller, [document], idempotency_key)
+
+
+async def _hand_in(
+    parts: Services, caller: Principal, documents: list[NewDocument], idempotency_key: str | None
+) -> Response:
+    await _check_rights(parts, caller, documents)
+    jobs = await parts.intake.put(
+        caller.tenant,
+        documents,
+        idempotency_key=idempotency_key,
+        traceparent=telemetry.traceparent(),
+    )
+    return reply({"jobs": [job_json(job) for job in jobs]}, 202)
+
+
+async def _check_rights(parts: Services, caller: Principal, documents: list[NewDocument]) -> None:
+    """A key of some groups writes for those groups only, and replaces only what it can read."""
+    if caller.groups is None:
+        return
+    for document in documents:
+        if not document.groups or not document.groups <= caller.groups:
+            own = ", ".join(sorted(caller.groups)) or "none"
+            raise Forbidden(f"Name `groups` among this key's ({own}): it may write for those only.")
+    for name in await parts.intake.names(documents):
+        await _check_replaceable(parts, caller, name)
+
+
+async def _check_replaceable(parts: Services, caller: Principal, document_id: str) -> None:
+    try:
+        known = await parts.intake.get(caller.tenant, None, document_id)
+    except NotFound:
+        return
+    if known.groups and not known.groups & (caller.groups or frozenset()):
+        raise Forbidden(f"The id {document_id!r} is taken by a document that this key may not change.")
+
+
+@router.get("/v1/documents", summary="List documents")
+async def list_documents(
+    parts: Parts,
+    caller: Reader,
+    collection: Annotated[str | None, Query(max_length=200)] = None,
+    after: Annotated[str | None, Query(max_length=1_000, description="`next` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> Response:
+    if collection is not None:
+        await parts.intake.require_collections(caller.tenant, [collection])
+    found, cursor = await parts.intake.list_documents(
+        caller.tenant, caller.groups, collection=collection, after=after, limit=limit
+    )
+    return reply({"documents": [document_json(one) for one in found], "next": cursor})
+
+
+@router.get("/v1/documents/{document_id}", summary="Show one document")
+async def show(parts: Parts, caller: Reader, document_id: Id) -> Response:
+    return reply(document_json(await parts.intake.get(caller.tenant, caller.groups, document_id)))
+
+
+@router.delete("/v1/documents/{document_id}", summary="Delete one document")
+async def delete(parts: Parts, caller: Writer, document_id: Id) -> Response:
+    """No request that starts after the reply uses its text, from anywhere."""
+    gone = await parts.intake.delete(caller.tenant, caller.groups, document_id)
+    return reply({"id": gone.id, "object": "document.deleted", "deleted": True})
+
+
+@router.get("/v1/documents/{document_id}/content", summary="Download the original file")
+async def content(parts: Parts, caller: Reader, document_id: Id) -> Response:
+    document, original = await parts.intake.original(caller.tenant, caller.groups, document_id)
+    headers = {
+        "Content-Disposition": _attachment(document.filename or document.id),
+        # What was uploaded must not run as a page of this origin, whatever it says it is.
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(original, headers=headers, media_type=_safe_type(document.media_type))
+
+
+@router.get("/v1/documents/{document_id}/chunks/{chunk_id}", summary="Show a passage in its surroundings")
+async def passage(
+    parts: Parts, caller: Reader, document_id: Id, chunk_id: Annotated[str, Path(max_length=40)]
+) -> Response:
+    where = access.filter_for(caller, document_ids=[document_id])
+    found = await Passages(parts.current, parts.store).read(where, document_id, chunk_id)
+    return reply(
+        {
+            **_chunk_json(found.chunk),
+            "before": found.before and _chunk_json(found.before),
+            "after": found.after and _chunk_json(found.after),
+        }
+    )
+
+
+def document_json(document: Document) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "collection": document.collection,
+        "title": document.title,
+        "filename": document.filename,
+        "media_type": document.media_type,
+        "size": document.size,
+        "content_hash": document.content_hash,
+        "metadata": dict(document.metadata),
+        "groups": sorted(document.groups),
+        "version": document.version,
+        "visible": document.visible,
+        "chunks": document.chunks,
+        "created_at": document.created_at,
+        "updated_at": document.updated_at,
+    }
+
+
+def _chunk_json(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "document_id": chunk.document_id,
+        "chunk_id": chunk.id,
+        "title": chunk.title,
+        "heading": chunk.heading,
+        "text": chunk.text,
+        "page": chunk.page,
+        "span": span_json(chunk.span),
+    }
+
+
+def _attachment(name: str) -> str:
+    """A file name that every client reads the same, and that cannot end the header."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name.rsplit("/", 1)[-1])[:150]
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name.rsplit('/', 1)[-1], safe='')}"
+
+
+def _safe_type(media_type: str) -> str:
+    return media_type if re.fullmatch(r"[\w.+-]+/[\w.+-]+", media_type) else "application/octet-stream"

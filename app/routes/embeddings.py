@@ -1,0 +1,74 @@
+"""`POST /v1/embeddings`: OpenAI's shape, by the embedder of the serving release."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BeforeValidator, Field
+from starlette.responses import Response
+
+from app import deadline as time_left
+from app.errors import ModelUnknown, RequestInvalid
+from app.routes.bodies import Strict, Text
+from app.routes.caller import Deadline, Parts, Reader, reply
+from app.sse import Connected
+from retrieval.types import Embedder, Vector
+
+MOST_TEXTS = 512
+LONGEST_TEXT = 100_000
+router = APIRouter(tags=["answers"])
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class EmbeddingsRequest(Strict):
+    input: Annotated[
+        list[Annotated[Text, Field(min_length=1, max_length=LONGEST_TEXT)]],
+        BeforeValidator(_several, json_schema_input_type=str | list[str]),
+        Field(min_length=1, max_length=MOST_TEXTS),
+    ]
+    model: str = Field("plumbline", max_length=200)
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+@router.post("/v1/embeddings", summary="Embed texts")
+async def embeddings(
+    body: EmbeddingsRequest, request: Request, parts: Parts, caller: Reader, deadline: Deadline
+) -> Response:
+    embedder = parts.embedder
+    spec = embedder.spec
+    if body.model not in ("plumbline", spec.name):
+        raise ModelUnknown(f"The embedding model {body.model!r} does not serve here; {spec.name!r} does.")
+    if body.dimensions not in (None, spec.dimension):
+        raise RequestInvalid(f"{spec.name} has {spec.dimension} dimensions.", "dimensions")
+    async with (
+        Connected(request.receive),
+        parts.admission.turn(caller.tenant, deadline),
+        time_left.within(deadline, "embedding"),
+    ):
+        matrix = await embedder.embed(body.input)
+    data = [
+        {"object": "embedding", "index": i, "embedding": _encoded(vector, body.encoding_format)}
+        for i, vector in enumerate(matrix)
+    ]
+    tokens = _tokens(embedder, body.input)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return reply({"object": "list", "data": data, "model": spec.name, "usage": usage})
+
+
+def _encoded(vector: Vector, encoding: Literal["float", "base64"]) -> list[float] | str:
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return [float(x) for x in np.asarray(vector)]
+
+
+def _tokens(embedder: Embedder, texts: list[str]) -> int:
+    """Tokens of the texts, with the two special ones that frame each."""
+    return sum(len(embedder.token_spans(text)) + 2 for text in texts)

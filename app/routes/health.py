@@ -1,0 +1,68 @@
+"""`/health/live`, `/health/ready` and `/metrics`: for supervisors, load balancers and Prometheus.
+
+They need no key and tell nothing about tenants or documents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.metrics import CONTENT_TYPE
+from app.routes.caller import Counters, Parts, reply
+from ingestion.errors import LedgerUnavailable
+
+router = APIRouter(tags=["operation"])
+
+PATIENCE = 2.0
+NEEDED = frozenset({"ledger", "store"})
+"""Without these nothing can be answered; without any other part answers are degraded and say so."""
+
+
+@router.get("/health/live", summary="Whether the process runs")
+async def live() -> Response:
+    return reply({"status": "live"})
+
+
+@router.get("/health/ready", summary="Whether questions can be answered, and what is down")
+async def ready(parts: Parts) -> Response:
+    checks = parts.health
+    states = dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
+    down = [name for name, state in states.items() if state != "up"]
+    status = "ready" if not down else "degraded" if NEEDED.isdisjoint(down) else "not ready"
+    champion = parts.release.champion()
+    told = {
+        "status": status,
+        "parts": states,
+        "down": down,
+        "release": champion.release.id,
+        "release_state": champion.state,
+    }
+    return reply(told, 503 if status == "not ready" else 200, {"Cache-Control": "no-store"})
+
+
+@router.get("/metrics", summary="Metrics for Prometheus")
+async def metrics(parts: Parts, counters: Counters) -> Response:
+    counters.admission(parts.admission.running, parts.admission.waiting)
+    champion = parts.release.champion()
+    counters.serving(champion.release.id, champion.release.name, champion.state)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            counters.queue({str(state): n for state, n in (await parts.intake.queue_depth()).items()})
+    except (LedgerUnavailable, TimeoutError):
+        counters.queue(None)
+    return Response(counters.text(), media_type=CONTENT_TYPE)
+
+
+async def _state(check: Callable[[], Awaitable[None]]) -> str:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await check()
+    except TimeoutError:
+        return f"no answer in {PATIENCE:g} s"
+    except Exception as error:  # noqa: BLE001 - whatever a part fails with, it is down
+        return f"down: {type(error).__name__}"
+    return "up"

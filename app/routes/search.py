@@ -1,0 +1,78 @@
+"""`POST /v1/search`: passages that match a question, best first."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.errors import RequestInvalid
+from app.routes.bodies import Selection, Text
+from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
+from app.routes.cited import span_json
+from app.sse import Connected
+from retrieval.types import Hit
+
+router = APIRouter(tags=["answers"])
+
+
+class SearchRequest(Selection):
+    query: Text = Field(description="What to look for, in plain words.")
+    limit: Annotated[int, Field(ge=1, le=100)] = Field(10, description="At most this many hits.")
+    group: Literal["chunk", "document"] = Field(
+        "chunk", description="`document` gives the best passage of each document."
+    )
+
+
+@router.post("/v1/search", summary="Find passages")
+async def search(
+    body: SearchRequest,
+    request: Request,
+    parts: Parts,
+    caller: Reader,
+    deadline: Deadline,
+    metrics: Counters,
+) -> Response:
+    _check_query(body.query, parts.settings.question_limit)
+    where = await reach(parts, caller, body.names, body.document_ids, body.where())
+    async with Connected(request.receive), parts.admission.turn(caller.tenant, deadline):
+        champion_id(parts)
+        found, release_id = await parts.search.find(
+            body.query,
+            where,
+            deadline=deadline,
+            limit=body.limit,
+            group_by_document=body.group == "document",
+        )
+    metrics.degraded(found.degraded)
+    hits = [hit_json(hit) for hit in found.hits]
+    return reply({"hits": hits, "degraded": list(found.degraded), "release": release_id})
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    chunk = hit.chunk
+    return {
+        "document_id": chunk.document_id,
+        "chunk_id": chunk.id,
+        "score": float(hit.score),
+        "title": chunk.title,
+        "heading": chunk.heading,
+        "text": chunk.text,
+        "page": chunk.page,
+        "span": span_json(chunk.span),
+        "collection": chunk.collection,
+        "metadata": dict(chunk.metadata),
+    }
+
+
+def _check_query(query: str, limit: int) -> None:
+    if not query.strip():
+        raise RequestInvalid("The query is empty.", "query")
+    if len(query) > limit:
+        raise RequestInvalid(
+            f"The query has {len(query)} characters; at most {limit} are searched for. Shorten it.",
+            "query",
+            "context_length_exceeded",
+        )

@@ -1,0 +1,124 @@
+"""`POST /v1/summarize`: a summary of a text, of documents or of collections, with citations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from app.errors import RequestInvalid
+from app.metrics import Metrics
+from app.routes import cited
+from app.routes.bodies import CollectionName, DocumentId, Strict, Text
+from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
+from app.sse import DONE, Connected, EventStream, event, first_of
+from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Token
+from app.wiring import Services
+from llm.errors import StreamBroken
+
+LONGEST_TEXT = 2_000_000
+router = APIRouter(tags=["answers"])
+
+
+class SummarizeRequest(Strict):
+    """Exactly one of `text`, `document_ids` and `collection`."""
+
+    text: Text | None = Field(None, min_length=1, max_length=LONGEST_TEXT)
+    document_ids: list[DocumentId] | None = Field(None, min_length=1, max_length=200)
+    collection: CollectionName | None = None
+    focus: Text | None = Field(None, max_length=8_000, description="A question to answer along the way.")
+    max_words: Annotated[int, Field(ge=10, le=2_000)] = 200
+    stream: bool = False
+    cache: bool = True
+
+
+@router.post("/v1/summarize", summary="Summarize a text, documents or a collection")
+async def summarize(
+    body: SummarizeRequest,
+    request: Request,
+    parts: Parts,
+    caller: Reader,
+    deadline: Deadline,
+    metrics: Counters,
+) -> Response:
+    """With `stream`, events `summary.progress` and `summary.delta` come before the `summary`."""
+    if sum(part is not None for part in (body.text, body.document_ids, body.collection)) != 1:
+        raise RequestInvalid("Name exactly one of `text`, `document_ids` and `collection`.", "text")
+    ids = tuple(dict.fromkeys(body.document_ids or ()))
+    for document_id in ids:
+        await parts.intake.get(caller.tenant, caller.groups, document_id)
+    collections = [body.collection] if body.collection is not None else []
+    wanted = SummaryRequest(
+        where=await reach(parts, caller, collections, ids),
+        deadline=deadline,
+        text=body.text,
+        document_ids=ids,
+        focus=body.focus,
+        max_words=body.max_words,
+        cache=body.cache,
+    )
+    events = _events(parts, wanted)
+    if body.stream:
+        async with Connected(request.receive):
+            first = await first_of(events)
+        return EventStream(_told(first, events, metrics), failed=metrics.failure)
+    async with Connected(request.receive), aclosing(events):
+        summary = await _summary(events)
+    metrics.answered("summary", summary)
+    return reply(_summary_json(summary))
+
+
+async def _events(parts: Services, wanted: SummaryRequest) -> AsyncGenerator[SummaryEvent, None]:
+    async with parts.admission.turn(wanted.where.tenant, wanted.deadline):
+        champion_id(parts)
+        async with aclosing(parts.summarizer.summarize(wanted)) as events:
+            async for one in events:
+                yield one
+
+
+async def _summary(events: AsyncGenerator[SummaryEvent, None]) -> Summary:
+    async for one in events:
+        if isinstance(one, Summary):
+            return one
+    raise StreamBroken("The summary ended before it was complete. Ask again.")
+
+
+async def _told(
+    first: SummaryEvent | None, events: AsyncGenerator[SummaryEvent, None], metrics: Metrics
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        one: SummaryEvent | None = first
+        while one is not None and not isinstance(one, Summary):
+            yield event(_step_json(one))
+            one = await anext(events, None)
+    if one is None:
+        raise StreamBroken("The summary ended before it was complete. Ask again.")
+    metrics.answered("summary", one)
+    yield event(_summary_json(one))
+    yield DONE
+
+
+def _step_json(step: Progress | Token) -> dict[str, Any]:
+    if isinstance(step, Progress):
+        return {"object": "summary.progress", "done": step.done, "total": step.total}
+    return {"object": "summary.delta", "delta": step.text}
+
+
+def _summary_json(summary: Summary) -> dict[str, Any]:
+    return {
+        "object": "summary",
+        "text": summary.text,
+        "coverage": summary.coverage,
+        "usage": cited.usage_json(summary.usage),
+        **cited.told(
+            citations=summary.citations,
+            release=summary.release,
+            degraded=summary.degraded,
+            stages=summary.stages,
+            model=summary.model,
+        ),
+    }

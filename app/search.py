@@ -1,0 +1,35 @@
+"""Search as the service offers it: the serving release's index, within a deadline."""
+
+from __future__ import annotations
+
+from app import deadline as time_left
+from app.serving import Current
+from retrieval.search import search
+from retrieval.types import Filter, Found
+
+
+class Search:
+    def __init__(self, current: Current) -> None:
+        self._current = current
+
+    async def find(
+        self,
+        query: str,
+        where: Filter,
+        *,
+        deadline: float,
+        limit: int | None = None,
+        group_by_document: bool = False,
+    ) -> tuple[Found, str]:
+        """What matches, best first, and the id of the release that searched."""
+        serving = self._current()
+        async with time_left.within(deadline, "search"):
+            found = await search(
+                serving.index,
+                query,
+                where,
+                serving.release.search,
+                limit=limit,
+                group_by_document=group_by_document,
+            )
+        return found, serving.release.id

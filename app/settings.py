@@ -1,0 +1,125 @@
+"""Where things are: addresses, secrets, limits of this installation. Never what the service does; that
+is the release. Read once, in `main` or the command line, and passed on.
+
+Every name can also be given as `NAME_FILE`, the path of a file that holds the value (for secrets).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is missing or malformed; the message names each in a sentence."""
+
+
+def _plain(name: str) -> Any:
+    """A setting that goes by the name people know, or by ours."""
+    return AliasChoices(name, f"PLUMBLINE_{name}")
+
+
+class Settings(BaseSettings):
+    """Frozen. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PLUMBLINE_", frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
+
+    data: Path = Field(Path(".plumbline"), description="Folder of this instance's data.")
+    host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs keys.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the API and the page.")
+
+    database_url: SecretStr | None = Field(
+        None, validation_alias=_plain("DATABASE_URL"), description="PostgreSQL of the ledger."
+    )
+    redis_url: SecretStr | None = Field(
+        None, validation_alias=_plain("REDIS_URL"), description="Redis for finished outputs."
+    )
+    milvus_uri: str | None = Field(None, validation_alias=_plain("MILVUS_URI"), description="Milvus.")
+    milvus_token: SecretStr | None = Field(
+        None, validation_alias=_plain("MILVUS_TOKEN"), description="Milvus `user:password` or token."
+    )
+    blobs_url: str | None = Field(
+        None, description="Where original files are kept (fsspec URL); by default a folder in `data`."
+    )
+
+    model_url: str | None = Field(
+        None, description="OpenAI-compatible base URL (ends in /v1) that serves the release's models."
+    )
+    model_key: SecretStr | None = Field(None, description="Bearer key for the model URL.")
+    model: str | None = Field(
+        None, description="Model that the first release of a new instance names, before `extractive`."
+    )
+    release: Path | None = Field(None, description="Release file that a new instance starts with.")
+    embedder_path: Path | None = Field(
+        None, description="Folder with config.json, tokenizer.json and model.safetensors."
+    )
+
+    open_access: bool | None = Field(
+        None, description="Answer without keys as tenant `default`; only ever on loopback. Default: on there."
+    )
+    upload_limit: int = Field(64 * 2**20, gt=0, description="Largest upload, in bytes.")
+    question_limit: int = Field(8_000, gt=0, description="Longest question, in characters.")
+    request_timeout: float = Field(60.0, gt=0, description="Deadline of a request that names none.")
+    max_running: int = Field(32, gt=0, description="Questions answered at once by one process.")
+    max_waiting: int = Field(128, ge=0, description="Questions that may wait for a turn; more are told 429.")
+
+    workers: int = Field(1, ge=0, description="Worker processes that `plumbline up` starts.")
+    lease: float = Field(15.0, gt=0, description="How long a worker holds a job between heartbeats.")
+    parse_timeout: float = Field(60.0, gt=0, description="Wall time for parsing one document.")
+    parse_memory: int = Field(2**30, gt=0, description="Address space of the parsing process, in bytes.")
+
+    url: str | None = Field(None, description="Address of the service, for commands that call it.")
+    key: SecretStr | None = Field(None, description="Key that those commands send.")
+
+    log_level: str = Field("info", description="debug, info, warning or error.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+    def require(self, *names: str) -> None:
+        """Raise `SettingsError` naming every one of these settings that is not set."""
+        missing = [name.upper() for name in names if getattr(self, name) is None]
+        if missing:
+            raise SettingsError(
+                f"Not set: {', '.join(missing)}. Set them in the environment, or run `plumbline up`, "
+                "which starts these parts itself."
+            )
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment, `NAME_FILE` variants included; overrides win when not None."""
+    environ = os.environ if environ is None else environ
+    values = {**_from_files(environ), **{k: v for k, v in overrides.items() if v is not None}}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"Settings that cannot be used: {problems}") from None
+
+
+def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in Settings.model_fields:
+        for variable in (f"PLUMBLINE_{name.upper()}", name.upper()):
+            path = environ.get(f"{variable}_FILE")
+            if path and name not in ("release", "data"):
+                try:
+                    found[name] = Path(path).read_text().strip()
+                except OSError as error:
+                    raise SettingsError(f"{variable}_FILE: cannot read {path}: {error.strerror}") from None
+    return found

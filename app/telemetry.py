@@ -1,0 +1,126 @@
+"""Traces and logs of a process: where they go, and what ties them together.
+
+Traces leave only when the environment names where to (`OTEL_EXPORTER_OTLP_ENDPOINT`,
+`OTEL_TRACES_EXPORTER`); otherwise OpenTelemetry's no-op provider stays, and a span costs nothing.
+Every log line is one JSON object with the request's id, its release and its trace.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+class TelemetryError(Exception):
+    """OTEL_* asks for something that this program cannot do."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What every log line of a request carries."""
+
+    request_id: str = ""
+    release: str = ""
+
+
+CURRENT: ContextVar[Context | None] = ContextVar("plumbline_request", default=None)
+
+
+def start(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
+    """Send this process's traces where `environ` says; returns what flushes them at the end."""
+    processor = _processor(environ)
+    if processor is None:
+        return _nothing
+    resource = Resource.create(
+        {SERVICE_NAME: environ.get("OTEL_SERVICE_NAME", service), SERVICE_VERSION: version("plumbline")}
+    )
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(processor)
+    trace.set_tracer_provider(provider)
+    return provider.shutdown
+
+
+def tracer() -> trace.Tracer:
+    return trace.get_tracer("plumbline", version("plumbline"))
+
+
+def trace_headers() -> dict[str, str]:
+    """`traceparent` and its companions of the current span, for a call to another server."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers
+
+
+def traceparent() -> str | None:
+    return trace_headers().get("traceparent")
+
+
+def set_release(release_id: str) -> None:
+    """Name the release on the current request's log lines and server span."""
+    current = CURRENT.get()
+    if current is not None:
+        current.release = release_id
+
+
+def _processor(environ: Mapping[str, str]) -> SpanProcessor | None:
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
+        return None
+    if exporter == "console":
+        return SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stderr))
+    if exporter not in ("", "otlp"):
+        raise TelemetryError(f"OTEL_TRACES_EXPORTER is {exporter!r}; otlp, console and none are known.")
+    if exporter == "otlp" or any(environ.get(name) for name in _ENDPOINTS):
+        return BatchSpanProcessor(OTLPSpanExporter())
+    return None
+
+
+def _nothing() -> None:
+    return None
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        current = CURRENT.get()
+        if current is not None:
+            line["request_id"] = current.request_id
+            if current.release:
+                line["release"] = current.release
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = trace.format_trace_id(span.trace_id)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def log_to_stderr(level: str) -> None:
+    """Send every logger's lines to stderr, uvicorn's included."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "pymilvus", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,134 @@
+"""The words of the service: who asks, what is asked, what flows back.
+
+May import the words of the folders below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from llm.types import Message
+from retrieval.types import Filter, Hit, Span
+
+Scope = Literal["read", "write", "admin", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is calling. `groups` None means every group (scope `admin`, or the local user)."""
+
+    tenant: str
+    groups: frozenset[str] | None
+    scopes: frozenset[Scope]
+    key_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A chat request after the edge: history first, the question last. `where` already carries tenant
+    and rights. `deadline` is a time on the event loop's clock."""
+
+    messages: tuple[Message, ...]
+    where: Filter
+    deadline: float
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    cache: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """A source that the answer names as `[number]`. `text` is the whole passage."""
+
+    number: int
+    document_id: str
+    chunk_id: str
+    title: str
+    heading: str
+    page: int | None
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What was retrieved and given to the model, in prompt order: number 1 is `hits[0]`."""
+
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The last event of a stream. `text` is everything the tokens said; `citations` are the sources it
+    named, by number; `stages` maps a stage to its seconds; `model` is the one that answered."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    release: str
+    degraded: tuple[str, ...]
+    stages: Mapping[str, float]
+    usage: Usage
+    model: str
+    finish: Literal["stop", "length"]
+    cached: Literal["answer", "output"] | None = None
+    question: str = ""
+
+
+Event = Sources | Token | Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRequest:
+    """What to summarize: exactly one of `text`, `document_ids` or `collections` (those in `where`).
+
+    `focus` is a question to answer along the way; `max_words` bounds the summary.
+    """
+
+    where: Filter
+    deadline: float
+    text: str | None = None
+    document_ids: tuple[str, ...] = ()
+    focus: str | None = None
+    max_words: int = 200
+    cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Sections read so far, of how many."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """`coverage` in [0, 1] is the share of sections that the summary cites."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    coverage: float
+    release: str
+    degraded: tuple[str, ...]
+    stages: Mapping[str, float]
+    usage: Usage
+    model: str
+
+
+SummaryEvent = Progress | Token | Summary

@@ -1,0 +1,281 @@
+// The page: three views over the public API and nothing else. Everything that comes from documents or
+// models is set as text, never as markup.
+import { api, ask, upload, watch } from "/web/client.js";
+
+const $ = (id) => document.getElementById(id);
+const views = ["ask", "search", "documents"];
+
+function element(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+// ---- views
+
+function show() {
+  const name = views.includes(location.hash.slice(1)) ? location.hash.slice(1) : "ask";
+  for (const view of views) $(`view-${view}`).hidden = view !== name;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (name === "documents") listDocuments();
+  if (name === "ask") $("question").focus();
+  if (name === "search") $("query").focus();
+}
+
+async function showStatus() {
+  try {
+    const ready = await api("GET", "/health/ready", undefined, { accept: [503] });
+    const down = Object.entries(ready.parts ?? {}).filter(([, part]) => part.status !== "ok").map(([name]) => name);
+    const release = ready.release ? `release ${ready.release.name ?? ready.release.id ?? ready.release}` : "";
+    const state = ready.release?.state === "bootstrap" ? " (not evaluated yet)" : "";
+    $("status").textContent = down.length ? `Not reachable: ${down.join(", ")}` : release + state;
+  } catch {
+    $("status").textContent = "The service does not answer.";
+  }
+}
+
+// ---- asking
+
+const history = [];
+let running = null;
+
+function place(source) {
+  return [source.title, source.heading, source.page && `page ${source.page}`].filter(Boolean).join(" · ");
+}
+
+function fillAnswer(target, text, sources) {
+  const byNumber = new Map(sources.map((source) => [source.number, source]));
+  const pieces = text.split(/(\[\d{1,4}\])/).map((piece) => {
+    const source = byNumber.get(Number(piece.match(/^\[(\d+)\]$/)?.[1]));
+    if (!source) return piece;
+    const button = element("button", { className: "cite", type: "button", textContent: source.number, title: place(source) });
+    button.setAttribute("aria-label", `Source ${source.number}: ${place(source)}`);
+    button.onclick = () => openPassage(source);
+    return button;
+  });
+  target.replaceChildren(...pieces);
+}
+
+function sourceList(citations) {
+  return element("ul", { className: "sources" }, ...citations.map((source) => {
+    const button = element("button", { type: "button", textContent: `${source.number}. ${place(source)}` });
+    button.onclick = () => openPassage(source);
+    return element("li", {}, button);
+  }));
+}
+
+const reasons = { dense: "similarity search was out", keyword: "keyword search was out", visibility: "documents were changing", rewrite: "the conversation could not be considered", cache: "outputs cannot be cached now", query_truncated: "the question was shortened for the search" };
+
+function notices(final) {
+  const words = (final.degraded ?? []).map((name) => name.startsWith("model:") ? `the first model was out, ${name.slice(6)} answered` : reasons[name] ?? name);
+  return words.length ? [element("p", { className: "notice", textContent: `Note: ${words.join("; ")}.` })] : [];
+}
+
+async function onAsk(event) {
+  event.preventDefault();
+  const question = $("question").value.trim();
+  if (!question || running) return;
+  $("question").value = "";
+  const answer = element("p", { className: "answer waiting" });
+  const turn = element("article", { className: "turn" }, element("p", { className: "asked", textContent: question }), answer);
+  $("conversation").append(turn);
+  turn.scrollIntoView({ block: "nearest" });
+  running = new AbortController();
+  toggleRunning(true);
+  let text = "";
+  try {
+    const final = await ask([...history, { role: "user", content: question }], running.signal, (piece) => {
+      text += piece;
+      answer.textContent = text;
+    });
+    fillAnswer(answer, text, final.citations ?? []);
+    if (final.citations?.length) turn.append(sourceList(final.citations));
+    turn.append(...notices(final));
+    history.push({ role: "user", content: question }, { role: "assistant", content: text });
+  } catch (error) {
+    const stopped = error.name === "AbortError";
+    turn.append(element("p", { className: stopped ? "notice" : "notice error", textContent: stopped ? "Stopped." : error.message }));
+  } finally {
+    answer.classList.remove("waiting");
+    running = null;
+    toggleRunning(false);
+  }
+}
+
+function toggleRunning(on) {
+  $("ask-button").hidden = on;
+  $("stop-button").hidden = !on;
+  $("new-conversation").hidden = on || !$("conversation").children.length;
+  if (!on) $("question").focus();
+}
+
+// ---- the cited passage
+
+async function openPassage(source) {
+  $("passage-title").textContent = source.title;
+  $("passage-place").textContent = [source.heading, source.page && `Page ${source.page}`, source.document_id].filter(Boolean).join(" · ");
+  $("passage-text").replaceChildren(element("mark", { textContent: source.text }));
+  $("passage-original").hidden = !source.document_id;
+  $("passage-original").onclick = (event) => { event.preventDefault(); openOriginal(source); };
+  $("passage").showModal();
+  try {
+    const around = await api("GET", `/v1/documents/${encodeURIComponent(source.document_id)}/chunks/${encodeURIComponent(source.chunk_id)}`);
+    const soft = (chunk) => chunk ? [element("span", { className: "around", textContent: chunk.text })] : [];
+    $("passage-text").replaceChildren(...soft(around.before), around.before ? "\n\n" : "", element("mark", { textContent: around.text }), around.after ? "\n\n" : "", ...soft(around.after));
+  } catch (error) {
+    $("passage-text").append(element("p", { className: "notice error", textContent: error.message }));
+  }
+}
+
+async function openOriginal(source) {
+  const blob = await api("GET", `/v1/documents/${encodeURIComponent(source.document_id)}/content`, undefined, { blob: true });
+  const address = URL.createObjectURL(blob) + (source.page ? `#page=${source.page}` : "");
+  window.open(address, "_blank", "noopener");
+}
+
+// ---- searching
+
+async function onSearch(event) {
+  event.preventDefault();
+  $("search-note").textContent = "Searching…";
+  try {
+    const found = await api("POST", "/v1/search", { query: $("query").value, limit: 20 });
+    $("hits").replaceChildren(...found.hits.map(hit));
+    $("search-note").textContent = found.hits.length ? `${found.hits.length} passages` : "Nothing was found.";
+  } catch (error) {
+    $("hits").replaceChildren();
+    $("search-note").replaceChildren(element("span", { className: "error", textContent: error.message }));
+  }
+}
+
+function hit(found) {
+  const button = element("button", { type: "button", textContent: found.title || found.document_id });
+  button.onclick = () => openPassage(found);
+  const where = [found.heading, found.page && `page ${found.page}`].filter(Boolean).join(" · ");
+  return element("li", {}, element("h2", {}, button), element("p", { className: "hint", textContent: where }), element("p", {}, ...highlighted(found.text, $("query").value)));
+}
+
+function highlighted(text, query) {
+  const short = text.length > 420 ? `${text.slice(0, 420)}…` : text;
+  const words = [...new Set(query.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu) ?? [])];
+  if (!words.length) return [short];
+  const pattern = new RegExp(`(${words.join("|")})`, "giu");
+  return short.split(pattern).map((piece, index) => index % 2 ? element("mark", { textContent: piece }) : piece);
+}
+
+// ---- documents
+
+let cursor = null;
+
+async function listDocuments(more = false) {
+  try {
+    const query = more && cursor ? `?limit=50&after=${encodeURIComponent(cursor)}` : "?limit=50";
+    const page = await api("GET", `/v1/documents${query}`);
+    cursor = page.next ?? null;
+    const rows = page.documents.map(row);
+    if (more) $("rows").append(...rows);
+    else $("rows").replaceChildren(...rows);
+    $("more").hidden = !cursor;
+    $("documents-note").textContent = $("rows").children.length ? "" : "No documents yet.";
+  } catch (error) {
+    $("documents-note").replaceChildren(element("span", { className: "error", textContent: error.message }));
+  }
+}
+
+function row(document_) {
+  const remove = element("button", { type: "button", className: "plain", textContent: "Delete" });
+  remove.setAttribute("aria-label", `Delete ${document_.title}`);
+  remove.onclick = () => removeDocument(document_, remove);
+  const cells = [document_.title || document_.id, document_.collection, document_.visible ? "searchable" : "waiting"];
+  return element("tr", {}, ...cells.map((text) => element("td", { textContent: text })),
+    element("td", { className: "number", textContent: document_.chunks }), element("td", { className: "number", textContent: size(document_.size) }),
+    element("td", { textContent: new Date(document_.updated_at).toLocaleString() }), element("td", {}, remove));
+}
+
+function size(bytes) {
+  return bytes < 1024 ? `${bytes} B` : bytes < 1048576 ? `${Math.round(bytes / 1024)} KB` : `${(bytes / 1048576).toFixed(1)} MB`;
+}
+
+async function removeDocument(document_, button) {
+  if (!confirm(`Delete “${document_.title || document_.id}”? Answers will stop using it at once.`)) return;
+  button.disabled = true;
+  try {
+    await api("DELETE", `/v1/documents/${encodeURIComponent(document_.id)}`);
+    button.closest("tr").remove();
+  } catch (error) {
+    button.disabled = false;
+    $("documents-note").replaceChildren(element("span", { className: "error", textContent: error.message }));
+  }
+}
+
+async function addFiles(files) {
+  for (const file of files) {
+    const bar = element("progress", { max: 1, value: 0 });
+    bar.setAttribute("aria-label", `Progress of ${file.name}`);
+    const note = element("span", { textContent: "sending" });
+    const item = element("li", {}, element("span", { textContent: file.path ?? file.name }), note, bar);
+    $("uploads").prepend(item);
+    addFile(file, note, bar).catch((error) => {
+      note.textContent = error.message;
+      note.className = "error";
+      bar.remove();
+    });
+  }
+}
+
+async function addFile(file, note, bar) {
+  const [job] = (await upload(file)).jobs;
+  await watch(job.id, (state) => {
+    note.textContent = state.status === "queued" && state.position ? `waiting, ${state.position} ahead` : state.total ? `${state.stage} ${state.done} of ${state.total}` : state.stage ?? state.status;
+    if (state.total) bar.value = state.done / state.total;
+    if (["failed", "quarantined", "cancelled"].includes(state.status)) throw new Error(state.error?.message ?? state.status);
+  });
+  note.textContent = "searchable";
+  bar.value = 1;
+  listDocuments();
+}
+
+async function filesOf(items) {
+  const found = [];
+  const walk = async (entry, path) => {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      found.push(Object.assign(file, { path: path + file.name }));
+    } else {
+      const reader = entry.createReader();
+      for (;;) {
+        const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+        if (!entries.length) break;
+        for (const child of entries) await walk(child, `${path}${entry.name}/`);
+      }
+    }
+  };
+  const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  for (const entry of entries) await walk(entry, "");
+  return found;
+}
+
+// ---- start
+
+$("ask-form").onsubmit = onAsk;
+$("question").onkeydown = (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("ask-form").requestSubmit(); } };
+$("question").oninput = (event) => { event.target.rows = Math.min(8, event.target.value.split("\n").length); };
+$("stop-button").onclick = () => running?.abort();
+$("new-conversation").onclick = () => { history.length = 0; $("conversation").replaceChildren(); toggleRunning(false); };
+$("search-form").onsubmit = onSearch;
+$("more").onclick = () => listDocuments(true);
+$("files").onchange = (event) => { addFiles(event.target.files); event.target.value = ""; };
+$("drop").ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
+$("drop").ondragleave = () => $("drop").classList.remove("over");
+$("drop").ondrop = async (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  addFiles(await filesOf(event.dataTransfer.items));
+};
+window.onhashchange = show;
+show();
+showStatus();
+setInterval(showStatus, 15000);

@@ -1,0 +1,267 @@
+"""The composition root: the one place that builds things and knows every folder.
+
+`open_services` is what the API, the evaluation and the tests run on; `open_worker` is a worker process.
+Both are context managers: what they opened is closed in reverse order when the block ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import httpx
+from ingestion.blobs import Blobs
+from ingestion.pipeline import Indexer
+from ingestion.sandbox import Sandbox
+from ingestion.sweeper import Sweeper
+from ingestion.worker import Worker
+from llm.extractive import Extractive
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import access, migrate, telemetry
+from app.admission import Admission
+from app.answers import Answers
+from app.chat import Chat
+from app.database import open_engine
+from app.release import EXTRACTIVE, Release
+from app.releases import Registry, first_release
+from app.search import Search
+from app.serving import Serving, Servings
+from app.settings import Settings
+from app.summarize import Summarizer
+from app.tracing import JobTraces, TracedEmbedder, TracedModel, TracedStore
+from ingestion.intake import Intake
+from ingestion.ledger import Ledger
+from ingestion.parse import PARSER_VERSION
+from llm.absent import Absent
+from llm.breaker import Breaker
+from llm.cache import Cached, RedisOutputs
+from llm.fallback import Fallback
+from llm.types import ChatModel, Outputs
+from llm.vllm import Vllm
+from retrieval.analyze import analyzer
+from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.search import Index
+from retrieval.stores.milvus import MilvusStore
+from retrieval.types import Embedder, Store, Visibility
+
+PRODUCT = version("plumbline")
+STORE_TIMEOUT = 5.0
+
+Ping = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that a request may need. `health` has a check for each part that can be away."""
+
+    settings: Settings
+    release: Registry
+    access: access.Access
+    intake: Intake
+    chat: Chat
+    search: Search
+    summarizer: Summarizer
+    store: Store
+    embedder: Embedder
+    visibility: Visibility
+    outputs: Outputs
+    admission: Admission
+    current: Callable[[], Serving]
+    health: Mapping[str, Ping]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What the API and the workers both stand on."""
+
+    ledger: Ledger
+    blobs: Blobs
+    milvus: MilvusStore
+    store: Store
+    embedder: Embedder
+    registry: Registry
+    engine: AsyncEngine
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """The query side. Needs DATABASE_URL, REDIS_URL and MILVUS_URI."""
+    settings.require("database_url", "redis_url", "milvus_uri")
+    async with AsyncExitStack() as stack:
+        ground = await _ground(settings, stack)
+        await stack.enter_async_context(ground.registry.following())
+        outputs = RedisOutputs(_secret(settings.redis_url))
+        stack.push_async_callback(outputs.aclose)
+        models = await _models(settings, stack, ground.embedder, outputs)
+        servings = Servings(
+            lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
+        )
+        intake = Intake(ground.ledger, ground.blobs, upload_limit=settings.upload_limit)
+        answers = Answers(outputs, product=PRODUCT)
+        current = servings.current
+        yield Services(
+            settings=settings,
+            release=ground.registry,
+            access=access.Access(ground.engine, open_access=access.opened(settings)),
+            intake=intake,
+            chat=Chat(current, ground.ledger, answers, product=PRODUCT),
+            search=Search(current),
+            summarizer=Summarizer(current, ground.ledger, ground.store, product=PRODUCT),
+            store=ground.store,
+            embedder=ground.embedder,
+            visibility=ground.ledger,
+            outputs=outputs,
+            admission=Admission(max_running=settings.max_running, max_waiting=settings.max_waiting),
+            current=current,
+            health={
+                "ledger": ground.ledger.ping,
+                "store": ground.milvus.ping,
+                "outputs": outputs.ping,
+                **models.health(),
+            },
+        )
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncIterator[Callable[[asyncio.Event], Awaitable[None]]]:
+    """The writing side: yields what runs jobs and sweeps until the given event is set."""
+    settings.require("database_url", "milvus_uri")
+    async with AsyncExitStack() as stack:
+        ground = await _ground(settings, stack)
+        spec = ground.registry.champion().release.index_spec(ground.embedder.spec, PARSER_VERSION)
+        await ground.store.prepare(spec.generation, spec)
+        await ground.ledger.ensure_generation(spec)
+        sandbox = Sandbox(timeout=settings.parse_timeout, memory=settings.parse_memory)
+        stack.push_async_callback(sandbox.close)
+        worker = Worker(
+            ground.ledger,
+            ground.blobs,
+            sandbox,
+            ground.store,
+            {spec.generation: Indexer(spec, ground.embedder, analyzer(spec.analyzer))},
+            name=f"{socket.gethostname()}/{os.getpid()}",
+            lease=settings.lease,
+            observer=JobTraces(telemetry.tracer()),
+        )
+        sweeper = Sweeper(ground.ledger, ground.store, lease=settings.lease, call_deadline=STORE_TIMEOUT)
+
+        async def run(stop: asyncio.Event) -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(worker.run(stop))
+                group.create_task(sweeper.run(stop))
+
+        yield run
+
+
+async def _ground(settings: Settings, stack: AsyncExitStack) -> _Ground:
+    database_url = _secret(settings.database_url)
+    await migrate.upgrade(database_url)
+    engine = open_engine(database_url)
+    stack.push_async_callback(engine.dispose)
+    registry = Registry(engine)
+    await registry.start(first_release(settings))
+    tracer = telemetry.tracer()
+    milvus = MilvusStore(
+        settings.milvus_uri or "", _secret(settings.milvus_token) or None, timeout=STORE_TIMEOUT
+    )
+    stack.push_async_callback(milvus.close)
+    return _Ground(
+        ledger=Ledger(engine),
+        blobs=Blobs(settings.blobs_url or str(settings.data.resolve() / "blobs")),
+        milvus=milvus,
+        store=TracedStore(milvus, tracer),
+        embedder=TracedEmbedder(_embedder(settings, registry.champion().release), tracer),
+        registry=registry,
+        engine=engine,
+    )
+
+
+def _embedder(settings: Settings, release: Release) -> Embedder:
+    name = release.body.index.embedder
+    folder = find_model(name, settings.embedder_path)
+    return OpenVinoEmbedder.load(folder, settings.data.resolve() / "cache" / "embedders", name)
+
+
+def _serving(release: Release, ground: _Ground, models: _Models) -> Serving:
+    spec = release.index_spec(ground.embedder.spec, PARSER_VERSION)
+    return Serving(
+        release=release,
+        index=Index(
+            generation=spec.generation,
+            store=ground.store,
+            embedder=ground.embedder,
+            analyzer=analyzer(spec.analyzer),
+            visibility=ground.ledger,
+        ),
+        model=models.chain(release),
+    )
+
+
+async def _models(settings: Settings, stack: AsyncExitStack, embedder: Embedder, outputs: Outputs) -> _Models:
+    client = await stack.enter_async_context(httpx.AsyncClient(limits=httpx.Limits(max_connections=None)))
+    return _Models(settings, client, embedder, outputs)
+
+
+class _Models:
+    """Models by name, kept over releases so that a breaker remembers; chains of them by release."""
+
+    def __init__(
+        self, settings: Settings, client: httpx.AsyncClient, embedder: Embedder, outputs: Outputs
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._embedder = embedder
+        self._outputs = outputs
+        self._served: dict[str, Vllm] = {}
+        self._built: dict[str, ChatModel] = {}
+
+    def chain(self, release: Release) -> ChatModel:
+        first, *others = (self._model(ref.name) for ref in release.body.models)
+        kept = Cached(first, self._outputs, ttl=release.body.cache.ttl_seconds, product=PRODUCT)
+        return Fallback([kept, *others])
+
+    def health(self) -> dict[str, Ping]:
+        return {f"model:{name}": served.ping for name, served in self._served.items()}
+
+    def _model(self, name: str) -> ChatModel:
+        if name not in self._built:
+            self._built[name] = self._build(name)
+        return self._built[name]
+
+    def _build(self, name: str) -> ChatModel:
+        tracer = telemetry.tracer()
+        if name == EXTRACTIVE:
+            return TracedModel(Extractive(self._score), tracer, provider="plumbline")
+        if self._settings.model_url is None:
+            return Absent(name, "Set PLUMBLINE_MODEL_URL to a server that has it.")
+        self._served[name] = served = Vllm(
+            self._settings.model_url,
+            name,
+            key=_secret(self._settings.model_key) or None,
+            client=self._client,
+            headers=telemetry.trace_headers,
+        )
+        return TracedModel(Breaker(served), tracer, provider="vllm")
+
+    async def _score(self, question: str, sentences: Sequence[str]) -> Sequence[float]:
+        texts = [_clipped(self._embedder, text) for text in (question, *sentences)]
+        vectors = await self._embedder.embed(texts)
+        return [float(score) for score in vectors[1:] @ vectors[0]]
+
+
+def _clipped(embedder: Embedder, text: str) -> str:
+    """What of the text fits the embedder's window: enough to tell how close a long sentence is."""
+    spans = embedder.token_spans(text)
+    most = embedder.spec.max_tokens - 2
+    return text if len(spans) <= most else text[: spans[most - 1][1]]
+
+
+def _secret(value: SecretStr | None) -> str:
+    return value.get_secret_value() if value else ""

@@ -1,0 +1,183 @@
+"""Loads data sets: the shipped ones by name, and any folder in the layout of BEIR by path.
+
+A shipped data set is a folder under `datasets/` with `dataset.toml` and `cases.jsonl`; its corpus is a
+folder of files inside one of our packages. The fingerprint covers every byte of both. `dataset.toml` pins
+it, so that content cannot change under the same version unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from eval.types import Case, Dataset, DatasetInvalid, DatasetRef, Gold, SourceDocument
+
+BEIR_DEPTH = 10
+"""Hits asked for in a retrieval-only set: published figures are nDCG@10."""
+
+
+def load_dataset(name: str) -> Dataset:
+    """A shipped data set by its name, or a BEIR folder by its path."""
+    shipped = _datasets() / name
+    if re.fullmatch(r"[a-z0-9_-]+", name) and (shipped / "dataset.toml").is_file():
+        return load_shipped(shipped)
+    folder = Path(name)
+    if (folder / "corpus.jsonl").is_file():
+        return _beir(folder)
+    raise DatasetInvalid(
+        f"There is no data set {name!r}: give one of {', '.join(dataset_names())}, or the path of a folder "
+        "with corpus.jsonl, queries.jsonl and qrels/test.tsv."
+    )
+
+
+def dataset_names() -> list[str]:
+    return sorted(path.parent.name for path in _datasets().glob("*/dataset.toml"))
+
+
+def document_id(relative: str) -> str:
+    """The id that a file gets by its path inside the corpus: `policies/leave.md`, `policies:leave.md`."""
+    return re.sub(r"[^A-Za-z0-9._:~@-]", "-", relative.replace("/", ":"))
+
+
+def fingerprint(name: str, version: str, documents: Iterable[SourceDocument], cases: bytes) -> str:
+    digest = hashlib.sha256(f"{name}\n{version}\n".encode())
+    for document in documents:
+        content = hashlib.sha256(document.content).hexdigest()
+        digest.update(json.dumps([document.id, document.title, content]).encode())
+    digest.update(cases)
+    return digest.hexdigest()
+
+
+def limited(dataset: Dataset, limit: int | None) -> Dataset:
+    """At most `limit` cases, spread evenly so that every kind stays in. It is another data set: its
+    fingerprint differs, so that a report on it never passes for one on all cases."""
+    total = len(dataset.cases)
+    if limit is None or limit >= total:
+        return dataset
+    cases = tuple(dataset.cases[index * total // limit] for index in range(limit))
+    changed = hashlib.sha256(f"{dataset.ref.fingerprint} {limit}".encode()).hexdigest()
+    version = f"{dataset.ref.version} ({limit} of {total} cases)".strip()
+    return replace(dataset, cases=cases, ref=replace(dataset.ref, version=version, fingerprint=changed))
+
+
+def _datasets() -> Path:
+    return Path(str(resources.files("eval"))) / "datasets"
+
+
+def load_shipped(folder: Path) -> Dataset:
+    """A folder with `dataset.toml` and `cases.jsonl`."""
+    about = _about(folder / "dataset.toml")
+    corpus = Path(str(resources.files(about["corpus"]["package"]))) / about["corpus"]["folder"]
+    documents = tuple(_files(corpus))
+    content = (folder / "cases.jsonl").read_bytes()
+    found = fingerprint(about["name"], about["version"], documents, content)
+    if found != about["fingerprint"]:
+        raise DatasetInvalid(
+            f"Data set {about['name']!r} {about['version']}: corpus or cases have changed. Raise the version "
+            f'in {folder / "dataset.toml"} until its fingerprint is the one computed, now "{found}".'
+        )
+    cases = tuple(_case(row) for row in _rows(folder / "cases.jsonl"))
+    _require_unique(cases, str(folder))
+    ref = DatasetRef(name=about["name"], version=about["version"], fingerprint=found)
+    return Dataset(ref=ref, licence=about["licence"], cases=cases, documents=documents)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    about = tomllib.loads(path.read_text(encoding="utf-8"))
+    missing = {"name", "version", "licence", "fingerprint", "corpus"} - about.keys()
+    if missing:
+        raise DatasetInvalid(f"{path} has no {', '.join(sorted(missing))}.")
+    return about
+
+
+def _files(corpus: Path) -> Iterator[SourceDocument]:
+    for path in sorted(corpus.rglob("*")):
+        if path.is_file():
+            relative = path.relative_to(corpus).as_posix()
+            yield SourceDocument(id=document_id(relative), content=path.read_bytes(), filename=path.name)
+
+
+def _case(row: dict[str, Any]) -> Case:
+    try:
+        return Case(
+            id=row["id"],
+            question=row["question"],
+            tags=tuple(row["tags"]),
+            gold=tuple(Gold(gold["document_id"], gold["quote"]) for gold in row["gold"]),
+            reference=row["reference"],
+        )
+    except KeyError as error:
+        raise DatasetInvalid(f"Case {row.get('id', '?')!r} has no {error}.") from None
+
+
+def _beir(folder: Path) -> Dataset:
+    documents = tuple(_texts(folder / "corpus.jsonl"))
+    judged = _judgments(folder / "qrels" / "test.tsv")
+    cases = tuple(
+        Case(id=str(row["_id"]), question=row["text"], gold=tuple(judged[str(row["_id"])]))
+        for row in _rows(folder / "queries.jsonl")
+        if str(row["_id"]) in judged
+    )
+    if not cases:
+        raise DatasetInvalid(f"{folder}: no query has a judgment in qrels/test.tsv.")
+    _require_unique(cases, str(folder))
+    content = json.dumps([[c.id, c.question, [[g.document_id, g.gain] for g in c.gold]] for c in cases])
+    found = fingerprint(folder.name, "", documents, content.encode())
+    return Dataset(
+        ref=DatasetRef(name=folder.name, version="", fingerprint=found),
+        licence="see the folder",
+        cases=cases,
+        documents=documents,
+        search_limit=BEIR_DEPTH,
+    )
+
+
+def _texts(path: Path) -> Iterator[SourceDocument]:
+    for row in _rows(path):
+        title = row.get("title") or None
+        text = row["text"] or title or ""
+        if text.strip():
+            yield SourceDocument(id=document_id(str(row["_id"])), content=text.encode(), title=title)
+
+
+def _judgments(path: Path) -> dict[str, list[Gold]]:
+    """Judgments above 0 by query. The first line is a header."""
+    judged: dict[str, list[Gold]] = {}
+    for line in _read(path).split("\n")[1:]:
+        if line.strip():
+            query, document, gain = line.split("\t")
+            if float(gain) > 0:
+                judged.setdefault(query, []).append(Gold(document_id(document), gain=float(gain)))
+    return judged
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    # Not splitlines: it also cuts at separators that a JSON string may hold.
+    for number, line in enumerate(_read(path).split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DatasetInvalid(f"{path}, line {number}: {error}.") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetInvalid(f"Cannot read {path}: {error}.") from None
+
+
+def _require_unique(cases: Sequence[Case], where: str) -> None:
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise DatasetInvalid(f"{where}: two cases have the id {case.id!r}.")
+        seen.add(case.id)

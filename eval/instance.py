@@ -1,0 +1,143 @@
+"""A private instance to evaluate a release on: started, fed, asked, stopped, and checked to be gone.
+
+It has a data folder of its own and is told of no server but the model's, so that it cannot touch the
+instance that serves. It dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psutil
+
+from app import launcher
+from app.embedded import free_port
+from eval.target import HttpTarget
+from eval.types import InstanceFailed
+
+START = 180.0
+STOP = 60.0
+_ELSEWHERE = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "MILVUS_URI",
+    "MILVUS_TOKEN",
+    "BLOBS_URL",
+    "RELEASE",
+    "DATA",
+    "HOST",
+)
+"""Settings that would point a private instance at somebody else's data, or at another release."""
+
+
+@asynccontextmanager
+async def private_instance(release: Path | None, *, timeout: float = 120.0) -> AsyncIterator[HttpTarget]:
+    """An empty instance with this release (None: the default one), ready, until the block ends.
+
+    Raises `InstanceFailed` with the end of its log when it does not start, and when anything of it is
+    left after it was stopped.
+    """
+    with _folder() as folder:
+        log, port = folder / "log", free_port()
+        process = await _spawn(_command(folder / "data", port, release), log)
+        try:
+            async with HttpTarget(f"http://127.0.0.1:{port}", timeout=timeout) as target:
+                await _until_ready(target, process, log)
+                yield target
+        finally:
+            await _stop(process, log)
+
+
+def _command(data: Path, port: int, release: Path | None) -> list[str]:
+    """Bound to our life, and without the settings that name servers (`env -u` keeps all others)."""
+    bound = [sys.executable, "-I", "-S", str(launcher.__file__), str(os.getpid()), str(int(signal.SIGTERM))]
+    unset = [f"--unset={name}" for each in _ELSEWHERE for name in _names(each)]
+    up = [sys.executable, "-m", "app.cli", "up", "--data", str(data), "--port", str(port), "--no-sample"]
+    if release is not None:
+        up += ["--release", str(release.resolve())]
+    return [*bound, "-", "0", shutil.which("env") or "/usr/bin/env", *unset, *up]
+
+
+def _names(setting: str) -> Iterator[str]:
+    for name in (setting, f"PLUMBLINE_{setting}"):
+        yield from (name, f"{name}_FILE")
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="plumbline-eval-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _spawn(command: Sequence[str], log: Path) -> asyncio.subprocess.Process:
+    with log.open("wb") as output:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+async def _until_ready(target: HttpTarget, process: asyncio.subprocess.Process, log: Path) -> None:
+    deadline = asyncio.get_running_loop().time() + START
+    while not await target.ready():
+        if process.returncode is not None:
+            raise InstanceFailed(f"It ended with {process.returncode} before it was ready: {_end(log)}")
+        if asyncio.get_running_loop().time() > deadline:
+            raise InstanceFailed(f"It was not ready in {START:.0f} s: {_end(log)}")
+        await asyncio.sleep(0.2)
+
+
+async def _stop(process: asyncio.subprocess.Process, log: Path) -> None:
+    """Stop it as Ctrl-C would, and check that neither it nor a child of it remains."""
+    family = _family(process.pid)
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.wait(), STOP)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        await _end_all(family)
+        raise InstanceFailed(f"It did not stop within {STOP:.0f} s: {_end(log)}") from None
+    left = await _end_all(family)
+    if left:
+        raise InstanceFailed(f"It stopped and left processes behind: {', '.join(left)}.")
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+async def _end_all(processes: list[psutil.Process]) -> list[str]:
+    """Names of those that were still there after a moment; they are killed."""
+    _, left = await asyncio.to_thread(psutil.wait_procs, processes, timeout=5)
+    names = []
+    for process in left:
+        try:
+            names.append(f"{process.name()} ({process.pid})")
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    return names
+
+
+def _end(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return " | ".join(lines[-8:])[-1500:] or "it wrote nothing."

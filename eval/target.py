@@ -1,0 +1,223 @@
+"""The instance under test, over HTTP like any other client. Only this file imports httpx.
+
+Every failure is one `TargetFailed` with a sentence. A busy instance (429, 503) is asked again as it wishes, a
+few times; nothing else is retried, so that what readers would see as a failure is counted as one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from eval.types import Passage, ReleaseRef, Reply, SourceDocument, TargetFailed
+
+ATTEMPTS = 4
+LONGEST_WAIT = 30.0
+BATCH_DOCUMENTS = 500
+BATCH_BYTES = 8 * 2**20
+POLL = 0.2
+FINISHED = frozenset({"succeeded", "failed", "quarantined", "cancelled"})
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done, of how many."""
+
+
+class HttpTarget:
+    """`model` is `plumbline` or `plumbline@<release>`; releases that do not serve need a key with the scope
+    `evaluate`. `timeout` is for one request, in seconds."""
+
+    def __init__(
+        self, url: str, key: str | None = None, model: str = "plumbline", timeout: float = 120.0
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.model = model
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def ready(self) -> bool:
+        """Whether the instance says that it can serve."""
+        try:
+            response = await self._client.get("/health/ready", timeout=5)
+        except httpx.HTTPError:
+            return False
+        return response.status_code == httpx.codes.OK
+
+    async def ask(self, question: str) -> Reply:
+        begin = time.perf_counter()
+        body = await self._post(
+            "/v1/chat/completions",
+            {
+                "model": self.model,
+                "messages": [{"role": "user", "content": question}],
+                "plumbline": {"cache": False},
+            },
+        )
+        seconds = time.perf_counter() - begin
+        try:
+            return _reply(body, seconds)
+        except (KeyError, IndexError, TypeError) as error:
+            raise TargetFailed(f"The chat answer has no {error}.") from None
+
+    async def search(
+        self, query: str, *, limit: int | None, by_document: bool = False
+    ) -> tuple[Passage, ...]:
+        request: dict[str, Any] = {"query": query}
+        if limit is not None:
+            request["limit"] = limit
+        if by_document:
+            request["group"] = "document"
+        body = await self._post("/v1/search", request)
+        try:
+            return tuple(_passage(hit) for hit in body["hits"])
+        except (KeyError, TypeError) as error:
+            raise TargetFailed(f"The search answer has no {error}.") from None
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        body = await self._post("/v1/embeddings", {"input": list(texts)})
+        try:
+            rows = sorted(body["data"], key=lambda row: int(row["index"]))
+            return [list(map(float, row["embedding"])) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise TargetFailed(f"The embeddings answer has no {error}.") from None
+
+    async def release(self) -> ReleaseRef:
+        """The release that `model` names, with its canonical text."""
+        named = self.model.partition("@")[2] or "champion"
+        body = await self._get(f"/v1/releases/{named}")
+        try:
+            canonical = json.dumps(body["release"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
+            return ReleaseRef(id=body["id"], name=body["name"], fingerprint=fingerprint, canonical=canonical)
+        except KeyError as error:
+            raise TargetFailed(f"The release {named} has no {error}.") from None
+
+    async def ingest(self, documents: Sequence[SourceDocument], progress: Progress) -> None:
+        """Hand in every document and wait until each can be found; one that cannot be is an error."""
+        jobs: list[dict[str, Any]] = []
+        for batch in _batches(documents):
+            jobs += await self._put(batch)
+            progress(0, len(documents))
+        for done, job in enumerate(jobs, 1):
+            await self._finished(job)
+            progress(done, len(jobs))
+
+    async def _put(self, batch: Sequence[SourceDocument]) -> list[dict[str, Any]]:
+        if batch[0].filename is None:
+            body = await self._post("/v1/documents", {"documents": [_text(document) for document in batch]})
+        else:
+            body = await self._send_file(batch[0])
+        jobs: list[dict[str, Any]] = body["jobs"]
+        return jobs
+
+    async def _send_file(self, document: SourceDocument) -> dict[str, Any]:
+        files = {"file": (document.filename or document.id, document.content)}
+        return await self._json("PUT", f"/v1/documents/{document.id}", files=files)
+
+    async def _finished(self, job: dict[str, Any]) -> None:
+        while True:
+            found = await self._get(f"/v1/jobs/{job['id']}")
+            if found["status"] in FINISHED:
+                break
+            await asyncio.sleep(POLL)
+        if found["status"] != "succeeded":
+            raise TargetFailed(
+                f"Document {job['document_id']} was not ingested: {found['status']}, {found.get('error')}."
+            )
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        return await self._json("GET", path)
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._json("POST", path, json=body)
+
+    async def _json(self, method: str, path: str, **content: Any) -> dict[str, Any]:
+        response = await self._patiently(method, path, content)
+        if response.is_error:
+            raise TargetFailed(f"{method} {path}: {response.status_code}, {_message(response)}")
+        try:
+            body = response.json()
+        except ValueError:
+            raise TargetFailed(f"{method} {path}: the answer is not JSON.") from None
+        if not isinstance(body, dict):
+            raise TargetFailed(f"{method} {path}: the answer is not an object.")
+        return body
+
+    async def _patiently(self, method: str, path: str, content: dict[str, Any]) -> httpx.Response:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                response = await self._client.request(method, path, **content)
+            except httpx.HTTPError as error:
+                raise TargetFailed(f"{method} {path}: {type(error).__name__} {error}".rstrip()) from None
+            if response.status_code not in (429, 503) or attempt == ATTEMPTS:
+                break
+            await asyncio.sleep(_wait(response, attempt))
+        return response
+
+
+def _reply(body: dict[str, Any], seconds: float) -> Reply:
+    said = body["plumbline"]
+    return Reply(
+        text=body["choices"][0]["message"]["content"],
+        citations=tuple(_passage(citation) for citation in said["citations"]),
+        sources=tuple(_passage(source) for source in said["sources"]),
+        model=said.get("model") or body["model"],
+        release=said["release"],
+        degraded=tuple(said["degraded"]),
+        seconds=seconds,
+    )
+
+
+def _passage(row: dict[str, Any]) -> Passage:
+    return Passage(document_id=row["document_id"], chunk_id=row["chunk_id"], text=row["text"])
+
+
+def _text(document: SourceDocument) -> dict[str, Any]:
+    row = {"id": document.id, "text": document.content.decode()}
+    return row if document.title is None else {**row, "title": document.title}
+
+
+def _batches(documents: Sequence[SourceDocument]) -> Iterator[list[SourceDocument]]:
+    """Texts together, up to a size that every instance takes; each file by itself, under its id."""
+    batch: list[SourceDocument] = []
+    size = 0
+    for document in documents:
+        if document.filename is not None:
+            yield [document]
+            continue
+        if batch and (len(batch) == BATCH_DOCUMENTS or size + len(document.content) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(document)
+        size += len(document.content)
+    if batch:
+        yield batch
+
+
+def _wait(response: httpx.Response, attempt: int) -> float:
+    try:
+        asked = float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        asked = 0.5 * 2**attempt
+    return min(max(asked, 0.1), LONGEST_WAIT)
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200]

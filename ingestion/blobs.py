@@ -1,0 +1,206 @@
+"""Where original files are kept: under their hash, one set of folders per tenant.
+
+Content never changes under its name, so a second put of the same bytes is no write, and `get` can check what
+it reads. A local folder is written so that it survives a power cut; other stores through fsspec keep their
+own promises (an S3 object is there whole or not at all).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from ingestion.errors import NotFound, Quarantined, StorageUnavailable
+
+T = TypeVar("T")
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_INCOMING = "incoming"
+
+
+class Blobs:
+    """`url` is a folder's path or an fsspec URL such as `s3://bucket/prefix`.
+
+    Every call raises `StorageUnavailable` when the store is full, gone or may not be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._backend = _backend(url)
+
+    async def put(self, tenant: str, content: bytes) -> str:
+        """Keep the bytes; once this returns they survive any crash. The answer is their SHA-256 in hex."""
+        return await self._call(lambda: self._put(tenant, content))
+
+    async def get(self, tenant: str, digest: str) -> bytes:
+        """The bytes with this SHA-256. Raises `NotFound`, or `Quarantined` when they were changed."""
+        key = _key(tenant, digest)
+        content = await self._call(lambda: self._backend.read(key))
+        if content is None:
+            raise NotFound("file", digest)
+        if await asyncio.to_thread(_sha256, content) != digest:
+            raise Quarantined(
+                "damaged", "The stored file is not what was sent: its hash differs. Send it again."
+            )
+        return content
+
+    async def remove(self, tenant: str, digest: str) -> None:
+        """Forget the bytes. Removing what is not there is no error."""
+        key = _key(tenant, digest)
+        await self._call(lambda: self._backend.remove(key))
+
+    async def ping(self) -> None:
+        """Raise `StorageUnavailable` unless files can be kept now."""
+        await self._call(self._backend.ping)
+
+    def _put(self, tenant: str, content: bytes) -> str:
+        digest = _sha256(content)
+        self._backend.write(_key(tenant, digest), content)
+        return digest
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(function)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise StorageUnavailable(f"The store of original files ({self._place()}): {reason}.") from error
+
+    def _place(self) -> str:
+        """The URL without what may be a password in it."""
+        return re.sub(r"//[^/@]*@", "//", self._url.split("?")[0])
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _key(tenant: str, digest: str) -> str:
+    """The tenant's name is hashed: no name can lead out of its folder, whatever is in it."""
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"not a SHA-256 in hex: {digest[:80]!r}")
+    folder = _sha256(tenant.encode("utf-8", "surrogatepass"))[:32]
+    return f"{folder}/{digest[:2]}/{digest}"
+
+
+class _Backend(Protocol):
+    def write(self, key: str, content: bytes) -> None: ...
+
+    def read(self, key: str) -> bytes | None: ...
+
+    def remove(self, key: str) -> None: ...
+
+    def ping(self) -> None: ...
+
+
+def _backend(url: str) -> _Backend:
+    try:
+        files, root = fsspec.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise StorageUnavailable(f"Files cannot be kept in {url.split('?')[0]!r}: {error}") from None
+    return _Folder(Path(root)) if isinstance(files, LocalFileSystem) else _Remote(files, root.rstrip("/"))
+
+
+class _Folder:
+    """A local folder. A file is complete and on the disk before it gets its name, and its name is on the disk
+    before `write` returns."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def write(self, key: str, content: bytes) -> None:
+        path = self._root / key
+        if self.read(key) == content:
+            _sync_folder(path.parent)  # Whoever wrote it may not have come that far yet.
+            return
+        self._make(path.parent)
+        incoming = self._root / _INCOMING
+        self._make(incoming)
+        partial = incoming / f"{path.name}.{secrets.token_hex(4)}"
+        try:
+            _write_synced(partial, content)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+    def read(self, key: str) -> bytes | None:
+        try:
+            return (self._root / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def remove(self, key: str) -> None:
+        (self._root / key).unlink(missing_ok=True)
+
+    def ping(self) -> None:
+        self._make(self._root)
+        probe = self._root / f".ping-{secrets.token_hex(4)}"
+        try:
+            probe.write_bytes(b"ping")
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _make(self, folder: Path) -> None:
+        """Create a folder so that its name is on the disk too."""
+        if folder.is_dir():
+            return
+        self._make(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Remote:
+    """Any other fsspec file system."""
+
+    def __init__(self, files: fsspec.AbstractFileSystem, root: str) -> None:
+        self._files = files
+        self._root = root
+
+    def write(self, key: str, content: bytes) -> None:
+        path = f"{self._root}/{key}"
+        if self.read(key) != content:
+            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._files.pipe_file(path, content)
+
+    def read(self, key: str) -> bytes | None:
+        try:
+            content: bytes = self._files.cat_file(f"{self._root}/{key}")
+        except FileNotFoundError:
+            return None
+        return content
+
+    def remove(self, key: str) -> None:
+        try:
+            self._files.rm_file(f"{self._root}/{key}")
+        except FileNotFoundError:
+            return
+
+    def ping(self) -> None:
+        self._files.ls(self._root.split("/", 1)[0], refresh=True)

@@ -1,0 +1,309 @@
+"""SQL about documents: accepting versions, deleting, reading what the ledger knows of them.
+
+Whoever changes a document locks its row first, documents in the order of their ids; version numbers are
+drawn under that lock, so the order of numbers is the order of acceptance.
+"""
+
+# SQL is put together from this file's constants only; every value is bound.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ingestion import visibility
+from ingestion.errors import IdempotencyConflict, NotFound
+from ingestion.jobs import COLUMNS, job_of, loads, many
+from ingestion.queue import SUPERSEDED, error_json
+from ingestion.types import Collection, Document, Job, JobError
+from retrieval.types import Metadata
+
+_COLLECTIONS = text(
+    """
+    INSERT INTO collections (tenant, name)
+    SELECT :tenant, name FROM unnest(CAST(:names AS text[])) AS n(name) ORDER BY name
+    ON CONFLICT DO NOTHING
+    """
+)
+# Locks as it goes, in the order of ids; the version of a document that exists is drawn under its lock.
+_PUT = text(
+    """
+    INSERT INTO documents (tenant, id, collection, newest_version, title, filename, media_type, size,
+                           content_hash, metadata, groups)
+    SELECT :tenant, r.id, r.collection, nextval('version_numbers'), r.title, r.filename, r.media_type,
+           r.size, r.content_hash, r.metadata, r.groups
+    FROM (SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        id text, collection text, title text, filename text, media_type text, size bigint,
+        content_hash text, metadata jsonb, groups text[]) ORDER BY id COLLATE "C") AS r
+    ON CONFLICT (tenant, id) DO UPDATE SET
+        newest_version = nextval('version_numbers'), collection = excluded.collection,
+        title = excluded.title, filename = excluded.filename, media_type = excluded.media_type,
+        size = excluded.size, content_hash = excluded.content_hash, metadata = excluded.metadata,
+        groups = excluded.groups, updated_at = now(), deleted = false,
+        created_at = CASE WHEN documents.deleted THEN now() ELSE documents.created_at END
+    RETURNING id, newest_version
+    """
+)
+_VERSIONS = text(
+    """
+    INSERT INTO versions (version, tenant, document_id, content_hash, size)
+    SELECT newest_version, tenant, id, content_hash, size FROM documents
+    WHERE tenant = :tenant AND id = ANY(CAST(:ids AS text[]))
+    """
+)
+_SUPERSEDE = text(
+    """
+    UPDATE jobs SET state = 'cancelled', stage = 'done', error = CAST(:error AS jsonb), finished_at = now()
+    WHERE tenant = :tenant AND document_id = ANY(CAST(:ids AS text[])) AND state = 'queued'
+    """
+)
+_JOBS = text(
+    f"""
+    INSERT INTO jobs (id, tenant, document_id, version, traceparent)
+    SELECT n.job_id, :tenant, n.id, n.version, CAST(:traceparent AS text)
+    FROM unnest(CAST(:job_ids AS uuid[]), CAST(:ids AS text[]), CAST(:versions AS bigint[]))
+      WITH ORDINALITY AS n(job_id, id, version, place) ORDER BY n.place
+    RETURNING {", ".join(COLUMNS)}
+    """
+)
+_CLAIM = text(
+    """
+    INSERT INTO idempotency (tenant, key, request_hash, job_ids)
+    VALUES (:tenant, :key, :request_hash, CAST(:job_ids AS uuid[])) ON CONFLICT DO NOTHING RETURNING key
+    """
+)
+_CLAIMED = text("SELECT request_hash, job_ids FROM idempotency WHERE tenant = :tenant AND key = :key")
+_FORGET = text("DELETE FROM idempotency WHERE created_at < now() - make_interval(secs => :age)")
+
+_MAY_READ = "(CAST(:groups AS text[]) IS NULL OR d.groups = '{}' OR d.groups && CAST(:groups AS text[]))"
+_LOCK = text(
+    f"SELECT d.* FROM documents d WHERE d.tenant = :tenant AND d.id = :id AND NOT d.deleted AND {_MAY_READ} "
+    "FOR UPDATE"
+)
+# What the caller said about the document goes with it; hashes stay, in `versions`.
+_BURY = text(
+    """
+    UPDATE documents SET deleted = true, newest_version = nextval('version_numbers'), title = NULL,
+        filename = NULL, metadata = '{}', content_hash = '', size = 0, updated_at = now()
+    WHERE tenant = :tenant AND id = :id RETURNING newest_version, updated_at
+    """
+)
+_BURIED = text(
+    "INSERT INTO versions (version, tenant, document_id, deleted) VALUES (:version, :tenant, :id, true)"
+)
+_JOBS_OF = text(
+    "SELECT id FROM jobs WHERE tenant = :tenant AND document_id = :id AND state IN ('queued', 'running') "
+    "ORDER BY id FOR UPDATE"
+)
+_END_JOBS = text(
+    """
+    UPDATE jobs SET state = 'cancelled', stage = 'done', fence = fence + 1, lease_until = NULL,
+        worker = NULL, error = CAST(:error AS jsonb), finished_at = now()
+    WHERE id = ANY(CAST(:job_ids AS uuid[]))
+    """
+)
+_READ = f"""
+    SELECT d.*, shown.chunks FROM documents d LEFT JOIN LATERAL (
+        SELECT r.chunks FROM visibility v
+        JOIN generations g ON g.id = v.generation AND g.state = 'serving'
+        JOIN revisions r ON r.revision = v.revision
+        WHERE v.tenant = d.tenant AND v.document_id = d.id ORDER BY v.revision DESC LIMIT 1
+    ) AS shown ON true
+    WHERE d.tenant = :tenant AND NOT d.deleted AND {_MAY_READ}
+"""
+_GET = text(f"{_READ} AND d.id = :id")
+_PAGE = text(f"{_READ} AND d.id > :after ORDER BY d.id LIMIT :limit")
+_PAGE_OF = text(f"{_READ} AND d.collection = :collection AND d.id > :after ORDER BY d.id LIMIT :limit")
+_COUNTS = text(
+    """
+    SELECT c.name, c.epoch, (SELECT count(*) FROM documents d WHERE d.tenant = c.tenant
+        AND d.collection = c.name AND NOT d.deleted) AS documents
+    FROM collections c WHERE c.tenant = :tenant ORDER BY c.name
+    """
+)
+_KNOWN = text("SELECT name FROM collections WHERE tenant = :tenant AND name = ANY(CAST(:names AS text[]))")
+
+_DELETED = JobError(code="deleted", message="The document was deleted.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A document that was checked and whose bytes are stored, ready to be written down."""
+
+    id: str
+    collection: str
+    title: str | None
+    filename: str | None
+    media_type: str
+    size: int
+    content_hash: str
+    metadata: Metadata
+    groups: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An idempotency key, and a hash over the request that it stands for."""
+
+    key: str
+    request_hash: str
+
+
+async def put(
+    connection: AsyncConnection,
+    tenant: str,
+    accepted: Sequence[Accepted],
+    claim: Claim | None,
+    traceparent: str | None,
+) -> list[Job]:
+    """Accept a new version of each of these documents (of different ids); one job each, in their order."""
+    job_ids = [str(uuid4()) for _ in accepted]
+    if claim and not await _claim(connection, tenant, claim, job_ids):
+        return await replayed(connection, tenant, claim) or []
+    ids = [one.id for one in accepted]
+    names = {"tenant": tenant, "names": list({one.collection for one in accepted})}
+    await connection.execute(_COLLECTIONS, names)
+    written = await connection.execute(_PUT, {"tenant": tenant, "rows": _rows(accepted)})
+    versions = {row.id: row.newest_version for row in written}
+    these = {"tenant": tenant, "ids": ids}
+    await connection.execute(_VERSIONS, these)
+    await connection.execute(_SUPERSEDE, {**these, "error": error_json(SUPERSEDED)})
+    new = {"job_ids": job_ids, "versions": [versions[one] for one in ids], "traceparent": traceparent}
+    jobs = [job_of(row) for row in await connection.execute(_JOBS, {**these, **new})]
+    return _ordered(jobs, job_ids)
+
+
+def _ordered(jobs: Sequence[Job], job_ids: Sequence[str]) -> list[Job]:
+    by_id = {job.id: job for job in jobs}
+    return [by_id[job_id] for job_id in job_ids]
+
+
+def _rows(accepted: Sequence[Accepted]) -> str:
+    return json.dumps(
+        [
+            {
+                "id": one.id,
+                "collection": one.collection,
+                "title": one.title,
+                "filename": one.filename,
+                "media_type": one.media_type,
+                "size": one.size,
+                "content_hash": one.content_hash,
+                "metadata": dict(one.metadata),
+                "groups": sorted(one.groups),
+            }
+            for one in accepted
+        ],
+        allow_nan=False,
+    )
+
+
+async def _claim(connection: AsyncConnection, tenant: str, claim: Claim, job_ids: Sequence[str]) -> bool:
+    """Whether the key is new; waits for another request that is using it."""
+    values = {"tenant": tenant, "key": claim.key, "request_hash": claim.request_hash, "job_ids": job_ids}
+    return await connection.scalar(_CLAIM, values) is not None
+
+
+async def replayed(connection: AsyncConnection, tenant: str, claim: Claim) -> list[Job] | None:
+    """The jobs that this key led to before, None if it is new."""
+    known = (await connection.execute(_CLAIMED, {"tenant": tenant, "key": claim.key})).one_or_none()
+    if known is None:
+        return None
+    if known.request_hash != claim.request_hash:
+        raise IdempotencyConflict("This Idempotency-Key was used with another request.", "Idempotency-Key")
+    ids = [str(job_id) for job_id in known.job_ids]
+    return _ordered(await many(connection, tenant, ids), ids)
+
+
+async def forget_claims(connection: AsyncConnection, age: float) -> None:
+    await connection.execute(_FORGET, {"age": age})
+
+
+async def delete(
+    connection: AsyncConnection, tenant: str, groups: frozenset[str] | None, document_id: str
+) -> Document:
+    """Bury a document: its newest version is its deletion, no reader sees it from the commit on."""
+    key = {"tenant": tenant, "id": document_id}
+    row = (await connection.execute(_LOCK, {**key, "groups": _groups(groups)})).one_or_none()
+    if row is None:
+        raise NotFound("document", document_id)
+    buried = (await connection.execute(_BURY, key)).one()
+    await connection.execute(_BURIED, {**key, "version": buried.newest_version})
+    job_ids = list(await connection.scalars(_JOBS_OF, key))
+    await connection.execute(_END_JOBS, {"job_ids": job_ids, "error": error_json(_DELETED)})
+    await visibility.hide(connection, tenant, document_id, row.collection)
+    return replace(_document(row, chunks=None), version=buried.newest_version, updated_at=buried.updated_at)
+
+
+async def get(
+    connection: AsyncConnection, tenant: str, groups: frozenset[str] | None, document_id: str
+) -> Document:
+    values = {"tenant": tenant, "groups": _groups(groups), "id": document_id}
+    row = (await connection.execute(_GET, values)).one_or_none()
+    if row is None:
+        raise NotFound("document", document_id)
+    return _document(row, row.chunks)
+
+
+async def page(
+    connection: AsyncConnection,
+    tenant: str,
+    groups: frozenset[str] | None,
+    *,
+    collection: str | None,
+    after: str,
+    limit: int,
+) -> list[Document]:
+    """Up to `limit` documents whose ids come after `after`, in the order of ids."""
+    values = {"tenant": tenant, "groups": _groups(groups), "after": after, "limit": limit}
+    query = _PAGE if collection is None else _PAGE_OF
+    rows = await connection.execute(query, values | ({"collection": collection} if collection else {}))
+    return [_document(row, row.chunks) for row in rows]
+
+
+async def collections(connection: AsyncConnection, tenant: str) -> list[Collection]:
+    rows = await connection.execute(_COUNTS, {"tenant": tenant})
+    return [Collection(row.name, row.documents, row.epoch) for row in rows]
+
+
+async def known_collections(connection: AsyncConnection, tenant: str, names: Sequence[str]) -> set[str]:
+    return set(await connection.scalars(_KNOWN, {"tenant": tenant, "names": list(names)}))
+
+
+def _groups(groups: frozenset[str] | None) -> list[str] | None:
+    return None if groups is None else sorted(groups)
+
+
+def default_title(title: str | None, filename: str | None, document_id: str) -> str:
+    """What a document is called when nothing better was found in it."""
+    if title:
+        return title
+    stem = (filename or "").replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return stem or document_id
+
+
+def _document(row: Row[Any], chunks: int | None) -> Document:
+    return Document(
+        tenant=row.tenant,
+        id=row.id,
+        collection=row.collection,
+        title=default_title(row.title, row.filename, row.id),
+        filename=row.filename,
+        media_type=row.media_type,
+        size=row.size,
+        content_hash=row.content_hash,
+        metadata=loads(row.metadata),
+        groups=frozenset(row.groups),
+        version=row.newest_version,
+        visible=chunks is not None,
+        chunks=chunks or 0,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

@@ -1,0 +1,86 @@
+"""What can go wrong with a document.
+
+IngestionError
+├── Refused               the caller must change the request (4xx)
+│   ├── DocumentInvalid       bad id, metadata or text
+│   ├── UnsupportedType       a type we do not read, or a file that is not what its name says
+│   ├── DocumentTooLarge      over the upload limit
+│   ├── EmptyDocument         no bytes, or no text in it
+│   └── IdempotencyConflict   the key was used with another body
+├── NotFound              no such document, job or collection for this tenant and these groups
+├── Conflict              the thing is in a state that does not allow this (cancel a finished job)
+├── Quarantined           the document can never be read: `reason` is a code, `part` where it stopped
+├── LeaseLost             another worker holds the job now: stop, write nothing more
+├── LedgerUnavailable     PostgreSQL is down or too slow: try again
+├── ParserUnavailable     no parsing process could be started: try again
+└── StorageUnavailable    the blob store is full or gone: try again after mending it
+"""
+
+
+class IngestionError(Exception):
+    """Base of everything this folder raises on purpose."""
+
+
+class Refused(IngestionError):
+    code = "document_invalid"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class DocumentInvalid(Refused):
+    pass
+
+
+class UnsupportedType(Refused):
+    code = "unsupported_type"
+
+
+class DocumentTooLarge(Refused):
+    code = "document_too_large"
+
+
+class EmptyDocument(Refused):
+    code = "empty_document"
+
+
+class IdempotencyConflict(Refused):
+    code = "idempotency_conflict"
+
+
+class NotFound(IngestionError):
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"There is no {kind} {name!r} here.")
+        self.kind = kind
+        self.name = name
+
+
+class Conflict(IngestionError):
+    pass
+
+
+class Quarantined(IngestionError):
+    """`reason` is one of: encrypted, damaged, empty, needs_ocr, unsupported_type, too_large, timeout,
+    memory, crashed."""
+
+    def __init__(self, reason: str, message: str, part: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.part = part
+
+
+class LeaseLost(IngestionError):
+    pass
+
+
+class LedgerUnavailable(IngestionError):
+    pass
+
+
+class ParserUnavailable(IngestionError):
+    pass
+
+
+class StorageUnavailable(IngestionError):
+    pass

@@ -1,0 +1,266 @@
+"""From leased jobs to visible revisions: bytes -> parsed -> chunks -> vectors -> rows -> flip.
+
+A batch of documents goes through together, so that the embedder sees the texts of all of them at once.
+Each document ends by itself; what concerns none in particular (a part that is down) is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from ingestion.blobs import Blobs
+from ingestion.chunk import chunk, header
+from ingestion.documents import default_title
+from ingestion.errors import LedgerUnavailable, Quarantined, UnsupportedType
+from ingestion.leases import Leases
+from ingestion.ledger import Ledger
+from ingestion.types import Job, JobError, Lease, Parsed, Piece, Stage
+from ingestion.visibility import Written
+from retrieval.errors import EmbedderUnavailable
+from retrieval.types import Analyzer, Chunk, Embedder, IndexSpec, Matrix, Row, Store
+
+T = TypeVar("T")
+
+TEXTS_AT_ONCE = 256
+"""Texts per embedding call, and rows per upsert: progress is told and leases are looked at in between."""
+LEDGER_PAUSE = 0.25
+
+
+class Parser(Protocol):
+    async def parse(self, content: bytes, filename: str | None, media_type: str | None) -> Parsed:
+        """Raises `Quarantined` or `UnsupportedType` for what can never be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Indexer:
+    """What it takes to write one generation."""
+
+    spec: IndexSpec
+    embedder: Embedder
+    analyzer: Analyzer
+
+    def texts(self, parsed: Parsed, title: str) -> list[tuple[Piece, str]]:
+        """The document's chunks, each with the text that is embedded and analyzed for it."""
+        window = self.embedder.spec.max_tokens
+        pieces = chunk(parsed, self.spec, title, self.embedder.token_spans, window)
+        return [(piece, header(self.spec, title, piece.heading) + piece.text) for piece in pieces]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A document between its bytes and its flip; `written` counts its rows by generation."""
+
+    lease: Lease
+    parsed: Parsed
+    title: str
+    revision: int = 0
+    texts: list[tuple[Piece, str]] = field(default_factory=list)
+    written: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def job(self) -> Job:
+        return self.lease.job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """`embedding` is held while the embedder works: it uses every core by itself."""
+
+    ledger: Ledger
+    blobs: Blobs
+    parser: Parser
+    store: Store
+    indexers: Mapping[str, Indexer]
+    leases: Leases
+    embedding: asyncio.Lock
+
+    async def run(self, batch: Sequence[Lease]) -> None:
+        """Take each of these jobs to its end. What was not finished when this raises is still held."""
+        stages: dict[Stage, tuple[float, float]] = {}
+        async with _timed(stages, "parse"):
+            drafts = [draft for lease in batch if (draft := await self._read(lease))]
+        drafts = await self._begin(drafts)
+        while drafts:
+            for generation in await self._missing(drafts):
+                drafts = await self._cut(drafts, generation)
+                async with self.embedding, _timed(stages, "embed"):
+                    vectors = await self._embed(drafts, generation)
+                async with _timed(stages, "index"):
+                    drafts = await self._write(drafts, generation, vectors)
+            drafts = await self._flip(drafts, stages)
+
+    async def _read(self, lease: Lease) -> Draft | None:
+        """Fetch and parse one document; None if it can never be read."""
+        try:
+            content = await self.blobs.get(lease.job.tenant, lease.content_hash)
+            parsed = await self.parser.parse(content, lease.filename, lease.media_type)
+        except (Quarantined, UnsupportedType) as error:
+            await self._quarantine(lease, error)
+            return None
+        fallback = default_title(parsed.title, lease.filename, lease.job.document_id)
+        return Draft(lease, parsed, lease.title or fallback)
+
+    async def _begin(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Take and record revisions: nothing is written before the ledger knows its number."""
+        if not drafts:
+            return []
+        revisions = await self._patiently(lambda: self.ledger.begin([draft.job for draft in drafts]), drafts)
+        for draft in drafts:
+            draft.revision = revisions.get(draft.job.id, 0)
+            if not draft.revision:
+                self.leases.finish(draft.lease, "lost")
+        return [draft for draft in drafts if draft.revision]
+
+    async def _missing(self, drafts: Sequence[Draft]) -> list[str]:
+        serving = await self._patiently(self.ledger.serving, drafts)
+        unknown = serving - self.indexers.keys()
+        if unknown or not serving:
+            raise EmbedderUnavailable(
+                f"This worker cannot write the index generation {', '.join(sorted(unknown))}."
+                if unknown
+                else "No index generation is registered yet."
+            )
+        return sorted(generation for generation in serving if generation not in drafts[0].written)
+
+    async def _cut(self, drafts: Sequence[Draft], generation: str) -> list[Draft]:
+        """Chunk each document for this generation; one without any text is put aside."""
+        indexer = self.indexers[generation]
+        for draft in drafts:
+            draft.texts = await asyncio.to_thread(indexer.texts, draft.parsed, draft.title)
+            if not draft.texts:
+                await self._quarantine(draft.lease, Quarantined("empty", "The document holds no text."))
+        left = [draft for draft in drafts if draft.texts]
+        await self._progress("embed", [(draft.job, 0, len(draft.texts)) for draft in left])
+        return left
+
+    async def _embed(self, drafts: Sequence[Draft], generation: str) -> Matrix:
+        """Vectors of all texts of all drafts, in their order, computed in the order of length."""
+        indexer = self.indexers[generation]
+        texts = [text for draft in drafts for _, text in draft.texts]
+        vectors = np.zeros((len(texts), indexer.spec.dimension), dtype=np.float32)
+        owners = [n for n, draft in enumerate(drafts) for _ in draft.texts]
+        done = [0] * len(drafts)
+        order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+        for start in range(0, len(order), TEXTS_AT_ONCE):
+            chosen = order[start : start + TEXTS_AT_ONCE]
+            vectors[chosen] = await indexer.embedder.embed([texts[n] for n in chosen])
+            for n in chosen:
+                done[owners[n]] += 1
+            if len(order) > TEXTS_AT_ONCE:
+                counts = [(one.job, n, len(one.texts)) for one, n in zip(drafts, done, strict=True)]
+                await self._progress("embed", counts)
+        return vectors
+
+    async def _write(self, drafts: Sequence[Draft], generation: str, vectors: Matrix) -> list[Draft]:
+        """Upsert the rows of all drafts whose lease still holds; those that were written."""
+        rows = await asyncio.to_thread(_rows, drafts, self.indexers[generation], vectors)
+        await self._progress("index", [(one.job, len(one.texts), len(one.texts)) for one in drafts])
+        held = {draft.revision: draft for draft in drafts}
+        for start in range(0, len(rows), TEXTS_AT_ONCE):
+            # One that lapsed in between has lost rows for good, even if it is renewed later.
+            held = {n: draft for n, draft in held.items() if self.leases.holds(draft.lease)}
+            part = [row for row in rows[start : start + TEXTS_AT_ONCE] if row.chunk.revision in held]
+            if part:
+                await self.store.upsert(generation, part)
+        for draft in drafts:
+            draft.written[generation] = len(draft.texts)
+            draft.texts = []
+            if draft.revision not in held:
+                self.leases.finish(draft.lease, "lost")
+        return self._held(drafts)
+
+    async def _flip(
+        self, drafts: Sequence[Draft], stages: Mapping[Stage, tuple[float, float]]
+    ) -> list[Draft]:
+        """Ask the ledger to show what was written; the drafts that must write another generation first."""
+        if not drafts:
+            return []
+        written = [
+            Written(
+                job=draft.job,
+                revision=draft.revision,
+                chunks=max(draft.written.values()),
+                generations=frozenset(draft.written),
+            )
+            for draft in drafts
+        ]
+        outcomes = await self._patiently(lambda: self.ledger.flip(written), drafts)
+        for draft, one in zip(drafts, written, strict=True):
+            outcome = outcomes[draft.job.id]
+            if outcome != "generations_changed":
+                said = "succeeded" if outcome == "flipped" else outcome
+                self.leases.finish(draft.lease, said, chunks=one.chunks, stages=stages)
+        return self._held(drafts)
+
+    def _held(self, drafts: Sequence[Draft]) -> list[Draft]:
+        unfinished = {lease.job.id for lease in self.leases.unfinished(draft.lease for draft in drafts)}
+        return [draft for draft in drafts if draft.job.id in unfinished]
+
+    async def _quarantine(self, lease: Lease, error: Quarantined | UnsupportedType) -> None:
+        if isinstance(error, Quarantined):
+            problem = JobError(code=error.reason, message=str(error), part=error.part)
+        else:
+            problem = JobError(code=error.code, message=str(error))
+        await self.ledger.quarantine(lease.job, problem)
+        self.leases.finish(lease, "quarantined")
+
+    async def _progress(self, stage: Stage, counts: Sequence[tuple[Job, int, int]]) -> None:
+        # Only told, never relied on.
+        with suppress(LedgerUnavailable):
+            if counts:
+                await self.ledger.progress(stage, counts)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]], drafts: Sequence[Draft]) -> T:
+        """Ask the ledger until it answers or no lease holds any more; rather than do the work again."""
+        while True:
+            try:
+                return await ask()
+            except LedgerUnavailable:
+                if not any(self.leases.holds(draft.lease) for draft in drafts):
+                    raise
+                await asyncio.sleep(LEDGER_PAUSE)
+
+
+def _rows(drafts: Sequence[Draft], indexer: Indexer, vectors: Matrix) -> list[Row]:
+    places = ((draft, n, *cut) for draft in drafts for n, cut in enumerate(draft.texts))
+    return [
+        Row(chunk=_chunk(draft, ordinal, piece, text), vector=vector, terms=indexer.analyzer.terms(text))
+        for (draft, ordinal, piece, text), vector in zip(places, vectors, strict=True)
+    ]
+
+
+def _chunk(draft: Draft, ordinal: int, piece: Piece, text: str) -> Chunk:
+    lease = draft.lease
+    return Chunk(
+        id=f"{draft.revision}-{ordinal}",
+        tenant=lease.job.tenant,
+        collection=lease.collection,
+        document_id=lease.job.document_id,
+        revision=draft.revision,
+        ordinal=ordinal,
+        content_hash=hashlib.sha256(text.encode()).hexdigest(),
+        title=draft.title,
+        heading=piece.heading,
+        text=piece.text,
+        page=piece.page,
+        span=piece.span,
+        groups=lease.groups,
+        metadata=lease.metadata,
+    )
+
+
+@asynccontextmanager
+async def _timed(stages: dict[Stage, tuple[float, float]], stage: Stage) -> AsyncIterator[None]:
+    """Note from when to when a stage ran; the second time from its first beginning."""
+    started = stages[stage][0] if stage in stages else time.time()
+    yield
+    stages[stage] = (started, time.time())

@@ -1,0 +1,182 @@
+"""The ledger's tables: what was accepted, what is worked on, what may be seen. Never a document's text.
+
+Documents and versions say what was accepted; jobs and revisions how it gets into the index; visibility
+which revision of a document readers may see in which generation. `app/migrations` must lead to the same
+schema. Text columns sort by code point ("C"), so that every lock order and page order is one order.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+metadata = MetaData()
+
+versions_sequence = Sequence("version_numbers", metadata=metadata, data_type=BigInteger())
+revisions_sequence = Sequence("revision_numbers", metadata=metadata, data_type=BigInteger())
+
+
+def _name() -> Text:
+    return Text(collation="C")
+
+
+def _now(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=text("now()"))
+
+
+def _time(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True))
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, Integer, nullable=False, server_default=text("0"))
+
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("tenant", _name(), primary_key=True),
+    Column("name", _name(), primary_key=True),
+    Column("epoch", BigInteger, nullable=False, server_default=text("0")),
+    _now("created_at"),
+)
+
+# A deleted document's row stays: it holds the version that every job still under way is compared with.
+documents = Table(
+    "documents",
+    metadata,
+    Column("tenant", _name(), primary_key=True),
+    Column("id", _name(), primary_key=True),
+    Column("collection", _name(), nullable=False),
+    Column("newest_version", BigInteger, nullable=False),
+    Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Column("title", Text),
+    Column("filename", Text),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("groups", ARRAY(Text), nullable=False),
+    _now("created_at"),
+    _now("updated_at"),
+    Index("documents_of_collection", "tenant", "collection", "id"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", _name(), nullable=False),
+    Column("document_id", _name(), nullable=False),
+    Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Column("content_hash", Text),
+    Column("size", BigInteger),
+    _now("created_at"),
+    Index("versions_of_document", "tenant", "document_id"),
+)
+
+# `look_at` is when the sweeper removes a retired revision's rows the next time.
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", _name(), nullable=False),
+    Column("document_id", _name(), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("job_id", UUID(as_uuid=False), nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    _count("chunks"),
+    _now("created_at"),
+    _time("retired_at"),
+    _time("look_at"),
+    CheckConstraint("state IN ('writing', 'visible', 'retired', 'swept')", name="revisions_state"),
+    Index(
+        "revisions_live", "tenant", "document_id", postgresql_where=text("state IN ('writing', 'visible')")
+    ),
+    Index("revisions_writing", "job_id", postgresql_where=text("state = 'writing'")),
+    Index("revisions_retired", "look_at", postgresql_where=text("state = 'retired'")),
+)
+
+# `collection` and `groups` are those of the visible revision, which a newer version may be about to change.
+visibility = Table(
+    "visibility",
+    metadata,
+    Column("tenant", _name(), primary_key=True),
+    Column("document_id", _name(), primary_key=True),
+    Column("generation", _name(), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("collection", _name(), nullable=False),
+    Column("groups", ARRAY(Text), nullable=False),
+    Index("visibility_of_revision", "revision"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", UUID(as_uuid=False), primary_key=True),
+    Column("seq", BigInteger, Identity(always=True), nullable=False),
+    Column("tenant", _name(), nullable=False),
+    Column("document_id", _name(), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False, server_default=text("'queued'")),
+    Column("stage", Text, nullable=False, server_default=text("'waiting'")),
+    _count("done"),
+    _count("total"),
+    _count("attempts"),
+    _count("losses"),
+    Column("fence", BigInteger, nullable=False, server_default=text("0")),
+    _time("lease_until"),
+    Column("worker", Text),
+    _now("run_after"),
+    Column("priority", SmallInteger, nullable=False, server_default=text("0")),
+    Column("error", JSONB),
+    Column("traceparent", Text),
+    _now("created_at"),
+    _time("started_at"),
+    _time("finished_at"),
+    CheckConstraint(
+        "state IN ('queued', 'running', 'succeeded', 'failed', 'quarantined', 'cancelled')", name="jobs_state"
+    ),
+    Index("jobs_queue", "tenant", "priority", "seq", postgresql_where=text("state = 'queued'")),
+    Index("jobs_leases", "lease_until", postgresql_where=text("state = 'running'")),
+    Index("jobs_finished", "finished_at", postgresql_where=text("state = 'succeeded'")),
+    Index("jobs_of_document", "tenant", "document_id"),
+    Index("jobs_newest", "tenant", "seq"),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", _name(), primary_key=True),
+    Column("spec", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    _now("created_at"),
+    CheckConstraint("state IN ('building', 'serving', 'rollback', 'retired')", name="generations_state"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("tenant", _name(), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_hash", Text, nullable=False),
+    Column("job_ids", ARRAY(UUID(as_uuid=False)), nullable=False),
+    _now("created_at"),
+    Index("idempotency_age", "created_at"),
+)

@@ -1,0 +1,201 @@
+"""The worker: leases jobs, takes them through the pipeline, says what became of those that failed.
+
+Several lanes work side by side, so that one batch is parsed or written while another is embedded. Being
+killed at any moment loses nothing: leases run out and others take the jobs under a higher fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from ingestion.blobs import Blobs
+from ingestion.errors import LedgerUnavailable, ParserUnavailable, StorageUnavailable
+from ingestion.leases import Leases
+from ingestion.ledger import Ledger
+from ingestion.pipeline import Indexer, Parser, Pipeline
+from ingestion.types import JobError, Lease, Observer
+from retrieval.errors import EmbedderUnavailable, StoreUnavailable
+from retrieval.types import Store
+
+logger = logging.getLogger(__name__)
+
+OUTAGES: Mapping[type[Exception], str] = {
+    StoreUnavailable: "store_unavailable",
+    EmbedderUnavailable: "embedder_unavailable",
+    LedgerUnavailable: "ledger_unavailable",
+    ParserUnavailable: "parser_unavailable",
+    StorageUnavailable: "storage_unavailable",
+}
+"""A part is down: no document's fault, so it is waited for and never counted as an attempt."""
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 5.0
+IDLE = 0.25
+IDLE_BEHIND = 2.0
+
+
+class Worker:
+    """`name` is what the ledger shows as the holder. A lane takes up to `batch` jobs at a time. `lease` is
+    how long a job is held without renewal, `grace` how long work may go on after a stop, in seconds."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        blobs: Blobs,
+        parser: Parser,
+        store: Store,
+        indexers: Mapping[str, Indexer],
+        *,
+        name: str,
+        lease: float,
+        observer: Observer,
+        lanes: int = 3,
+        batch: int = 24,
+        grace: float = 5.0,
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._indexers = indexers
+        self._name = name
+        self._lanes = lanes
+        self._batch = batch
+        self._grace = grace
+        self._leases = Leases(lease, observer)
+        self._more = asyncio.Event()
+        self._watching = asyncio.Lock()
+        self._failures = 0
+        self._pipeline = Pipeline(
+            ledger=ledger,
+            blobs=blobs,
+            parser=parser,
+            store=store,
+            indexers=indexers,
+            leases=self._leases,
+            embedding=asyncio.Lock(),
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish what is under way or, after a grace period, give it back."""
+        await self._prepare(stop)
+        lanes = [asyncio.create_task(self._lane(stop)) for _ in range(self._lanes)]
+        beat = asyncio.create_task(self._heartbeat())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({*lanes, beat, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                self._more.set()
+                await asyncio.wait(lanes, timeout=self._grace)
+        finally:
+            for task in (*lanes, beat, stopping):
+                task.cancel()
+            ends = await asyncio.gather(*lanes, beat, stopping, return_exceptions=True)
+            await self._release(self._leases.all(), None, 0.0)
+        for end in ends:
+            if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
+                raise end
+
+    async def _prepare(self, stop: asyncio.Event) -> None:
+        for generation, indexer in self._indexers.items():
+            while not stop.is_set():
+                try:
+                    await self._store.prepare(generation, indexer.spec)
+                    break
+                except StoreUnavailable as error:
+                    await self._pause(stop, self._setback(error))
+
+    async def _lane(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                batch = await self._take()
+            except LedgerUnavailable as error:
+                await self._pause(stop, self._setback(error))
+                continue
+            if batch:
+                self._more.set()
+                await self._pause(stop, await self._work(batch))
+            else:
+                await self._idle(stop)
+
+    async def _take(self) -> list[Lease]:
+        asked = time.monotonic()
+        batch = await self._ledger.lease(self._name, self._leases.seconds, self._batch)
+        self._leases.take(batch, asked)
+        return batch
+
+    async def _work(self, batch: Sequence[Lease]) -> float:
+        """Run a batch to its end, whatever happens; the seconds to wait before the next one."""
+        try:
+            await self._pipeline.run(batch)
+        except tuple(OUTAGES) as error:
+            delay = self._setback(error)
+            code = next(code for kind, code in OUTAGES.items() if isinstance(error, kind))
+            left = self._leases.unfinished(batch)
+            await self._release(left, JobError(code=code, message=str(error)), delay)
+            return delay
+        except Exception as error:
+            left = self._leases.unfinished(batch)
+            if len(batch) > 1:  # One of them is to blame; alone, each shows whether it is the one.
+                return max([await self._work([lease]) for lease in left], default=0.0)
+            logger.exception("job %s failed", batch[0].job.id)
+            await self._fail(left, error)
+            return 0.0
+        self._failures = 0
+        return 0.0
+
+    def _setback(self, error: Exception) -> float:
+        """Seconds to wait for a part that is down: doubled every time, with jitter, and never long."""
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        logger.warning("waiting %.1f s: %s", pause, error)
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311
+
+    async def _release(self, leases: Sequence[Lease], error: JobError | None, delay: float) -> None:
+        # A ledger that cannot be told sees the leases run out.
+        with suppress(LedgerUnavailable):
+            if leases:
+                await self._ledger.release([lease.job for lease in leases], error, delay)
+        for lease in leases:
+            self._leases.finish(lease, "released")
+
+    async def _fail(self, leases: Sequence[Lease], error: Exception) -> None:
+        problem = JobError(
+            code="internal",
+            message=f"The worker met an error of its own ({type(error).__name__}); see its log.",
+        )
+        for lease in leases:
+            last = False
+            with suppress(LedgerUnavailable):
+                last = await self._ledger.fail(lease.job, problem)
+            self._leases.finish(lease, "failed" if last else "retried")
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._leases.seconds / 3)
+            keys = self._leases.keys()
+            asked = time.monotonic()
+            try:
+                renewed = await self._ledger.heartbeat(keys, self._leases.seconds) if keys else set()
+            except LedgerUnavailable as error:
+                logger.warning("leases could not be renewed: %s", error)
+            else:
+                self._leases.renew(keys, renewed, asked)
+
+    async def _idle(self, stop: asyncio.Event) -> None:
+        """One idle lane looks for work often; the others when one has found some."""
+        self._more.clear()
+        if self._watching.locked():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._more.wait(), IDLE_BEHIND)
+        else:
+            async with self._watching:
+                await self._pause(stop, IDLE)
+
+    async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
+        with suppress(TimeoutError):
+            if seconds:
+                await asyncio.wait_for(stop.wait(), seconds)

@@ -1,0 +1,163 @@
+"""The model that is always there: it answers and summarizes with sentences of the passages.
+
+It reads the rendered prompt as a served model would, not the data behind it: a prompt that loses the
+passages makes it say that the documents do not answer. It invents nothing; each sentence it quotes is
+followed by the number of its passage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+from llm import digest, quoting
+from llm.errors import ModelTimeout
+from llm.followup import joined
+from llm.prompts import NOT_FOUND, parse_passages
+from llm.quoting import Quote, Relevance
+from llm.types import Call, Delta, Message, Scorer
+
+NAME = "extractive"
+WORDS = 200
+"""Words of a summary whose prompt names no number."""
+
+_NUMBERS = re.compile(r"\[(\s*\d[\d\s,]*)\]")
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_ASKED = re.compile(r"<(question|focus|history)>.*</\1>", re.DOTALL)
+_PASSAGES = re.compile(r"<passages?\b[^<]*|</passages?>")
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the last user message holds: passages, and what is asked, in tags. Nothing in a passage can look
+    like a tag, since its text is escaped; what the user wrote is cut out before passages are looked for."""
+
+    message: str
+
+    @property
+    def quotes(self) -> list[Quote]:
+        return quoting.quotes(parse_passages(_ASKED.sub("", self.message)))
+
+    @property
+    def question(self) -> str:
+        """Between its tags; in a prompt without them the last line that is not in a passage."""
+        if "<question>" in self.message:
+            return self.tagged("question")
+        lines = _PASSAGES.sub("", self.message).splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def tagged(self, tag: str) -> str:
+        return self.message.partition(f"<{tag}>")[2].rpartition(f"</{tag}>")[0].strip()
+
+
+class Extractive:
+    """`score` is an embedder's similarity; without it words alone decide."""
+
+    def __init__(self, score: Scorer | None = None) -> None:
+        self._score = score
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        try:
+            async with asyncio.timeout(call.timeout):
+                said = await self._said(call.prompt.name, _Request(_last_user(call.prompt.messages)))
+        except TimeoutError as error:
+            raise ModelTimeout(f"Model {NAME!r} was not done within the time given.") from error
+        asked = sum(_tokens(message.content) for message in call.prompt.messages)
+        text, cut = _limited(" ".join(said), call.sampling.max_tokens, call.sampling.stop)
+        for piece in _pieces(text, said):
+            yield Delta(text=piece, model=NAME)
+        yield Delta(
+            text="",
+            model=NAME,
+            finish="length" if cut else "stop",
+            prompt_tokens=asked,
+            output_tokens=_tokens(text),
+        )
+
+    async def _said(self, purpose: str, request: _Request) -> list[str]:
+        """What to say, sentence by sentence."""
+        if purpose == "rewrite":
+            return [joined(request.tagged("history"), request.question)]
+        found = await asyncio.to_thread(lambda: request.quotes)
+        if purpose == "summarize":
+            return await self._summary(request, found)
+        return await self._answer(request.question, found)
+
+    async def _answer(self, question: str, found: Sequence[Quote]) -> list[str]:
+        relevance = await asyncio.to_thread(Relevance, question, found)
+        scores = await self._scores(question, found, relevance)
+        chosen = quoting.choose(relevance, scores, self._enough)
+        return _cited(found, chosen) or [NOT_FOUND]
+
+    async def _summary(self, request: _Request, found: Sequence[Quote]) -> list[str]:
+        focus, scores = request.tagged("focus"), None
+        if focus:
+            relevance = await asyncio.to_thread(Relevance, focus, found)
+            scores = await self._scores(focus, found, relevance)
+        if not found or (scores is not None and max(scores) < self._enough / 2):
+            return [NOT_FOUND]
+        words = request.tagged("words")
+        chosen = await asyncio.to_thread(
+            digest.choose, found, int(words) if words.isdecimal() else WORDS, scores
+        )
+        return _cited(found, chosen)
+
+    @property
+    def _enough(self) -> float:
+        return quoting.ENOUGH if self._score is None else quoting.ENOUGH_BLENDED
+
+    async def _scores(self, question: str, found: Sequence[Quote], relevance: Relevance) -> list[float]:
+        if self._score is None or not found:
+            return relevance.plain()
+        places = relevance.candidates()
+        similarities = await self._score(question, [found[at].in_context for at in places])
+        return relevance.blended(dict(zip(places, map(float, similarities), strict=True)))
+
+
+def guessed(messages: Sequence[Message]) -> str:
+    """What a prompt is for, when only its messages are known."""
+    last = _last_user(messages)
+    return "rewrite" if "<history>" in last else "summarize" if "</words>" in last else "answer"
+
+
+def _last_user(messages: Sequence[Message]) -> str:
+    return next((m.content for m in reversed(messages) if m.role == "user"), "")
+
+
+def _cited(found: Sequence[Quote], chosen: Sequence[int]) -> list[str]:
+    return [_marked(text, number) for number, text in quoting.spoken(found, chosen)]
+
+
+def _marked(text: str, number: int) -> str:
+    """A quoted sentence with its marker. Numbers in brackets in the text itself are no markers of ours."""
+    quoted = _NUMBERS.sub(r"(\1)", text).rstrip()
+    end = "" if re.search(r"[.!?…。！？][\"'”’)\]]*$", quoted) else "."
+    return f"{quoted.rstrip(':;,')}{end} [{number}]"
+
+
+def _limited(text: str, tokens: int, stop: Sequence[str]) -> tuple[str, bool]:
+    """The text up to a stop string, and to the number of tokens; whether the latter cut it off."""
+    ends = [at for at in (text.find(word) for word in stop if word) if at >= 0]
+    text = text[: min(ends)] if ends else text
+    found = list(_TOKEN.finditer(text))
+    return (text[: found[tokens - 1].end()], True) if len(found) > tokens else (text, False)
+
+
+def _pieces(text: str, said: Sequence[str]) -> list[str]:
+    """The text in the sentences that it was made of."""
+    pieces, at = [], 0
+    for sentence in said:
+        pieces.append(text[at : at + len(sentence) + 1])
+        at += len(sentence) + 1
+    return [piece for piece in pieces if piece]
+
+
+def _tokens(text: str) -> int:
+    """Words and punctuation marks; this model has no tokenizer."""
+    return len(_TOKEN.findall(text))

@@ -1,0 +1,244 @@
+"""Which pieces of the passages answer a question: the built-in model's judgement, without a model.
+
+A piece is scored by the share of the question's meaning that it covers. Words count by their rarity in the
+passages (BM25's idf), in full when the piece says them, less when they stand in its heading, the list's
+introduction or a neighbouring piece. When an embedder is lent, its similarity is blended in. A question
+about a number or a time wants one in the answer. Below `ENOUGH` nothing is said at all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llm.sentences import Piece, split
+from llm.terms import terms
+from llm.types import Passage
+
+ENOUGH = 0.36
+"""Score in [0, 1] that the best piece needs, without an embedder."""
+ENOUGH_BLENDED = 0.42
+MOST = 3
+"""Pieces in an answer, at most; a list's introduction brings its items along."""
+ITEMS = 8
+NEAR = 0.82
+"""A further piece must score this share of the best, or add words of the question."""
+CANDIDATES = 24
+"""Pieces that an embedder is asked about."""
+
+_IN_CONTEXT, _IN_TITLE, _BESIDE = 0.75, 0.6, 0.35
+_CUE = 0.08
+_WITHOUT_NAME = 0.9
+"""What remains of a score for each name, number or code of the question that the passage does not hold."""
+_UNSEEN = 0.25
+"""What a score loses for words of the question that are in no passage, by their share."""
+_NOWHERE = 0.6
+"""What remains for each that is in none."""
+_CODE = re.compile(r"(?=\D*\d)(?=.*[^\W\d_]).*|\d+[.:]\d+(?:[.:]\d+)*|(?:19|20)\d\d")
+_TOKEN = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+")
+_ASKS_NUMBER = re.compile(
+    r"\bhow (?:many|much|long|often|far|old|high|large|big|fast|quickly|soon|late|early|heavy|deep)\b"
+    r"|\bwhat (?:percentage|price|number|amount|share|does .* cost)\b|\bwie(?:viele?| viele?| lange| oft)\b",
+    re.IGNORECASE,
+)
+_ASKS_TIME = re.compile(
+    r"\b(?:when|since when|by when|until when|wann)\b|\b(?:what|which) (?:date|year|time|day|month)\b",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
+    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|fifty|hundred"
+    r"|thousand|million|half|once|twice|daily|weekly|monthly|yearly|no|none|every|unlimited)\b",
+    re.IGNORECASE,
+)
+_TIME = re.compile(
+    r"\d|\b(?:january|february|march|april|may|june|july|august|september|october|november|december|monday"
+    r"|tuesday|wednesday|thursday|friday|saturday|sunday|day|week|month|year|hour|minute|first|last|after"
+    r"|before|until|within|once|soon|immediately)s?\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A piece and the number of the passage it is from. `at` is its place among all pieces."""
+
+    number: int
+    at: int
+    title: str
+    piece: Piece
+
+    @property
+    def heading(self) -> str:
+        """What stands right above the piece: the last heading and a list's introduction."""
+        return f"{self.title.rpartition(' > ')[2] if ' > ' in self.title else ''} {self.piece.context}"
+
+    @property
+    def in_context(self) -> str:
+        return f"{self.title}. {self.piece.context} {self.piece.text}"
+
+
+def quotes(passages: Sequence[Passage]) -> list[Quote]:
+    """Everything that can be quoted from the passages, in order."""
+    found = [(passage, piece) for passage in passages for piece in split(passage.text)]
+    return [Quote(passage.number, at, passage.title, piece) for at, (passage, piece) in enumerate(found)]
+
+
+class Relevance:
+    """How far each quote covers a question, in [0, 1]."""
+
+    def __init__(self, question: str, found: Sequence[Quote]) -> None:
+        self._question = question
+        self._quotes = found
+        self._said = [frozenset(terms(quote.piece.text)) for quote in found]
+        self._around = [frozenset(terms(quote.heading)) for quote in found]
+        self._titled = [frozenset(terms(quote.title)) for quote in found]
+        self.weights = self._weigh()
+        self._named = self._by_passage(_names(question))
+        self._unseen = self._share(self.weights.keys() - self._seen())
+        self.lexical = [self._covered(at) for at in range(len(found))]
+
+    def candidates(self) -> list[int]:
+        """The quotes worth an embedder's time, best first."""
+        return sorted(range(len(self._quotes)), key=lambda at: -self.lexical[at])[:CANDIDATES]
+
+    def blended(self, similarities: dict[int, float]) -> list[float]:
+        """Scores with an embedder's similarities mixed in; those it was not asked about are out."""
+        return [
+            self._cued(at, 0.5 * lexical + 0.5 * _scaled(similarities[at])) if at in similarities else 0.0
+            for at, lexical in enumerate(self.lexical)
+        ]
+
+    def plain(self) -> list[float]:
+        return [self._cued(at, lexical) for at, lexical in enumerate(self.lexical)]
+
+    def new_words(self, at: int, chosen: Sequence[int]) -> float:
+        """The share of the question that this quote says and none of the chosen does."""
+        said = frozenset().union(*(self._said[other] for other in chosen))
+        return self._share((self._said[at] - said) & self.weights.keys())
+
+    def _share(self, some: Iterable[str]) -> float:
+        return sum(self.weights[term] for term in some) / (sum(self.weights.values()) or 1.0)
+
+    def _seen(self) -> frozenset[str]:
+        return frozenset().union(*self._said, *self._around, *self._titled)
+
+    def _by_passage(self, names: list[str]) -> dict[int, float]:
+        """What remains of the score of each passage's quotes for the names that it lacks."""
+        texts: dict[int, str] = {}
+        for quote in self._quotes:
+            before = texts.get(quote.number) or f" {' '.join(terms(quote.title))} "
+            texts[quote.number] = f"{before}{' '.join(terms(quote.piece.context + ' ' + quote.piece.text))} "
+        nowhere = sum(not any(f" {name} " in text for text in texts.values()) for name in names)
+        return {
+            number: _NOWHERE**nowhere * _WITHOUT_NAME ** sum(f" {name} " not in text for name in names)
+            for number, text in texts.items()
+        }
+
+    def _weigh(self) -> dict[str, float]:
+        count = Counter(
+            t for said, around in zip(self._said, self._around, strict=True) for t in said | around
+        )
+        total = len(self._quotes)
+        return {
+            term: math.log(1 + (total - count[term] + 0.5) / (count[term] + 0.5))
+            for term in terms(self._question)
+        }
+
+    def _covered(self, at: int) -> float:
+        beside = self._beside(at)
+        score = 0.0
+        for term, weight in self.weights.items():
+            if term in self._said[at]:
+                score += weight
+            elif term in self._around[at]:
+                score += weight * _IN_CONTEXT
+            elif term in self._titled[at]:
+                score += weight * _IN_TITLE
+            elif term in beside:
+                score += weight * _BESIDE
+        return score / (sum(self.weights.values()) or 1.0)
+
+    def _beside(self, at: int) -> frozenset[str]:
+        near = [
+            other
+            for other in (at - 1, at + 1)
+            if 0 <= other < len(self._quotes) and self._quotes[other].number == self._quotes[at].number
+        ]
+        return frozenset().union(*(self._said[other] for other in near))
+
+    def _cued(self, at: int, score: float) -> float:
+        score *= self._named[self._quotes[at].number]
+        score -= _UNSEEN * self._unseen
+        text = self._quotes[at].piece.text
+        for asks, gives in ((_ASKS_NUMBER, _NUMBER), (_ASKS_TIME, _TIME)):
+            if asks.search(self._question):
+                score += _CUE if gives.search(text) else -_CUE
+        return max(0.0, min(1.0, score))
+
+
+def choose(relevance: Relevance, scores: Sequence[float], enough: float) -> list[int]:
+    """The places of the quotes that make the answer, in passage order; none when none is good enough."""
+    order = sorted(range(len(scores)), key=lambda at: -scores[at])
+    if not order or scores[order[0]] < enough:
+        return []
+    chosen = [order[0]]
+    for at in order[1:]:
+        close = scores[at] >= NEAR * scores[order[0]]
+        adds = scores[at] >= 0.5 * scores[order[0]] and relevance.new_words(at, chosen) >= 0.2
+        if len(chosen) < MOST and (close or adds):
+            chosen.append(at)
+    return sorted(chosen)
+
+
+def spoken(found: Sequence[Quote], chosen: Sequence[int]) -> list[tuple[int, str]]:
+    """(passage number, text) of what the chosen quotes say, in order. An introduction takes the items of its
+    list along, an item its introduction; items side by side share it."""
+    places = sorted({member for at in chosen for member in (at, *_items(found, at))})
+    said: list[tuple[int, str]] = []
+    last: Quote | None = None
+    for at in places:
+        quote, text = found[at], found[at].piece.text
+        if quote.piece.item and quote.piece.intro:
+            if last and (last.number, last.piece.intro) == (quote.number, quote.piece.intro):
+                said[-1] = (quote.number, f"{said[-1][1].rstrip('.;, ')}; {text}")
+            else:
+                said.append((quote.number, f"{quote.piece.intro} {text}"))
+            last = quote
+        elif not (quote.piece.opens and at + 1 in places and found[at + 1].piece.item):
+            said.append((quote.number, text))
+            last = None
+    return said
+
+
+def _items(found: Sequence[Quote], at: int) -> list[int]:
+    if not found[at].piece.opens:
+        return []
+    members = []
+    for other in range(at + 1, min(len(found), at + 1 + ITEMS)):
+        if found[other].number != found[at].number or not found[other].piece.item:
+            break
+        members.append(other)
+    return members
+
+
+def _names(question: str) -> list[str]:
+    """Phrases of terms that a passage must hold to be about the question: capitalised words but for the
+    first, codes, versions, years, and numbers after a capitalised word (Skylark 320; not EUR 320). A
+    question with more capitals than not tells nothing by them."""
+    asked = _TOKEN.findall(question)
+    capitals = [word for word in asked[1:] if word[:1].isupper()]
+    found = capitals if len(capitals) * 2 <= len(asked) else []
+    for before, word in zip(["", *asked], asked, strict=False):
+        if _CODE.fullmatch(word):
+            found.append(word)
+        elif word.isdigit() and before[:1].isupper() and not before.isupper():
+            found.append(f"{before} {word}")
+    return [name for name in dict.fromkeys(" ".join(terms(word)) for word in found) if name]
+
+
+def _scaled(similarity: float) -> float:
+    """Sentence embedders put unrelated text near 0.1 and a paraphrase near 0.7."""
+    return max(0.0, min(1.0, (similarity - 0.1) / 0.6))

@@ -1,0 +1,172 @@
+"""A passage in pieces that can be quoted on their own: sentences, list items, table rows.
+
+A list item is little without the line that introduces the list, and a cell without the head of its column:
+they go with the piece as `context`, and into a row's text as `Head: cell`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LONGEST = 600
+"""Characters of a piece; a longer one is cut at a word."""
+SHORT = 55
+"""Characters of a line that was not wrapped for being too long."""
+
+_HEADING = re.compile(r"#{1,6}\s+(.*)")
+_ITEM = re.compile(r"\s*(?:[-*+•●▪–]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])\s+(\S.*)")
+_ROW = re.compile(r"\s*\|(.*)\|\s*")
+_RULE = re.compile(r"[\s|:+=-]+")
+_CELL = re.compile(r"(?<!\\)\|")
+_FENCE = re.compile(r"\s*(?:```|~~~)")
+_MARKUP = re.compile(r"(\*\*|__|`)(?=\S)(.{1,300}?)(?<=\S)\1|!?\[([^\[\]]{0,300})\]\([^()\s]{0,2000}\)")
+_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s+[\"'“‘(\[]*[^\W_a-z])|[。！？]")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:[A-Z]|e\.g|i\.e|Mr|Mrs|Ms|Dr|Prof|St|vs|cf|al|ca|approx|[Nn]o|Nos|Fig|Sec|Art|Inc|Ltd|Co|Jr|Sr"
+    r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|z\.B|bzw|Nr|usw)|^\s*\d{1,3})\.\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`text` is one line without markup, `heading` the last one in the passage, `intro` the sentence that
+    introduces the list or table it is in. `opens` says that it is such a sentence itself, `item` that it
+    is in a list."""
+
+    text: str
+    heading: str = ""
+    intro: str = ""
+    opens: bool = False
+    item: bool = False
+
+    @property
+    def context(self) -> str:
+        return f"{self.heading} {self.intro}".strip()
+
+
+def split(text: str) -> list[Piece]:
+    """The pieces of a passage in order; headings become the context of what follows them."""
+    return list(_Reader().read(text))
+
+
+def sentences(paragraph: str) -> list[str]:
+    """The sentences of running text on one line."""
+    found, start = [], 0
+    for end in _END.finditer(paragraph):
+        before = max(start, end.start() - 12)
+        if not _ABBREVIATION.search(paragraph, before, end.start() + 1):
+            found.append(paragraph[start : end.end()].strip())
+            start = end.end()
+    found.append(paragraph[start:].strip())
+    return [cut for sentence in found for cut in _cut(sentence)]
+
+
+class _Reader:
+    """Goes through the lines once; `_kind` and `_lines` are the block being collected."""
+
+    def __init__(self) -> None:
+        self._heading = ""
+        self._intro = ""
+        self._kind = ""
+        self._lines: list[str] = []
+
+    def read(self, text: str) -> Iterator[Piece]:
+        for line in text.splitlines():
+            yield from self._line(line)
+        yield from self._flush()
+
+    def _line(self, line: str) -> Iterator[Piece]:
+        kind, content = self._recognised(line)
+        if kind == "fence":
+            yield from self._flush()
+            self._kind = "" if content == "close" else "code"
+        elif kind in ("blank", "heading"):
+            yield from self._flush()
+            if kind == "heading":
+                self._heading, self._intro = content.rstrip("# \t"), ""
+        elif kind == "item" or kind != self._kind:
+            if not (kind == "text" and self._kind == "item" and line[:1].isspace()):
+                yield from self._flush()
+                self._kind = kind
+            self._lines.append(content)
+        else:
+            self._lines.append(content)
+
+    def _recognised(self, line: str) -> tuple[str, str]:
+        if _FENCE.match(line):
+            return "fence", "close" if self._kind == "code" else "open"
+        if self._kind == "code":
+            return "code", line.strip()
+        if not line.strip():
+            return "blank", ""
+        for kind, pattern in (("heading", _HEADING), ("row", _ROW), ("item", _ITEM)):
+            if match := pattern.fullmatch(line):
+                return kind, match.group(1)
+        return "text", line.strip()
+
+    def _flush(self) -> Iterator[Piece]:
+        kind, lines = self._kind, self._lines
+        self._kind, self._lines = "", []
+        if kind == "row":
+            yield from self._rows(lines)
+        elif kind == "text":
+            for text in _unwrapped(lines):
+                yield from self._running(_plain(text), item=False)
+        elif lines:
+            yield from self._running(_plain(" ".join(lines)), item=kind == "item")
+
+    def _running(self, text: str, *, item: bool) -> Iterator[Piece]:
+        if not item:
+            self._intro = ""
+        for sentence in sentences(text):
+            opens = not item and sentence.endswith(":")
+            yield Piece(sentence, self._heading, self._intro, opens=opens, item=item)
+            if opens:
+                self._intro = sentence
+
+    def _rows(self, lines: list[str]) -> Iterator[Piece]:
+        rows = [_cells(line) for line in lines if not _RULE.fullmatch(line)]
+        head = rows[0] if len(rows) > 1 else []
+        for row in rows[1:] if head else rows:
+            named = (_named(head[i] if i < len(head) else "", cell) for i, cell in enumerate(row) if cell)
+            for text in _cut("; ".join(named)):
+                yield Piece(text, self._heading, self._intro)
+
+
+def _unwrapped(lines: list[str]) -> Iterator[str]:
+    """Lines of running text joined again. A short line before one that begins like a sentence was not
+    wrapped: it is a line of its own, as in tables and data sheets that lost their structure."""
+    kept: list[str] = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        kept.append(line)
+        if len(line) < SHORT and following[:1].isupper() and not line.endswith((",", "-")):
+            yield " ".join(kept)
+            kept = []
+    if kept:
+        yield " ".join(kept)
+
+
+def _cells(line: str) -> list[str]:
+    return [_plain(cell.replace("\\|", "|")) for cell in _CELL.split(line)]
+
+
+def _named(head: str, cell: str) -> str:
+    return f"{head}: {cell}" if head else cell
+
+
+def _plain(text: str) -> str:
+    """On one line, without emphasis and link targets."""
+    shown = _MARKUP.sub(lambda match: match.group(2) or match.group(3) or "", text)
+    return " ".join(shown.split())
+
+
+def _cut(sentence: str) -> Iterator[str]:
+    while len(sentence) > LONGEST:
+        at = sentence.rfind(" ", LONGEST // 2, LONGEST)
+        at = at if at > 0 else LONGEST
+        yield sentence[:at].strip()
+        sentence = sentence[at:].strip()
+    if sentence:
+        yield sentence

@@ -1,0 +1,130 @@
+"""Text to index terms, the same for documents and questions and the same for every store.
+
+A store is given terms, not text, so that keyword search agrees between stores whose own analyzers differ.
+Terms are letters and digits only and in lower case: a store's standard tokenizer leaves them as they are.
+
+What an analyzer returns for a text never changes under the same name, because index generations are named
+after it: another behaviour is another analyzer.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+
+from snowballstemmer import EnglishStemmer
+
+from retrieval.types import Analyzer
+
+# Letters and digits, in parts that one mark joins: E-1042, state-of-the-art, v2.1, config/app_1.
+_WORD = re.compile(r"[^\W_]+(?:[-._/][^\W_]+)*")
+_PART = re.compile(r"[^\W_]+")
+# Ideographs and kana are not spaced into words, so each is a term of its own.
+_SOLID = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_SOLID_TERM = re.compile(rf"[{_SOLID}]|[^\W_{_SOLID}]+")
+_CODE = re.compile(r"(?=.*\d)(?=.*[^\W\d_])")
+_POSSESSIVE = re.compile(r"(?<=\w)['’]s\b")
+_APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_LONGEST_CODE = 32
+_LONGEST_TERM = 64
+_REMEMBERED = 1 << 16
+
+# The Snowball project's English stop words, without apostrophes.
+_STOP_LIST = """
+    a about above after again against all am an and any are arent as at be because been before being below
+    between both but by can cannot cant could couldnt did didnt do does doesnt doing dont down during each
+    few for from further had hadnt has hasnt have havent having he hed her here heres hers herself hes
+    him himself his how hows i if im in into is isnt it its itself ive lets me more most mustnt my myself no
+    nor not of off on once only or other ought our ours ourselves out over own same shant she
+    shes should shouldnt so some such than that thats the their theirs them themselves then there theres
+    these they theyd theyll theyre theyve this those through to too under until up very was wasnt we were
+    werent weve what whats when whens where wheres which while who whom whos why whys with wont would
+    wouldnt you youd youll your youre yours yourself yourselves youve
+"""
+_STOP_WORDS = frozenset(_STOP_LIST.split())
+
+
+def analyzer(name: str) -> Analyzer:
+    """The analyzer of this name: `snowball-english`, or `plain` for text in any language.
+
+    Raises `ValueError` for an unknown name."""
+    try:
+        return _ANALYZERS[name]()
+    except KeyError:
+        raise ValueError(f"There is no analyzer {name!r}; there are {', '.join(_ANALYZERS)}.") from None
+
+
+class SnowballEnglish:
+    """Stems of English words, without the words that carry no meaning of their own. A text of nothing but
+    those keeps them."""
+
+    name = "snowball-english"
+
+    def __init__(self) -> None:
+        stem = _stemmer()
+        self._every = _remembering(lambda word: " ".join(map(stem, _parts(word))))
+        self._telling = _remembering(
+            lambda word: " ".join(stem(part) for part in _parts(word) if part not in _STOP_WORDS)
+        )
+
+    def terms(self, text: str) -> str:
+        text = _POSSESSIVE.sub("", _folded(text))
+        words = _WORD.findall(_THOUSANDS.sub("", _APOSTROPHE.sub("", text)))
+        return _joined(map(self._telling, words)) or _joined(map(self._every, words))
+
+
+class Plain:
+    """The words as they are, in lower case and without accents."""
+
+    name = "plain"
+
+    def terms(self, text: str) -> str:
+        return _joined(" ".join(_parts(word)) for word in _WORD.findall(_folded(text)))
+
+
+_ANALYZERS: dict[str, Callable[[], Analyzer]] = {SnowballEnglish.name: SnowballEnglish, Plain.name: Plain}
+
+
+def _folded(text: str) -> str:
+    """Lower case, compatibility forms (full-width letters, ligatures) and accents folded into plain ones."""
+    if text.isascii():
+        return text.lower()
+    apart = unicodedata.normalize("NFKD", text.lower())
+    bare = "".join(char for char in apart if unicodedata.category(char) != "Mn")
+    return unicodedata.normalize("NFKC", bare).lower()
+
+
+def _parts(word: str) -> Iterator[str]:
+    """The parts of a word; a code of letters and digits also in one piece, so that E-1042 is found as
+    `E-1042`, `E 1042` and `E1042`."""
+    parts = _PART.findall(word)
+    for part in parts:
+        for term in [part] if part.isascii() else _SOLID_TERM.findall(part):
+            yield term[:_LONGEST_TERM]
+    if len(parts) > 1 and len(word) <= _LONGEST_CODE and _CODE.match(word):
+        yield "".join(parts)
+
+
+def _joined(terms: Iterable[str]) -> str:
+    return " ".join(filter(None, terms))
+
+
+def _remembering(work: Callable[[str], str]) -> Callable[[str], str]:
+    """Most words of a text were seen before, and working them out is slow."""
+    return lru_cache(maxsize=_REMEMBERED)(work)
+
+
+def _stemmer() -> Callable[[str], str]:
+    """Snowball's stemmer has state; this may be called from several threads."""
+    stemmer = EnglishStemmer()
+    lock = threading.Lock()
+
+    def stem(word: str) -> str:
+        with lock:
+            return str(stemmer.stemWord(word))
+
+    return stem

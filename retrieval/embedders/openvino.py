@@ -1,0 +1,261 @@
+"""BERT-family embedding on the CPU by OpenVINO, in the embedded and single-server installations.
+
+The graph is built from safetensors once and kept; a later start loads it. All work is done by one thread,
+because OpenVINO already uses every core for one batch. Callers take turns there, a small batch at a time, so
+that a question waits for a few batches and not for the whole document that came before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+from tokenizers import Tokenizer
+
+from retrieval.embedders.checkpoint import TOKENIZER, Checkpoint, Tensor, find_model, read_checkpoint
+from retrieval.errors import EmbedderUnavailable, TextTooLong
+from retrieval.types import EmbedderSpec, Matrix
+
+__all__ = ["OpenVinoEmbedder", "find_model"]
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+# Raised when `_Bert` builds another graph from the same weights.
+_GRAPH = 1
+# One turn: enough to fill the cores, short enough to wait for.
+_TURN_TEXTS = 32
+_TURN_TOKENS = 2048
+_TOKENIZE_TEXTS = 128
+
+
+class OpenVinoEmbedder:
+    """Use `load`. Safe to share between tasks of one event loop or several."""
+
+    def __init__(self, model: ov.CompiledModel, tokenizer: Tokenizer, spec: EmbedderSpec) -> None:
+        self._request = model.create_infer_request()
+        self._tokenizer = tokenizer
+        self._spec = spec
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+
+    @classmethod
+    def load(cls, folder: Path, cache: Path, name: str | None = None) -> OpenVinoEmbedder:
+        """Load the model in `folder`, keeping its graph and compiled form under `cache`. Blocks, for
+        a second or so. `name` is for people; by default the folder's."""
+        checkpoint = read_checkpoint(folder)
+        spec = EmbedderSpec(
+            name=name or folder.name,
+            artefact=checkpoint.artefact(),
+            dimension=checkpoint.dimension,
+            max_tokens=checkpoint.max_tokens,
+        )
+        return cls(_compiled(checkpoint, cache / spec.artefact), _tokenizer(folder), spec)
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        return self._spec
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        """Embed texts in the given order. A text longer than the window raises `TextTooLong` before any
+        is embedded."""
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), _TOKENIZE_TEXTS):
+            ids += await self._turn(self._encode, texts[start : start + _TOKENIZE_TEXTS])
+        vectors = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
+        for part in turns([len(text) for text in ids]):
+            vectors[part] = await self._turn(self._infer, [ids[index] for index in part])
+        return vectors
+
+    def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Character ranges of the text's tokens, without the special ones."""
+        encoding = self._tokenizer.encode(_encodable(text), add_special_tokens=False)
+        offsets: list[tuple[int, int]] = encoding.offsets
+        return offsets
+
+    async def _turn(self, work: Callable[[Sequence[_T]], _R], items: Sequence[_T]) -> _R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, items)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        ids = [found.ids for found in self._tokenizer.encode_batch_fast([_encodable(text) for text in texts])]
+        longest = max(map(len, ids))
+        if longest > self._spec.max_tokens:
+            raise TextTooLong(longest, self._spec.max_tokens)
+        return ids
+
+    def _infer(self, texts: Sequence[list[int]]) -> Matrix:
+        ids = np.zeros((len(texts), max(map(len, texts))), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        try:
+            vectors: Matrix = self._request.infer([ids, mask])[0]
+        except RuntimeError as error:
+            raise EmbedderUnavailable(f"OpenVINO could not embed: {error}") from error
+        return vectors
+
+
+def turns(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of texts to embed together: of like length, so that little of a batch is padding, and so
+    few that a turn stays short. A text alone may exceed the token budget."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        full = len(batch) == _TURN_TEXTS or (len(batch) + 1) * lengths[index] > _TURN_TOKENS
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # noqa: BLE001  (the Rust binding raises bare Exception)
+        raise EmbedderUnavailable(f"{folder / TOKENIZER} cannot be read: {error}.") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _encodable(text: str) -> str:
+    """The text with lone surrogates, which no tokenizer takes, as question marks; positions stay."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _compiled(checkpoint: Checkpoint, home: Path) -> ov.CompiledModel:
+    """The compiled graph. Processes that start together wait for the one that builds it."""
+    graph = home / f"encoder-{_GRAPH}.xml"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(home / "lock"):
+            if graph.exists():
+                try:
+                    return _compile(graph)
+                except RuntimeError:
+                    graph.unlink()  # damaged; the weights are still there to build it from
+            _save(_Bert(checkpoint).graph(), graph)
+            return _compile(graph)
+    except (OSError, RuntimeError) as error:
+        raise EmbedderUnavailable(f"The embedder's graph cannot be kept in {home}: {error}") from error
+
+
+def _compile(graph: Path) -> ov.CompiledModel:
+    settings = {"PERFORMANCE_HINT": "LATENCY", "CACHE_DIR": str(graph.parent / "compiled")}
+    return ov.Core().compile_model(str(graph), "CPU", settings)
+
+
+def _save(model: ov.Model, graph: Path) -> None:
+    """Write the two files of a graph. The second rename is what makes it exist."""
+    new = graph.with_name("new.xml")
+    ov.save_model(model, str(new), compress_to_fp16=False)
+    for suffix in (".bin", ".xml"):
+        part = new.with_suffix(suffix)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(graph.with_suffix(suffix))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; the system frees it when its holder dies."""
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _Bert:
+    """The BERT encoder as a graph, with pooling and L2 normalisation inside.
+
+    Follows the published architecture (Devlin et al. 2019, post-layer-norm) operation by operation, so that
+    no framework is needed to convert it. Token types are always 0 for a single text, so they are a constant.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._tensors = checkpoint.tensors()
+
+    def graph(self) -> ov.Model:
+        """From `input_ids` and `attention_mask`, both int64 (texts, tokens), to (texts, dimension)."""
+        ids = op.parameter([-1, -1], np.int64, name="input_ids")
+        mask = op.parameter([-1, -1], np.int64, name="attention_mask")
+        # (texts, 1, 1, tokens): every head and every position looks at the same tokens.
+        seen = op.convert(op.unsqueeze(mask, _ints(1, 2)), "boolean")
+        hidden = self._embeddings(ids)
+        for number in range(self._checkpoint.layers):
+            hidden = self._layer(hidden, seen, f"encoder.layer.{number}")
+        vectors = op.normalize_l2(self._pooled(hidden, mask), _ints(1), 1e-12, "max")
+        return ov.Model([vectors], [ids, mask], "encoder")
+
+    def _embeddings(self, ids: ov.Node) -> ov.Node:
+        words = op.gather(self._constant("embeddings.word_embeddings.weight"), ids, _int(0))
+        places = self._tensor("embeddings.position_embeddings.weight")
+        types = self._tensor("embeddings.token_type_embeddings.weight")
+        length = op.gather(op.shape_of(ids), _ints(1), _int(0))
+        here = op.slice(op.constant(places + types[0]), _ints(0), length, _ints(1), _ints(0))
+        return self._norm(op.add(words, here), "embeddings.LayerNorm")
+
+    def _layer(self, hidden: ov.Node, seen: ov.Node, name: str) -> ov.Node:
+        attended = self._linear(self._attention(hidden, seen, name), f"{name}.attention.output.dense")
+        hidden = self._norm(op.add(hidden, attended), f"{name}.attention.output.LayerNorm")
+        wide = op.gelu(self._linear(hidden, f"{name}.intermediate.dense"), self._checkpoint.activation)
+        narrow = self._linear(wide, f"{name}.output.dense")
+        return self._norm(op.add(hidden, narrow), f"{name}.output.LayerNorm")
+
+    def _attention(self, hidden: ov.Node, seen: ov.Node, name: str) -> ov.Node:
+        query, key, value = (
+            self._heads(self._linear(hidden, f"{name}.attention.self.{part}"))
+            for part in ("query", "key", "value")
+        )
+        mixed = op.scaled_dot_product_attention(query, key, value, seen)
+        joined = op.transpose(mixed, _ints(0, 2, 1, 3))
+        return op.reshape(joined, _ints(0, 0, self._checkpoint.dimension), special_zero=True)
+
+    def _heads(self, projected: ov.Node) -> ov.Node:
+        heads = self._checkpoint.heads
+        shape = _ints(0, 0, heads, self._checkpoint.dimension // heads)
+        return op.transpose(op.reshape(projected, shape, special_zero=True), _ints(0, 2, 1, 3))
+
+    def _pooled(self, hidden: ov.Node, mask: ov.Node) -> ov.Node:
+        if self._checkpoint.pooling == "cls":
+            return op.gather(hidden, _int(0), _int(1))
+        weights = op.unsqueeze(op.convert(mask, "f32"), _ints(2))
+        total = op.reduce_sum(op.multiply(hidden, weights), _ints(1))
+        return op.divide(total, op.reduce_sum(weights, _ints(1)))
+
+    def _linear(self, hidden: ov.Node, name: str) -> ov.Node:
+        product = op.matmul(hidden, self._constant(f"{name}.weight"), False, True)
+        return op.add(product, self._constant(f"{name}.bias"))
+
+    def _norm(self, hidden: ov.Node, name: str) -> ov.Node:
+        centred = op.mvn(hidden, _ints(2), True, self._checkpoint.epsilon, "inside_sqrt")
+        return op.add(op.multiply(centred, self._constant(f"{name}.weight")), self._constant(f"{name}.bias"))
+
+    def _constant(self, name: str) -> ov.Node:
+        return op.constant(self._tensor(name))
+
+    def _tensor(self, name: str) -> Tensor:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            raise EmbedderUnavailable(
+                f"The weights in {self._checkpoint.folder} have no tensor {name!r}: not a BERT encoder."
+            ) from None
+
+
+def _ints(*values: int) -> ov.Node:
+    return op.constant(np.array(values, dtype=np.int64))
+
+
+def _int(value: int) -> ov.Node:
+    return op.constant(np.int64(value))

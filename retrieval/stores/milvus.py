@@ -1,0 +1,304 @@
+"""The store in Milvus: Milvus Lite as a server, Milvus standalone or a cluster, told apart by its version.
+
+The only module that imports pymilvus. One collection per generation. Milvus Lite 3.2 needs care that Milvus
+does not: two writes at once can break its log, so writes take turns, and one process must do them all; rows
+that are not flushed make every search rebuild an index, and a keyword search that a flush overtakes misses
+them, so a write is acknowledged when a flush holds it; a restarted server has its collections to be loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import grpc
+from pymilvus import AsyncMilvusClient, DataType, Function, FunctionType, MilvusException
+
+from retrieval.errors import StoreUnavailable
+from retrieval.stores.expressions import compile_filter, is_one_of
+from retrieval.stores.filters import check
+from retrieval.stores.memory import K1, B
+from retrieval.stores.records import (
+    NAME_BYTES,
+    NAMES,
+    NUMBERS,
+    READ,
+    TEXT_BYTES,
+    TEXTS,
+    Record,
+    to_chunk,
+    to_record,
+)
+from retrieval.stores.rounds import Rounds
+from retrieval.types import Chunk, Dense, Filter, Hit, IndexSpec, Query, Row
+
+T = TypeVar("T")
+_Request = Callable[[AsyncMilvusClient], Awaitable[T]]
+
+_FAULTS = (MilvusException, grpc.RpcError, grpc.aio.UsageError, TimeoutError, OSError)
+_NOT_FOUND = 100
+_NOT_LOADED = 101
+
+_ROWS_A_REQUEST = 256
+_NAMES_A_REQUEST = 256
+_MOST_HITS = 16_384
+
+# A channel of our own, which looks every second whether a lost server is back.
+_CHANNEL = {
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.initial_reconnect_backoff_ms": 200,
+    "grpc.max_reconnect_backoff_ms": 1000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    requests: tuple[_Request[object], ...]
+    rows: int
+
+
+class MilvusStore:
+    """A `Store` in the Milvus at `uri`; connects when first used, and again when the connection was lost.
+
+    A request to Milvus takes at most `timeout` seconds; a call of many requests (an upsert of thousands of
+    rows) ends with the first that fails. `flush_rows` and `flush_seconds` are for Milvus Lite: a write that
+    follows a flush waits until so many seconds have passed since it, or so many rows are waiting, so that
+    a stream of writes shares its flushes and a single write is not held up.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        token: str | None = None,
+        *,
+        timeout: float = 5.0,
+        flush_rows: int = 500,
+        flush_seconds: float = 0.5,
+    ) -> None:
+        self._uri = uri
+        self._token = token or ""
+        self._timeout = timeout
+        self._flush_rows = flush_rows
+        self._flush_seconds = flush_seconds
+        self._connecting = asyncio.Lock()
+        self._client: AsyncMilvusClient | None = None
+        self._lite = False
+        self._rounds: dict[str, Rounds[_Write]] = {}
+        self._prepared: set[str] = set()
+        # Every fault is raised; pymilvus would also log each, with its stack.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+
+    async def prepare(self, generation: str, spec: IndexSpec) -> None:
+        if generation not in self._prepared:
+            await self._ask(generation, partial(self._create, _collection(generation), spec.dimension))
+            self._prepared.add(generation)
+
+    async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+        records = list({row.chunk.id: to_record(row) for row in rows}.values())
+        parts = (records[i : i + _ROWS_A_REQUEST] for i in range(0, len(records), _ROWS_A_REQUEST))
+        requests = tuple(partial(self._upsert, _collection(generation), part) for part in parts)
+        await self._write(generation, _Write(requests, len(records)))
+
+    async def search(
+        self, generation: str, query: Query, where: Filter, limit: int, exclude: frozenset[int]
+    ) -> list[Hit]:
+        check(where)
+        dense = isinstance(query, Dense)
+        arguments = {
+            "data": [query.vector if isinstance(query, Dense) else query.terms],
+            "anns_field": "vector" if dense else "sparse",
+            "search_params": {"metric_type": "COSINE" if dense else "BM25"},
+            "filter": compile_filter(where, exclude),
+            "limit": min(limit, _MOST_HITS),
+        }
+        found = await self._ask(generation, partial(self._search, _collection(generation), arguments))
+        # Milvus gives BM25 scores as they are, Milvus Lite below zero.
+        score = float if dense else abs
+        hits = [Hit(to_chunk(hit["entity"]), score(hit["distance"])) for hit in found]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.chunk.id))
+
+    async def read(self, generation: str, tenant: str, ids: Sequence[str]) -> list[Chunk]:
+        found: dict[str, Chunk] = {}
+        for i in range(0, len(ids), _NAMES_A_REQUEST):
+            # By primary key alone: with a second condition Milvus Lite visits every row.
+            named = is_one_of("id", ids[i : i + _NAMES_A_REQUEST])
+            records = await self._ask(generation, partial(self._query, _collection(generation), named, READ))
+            found |= {record["id"]: to_chunk(record) for record in records if record["tenant"] == tenant}
+        return [found[name] for name in ids if name in found]
+
+    async def remove(self, generation: str, revisions: Collection[int]) -> None:
+        gone = sorted(set(revisions))
+        parts = (gone[i : i + _NAMES_A_REQUEST] for i in range(0, len(gone), _NAMES_A_REQUEST))
+        requests = tuple(partial(self._delete, _collection(generation), part) for part in parts)
+        await self._write(generation, _Write(requests, 0))
+
+    async def drop(self, generation: str) -> None:
+        self._prepared.discard(generation)
+        await self._ask(generation, partial(self._drop, _collection(generation)))
+
+    async def ping(self) -> None:
+        await self._ask("", lambda client: client.get_server_version(timeout=self._timeout))
+
+    async def close(self) -> None:
+        """Writes that wait for their flush are given up."""
+        for rounds in self._rounds.values():
+            await rounds.close()
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    # Requests: each is one thing asked of Milvus, and can be asked again.
+
+    async def _create(self, name: str, dimension: int, client: AsyncMilvusClient) -> None:
+        if not await client.has_collection(name, timeout=self._timeout):
+            schema = _schema(dimension)
+            await client.create_collection(
+                name, schema=schema, consistency_level="Strong", timeout=self._timeout
+            )
+        for field, index in _indexes(self._lite).items():
+            if not await client.list_indexes(name, field_name=field):
+                await self._create_index(client, name, field, index)
+        await client.load_collection(name, timeout=self._timeout)
+
+    async def _create_index(self, client: AsyncMilvusClient, name: str, field: str, index: Record) -> None:
+        wanted = client.prepare_index_params()
+        wanted.add_index(field, index_name=field, **index)
+        try:
+            await client.create_index(name, wanted, timeout=self._timeout)
+        except grpc.RpcError as fault:
+            # Milvus Lite has made the index by now, and has no clock to wait by.
+            if fault.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+
+    async def _upsert(self, name: str, records: list[Record], client: AsyncMilvusClient) -> None:
+        await client.upsert(name, records, timeout=self._timeout)
+
+    async def _search(self, name: str, arguments: Record, client: AsyncMilvusClient) -> Sequence[Record]:
+        if arguments["limit"] <= 0:
+            return []
+        found = await client.search(name, output_fields=READ, timeout=self._timeout, **arguments)
+        return list(found[0])
+
+    async def _query(
+        self, name: str, expression: str, fields: list[str], client: AsyncMilvusClient
+    ) -> Sequence[Record]:
+        found = await client.query(name, filter=expression, output_fields=fields, timeout=self._timeout)
+        return list(found)
+
+    async def _delete(self, name: str, revisions: list[int], client: AsyncMilvusClient) -> None:
+        expression = f"revision in {revisions}"
+        with _missing_is_fine():
+            await client.delete(name, filter=expression, timeout=self._timeout)
+            # pymilvus's async delete does not report a refusal, so look.
+            if await self._query(name, expression, ["id"], client):
+                raise StoreUnavailable("Milvus did not delete every row.")
+
+    async def _drop(self, name: str, client: AsyncMilvusClient) -> None:
+        with _missing_is_fine():
+            await client.drop_collection(name, timeout=self._timeout)
+
+    async def _flush(self, name: str, client: AsyncMilvusClient) -> None:
+        with _missing_is_fine():
+            await client.flush(name, timeout=self._timeout)
+
+    # How they are made.
+
+    async def _write(self, generation: str, write: _Write) -> None:
+        if self._client is None:
+            await self.ping()
+        if not self._lite:
+            await self._commit(generation, [write])
+        elif write.requests:
+            rounds = self._rounds.get(generation) or Rounds(
+                partial(self._commit, generation), rows=self._flush_rows, seconds=self._flush_seconds
+            )
+            await self._rounds.setdefault(generation, rounds).write(write, write.rows)
+
+    async def _commit(self, generation: str, writes: Sequence[_Write]) -> None:
+        for write in writes:
+            for request in write.requests:
+                await self._ask(generation, request)
+        if self._lite:
+            await self._ask(generation, partial(self._flush, _collection(generation)))
+
+    async def _ask(self, generation: str, request: _Request[T]) -> T:
+        """Every request goes through here: in time, on a loaded collection, its faults translated."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                client = await self._connected()
+                try:
+                    return await request(client)
+                except MilvusException as fault:
+                    if fault.code != _NOT_LOADED:
+                        raise
+                    await client.load_collection(_collection(generation), timeout=self._timeout)
+                    return await request(client)
+        except _FAULTS as fault:
+            raise StoreUnavailable(self._reason(generation, fault)) from fault
+
+    async def _connected(self) -> AsyncMilvusClient:
+        async with self._connecting:
+            if self._client is None:
+                client = AsyncMilvusClient(
+                    self._uri, token=self._token, timeout=self._timeout, dedicated=True, grpc_options=_CHANNEL
+                )
+                version = await client.get_server_version(timeout=self._timeout)
+                self._lite = str(version).startswith("milvus_lite")
+                self._client = client
+            return self._client
+
+    def _reason(self, generation: str, fault: BaseException) -> str:
+        if isinstance(fault, TimeoutError):
+            return f"Milvus did not answer within {self._timeout:g} s."
+        if isinstance(fault, MilvusException) and fault.code == _NOT_FOUND:
+            self._prepared.discard(generation)
+            return f"The generation {generation} is not prepared in Milvus."
+        if isinstance(fault, MilvusException):
+            return f"Milvus failed: {fault.message}"
+        return f"Milvus failed: {type(fault).__name__}."
+
+
+@contextmanager
+def _missing_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except MilvusException as fault:
+        if fault.code != _NOT_FOUND:
+            raise
+
+
+def _collection(generation: str) -> str:
+    return f"pl_{generation}"
+
+
+def _schema(dimension: int) -> Any:
+    schema = AsyncMilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    for name in NAMES:
+        schema.add_field(name, DataType.VARCHAR, max_length=NAME_BYTES, is_primary=name == "id")
+    for name in NUMBERS:
+        schema.add_field(name, DataType.INT64)
+    # The standard tokenizer, the only one on both, leaves terms of letters and digits as they are.
+    analyzed = {"enable_analyzer": True, "analyzer_params": {"tokenizer": "standard"}}
+    for name in TEXTS:
+        options = analyzed if name == "terms" else {}
+        schema.add_field(name, DataType.VARCHAR, max_length=TEXT_BYTES, **options)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
+    schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
+    schema.add_function(Function("bm25", FunctionType.BM25, ["terms"], ["sparse"]))
+    return schema
+
+
+def _indexes(lite: bool) -> dict[str, Record]:
+    """Milvus Lite compares every vector anyway; an index would be a second copy of them on its disk."""
+    keyword: Record = {
+        "index_type": "SPARSE_INVERTED_INDEX",
+        "metric_type": "BM25",
+        "params": {"bm25_k1": K1, "bm25_b": B},
+    }
+    dense: Record = {"index_type": "AUTOINDEX", "metric_type": "COSINE"}
+    return {"sparse": keyword} if lite else {"sparse": keyword, "vector": dense}

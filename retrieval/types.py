@@ -1,0 +1,248 @@
+"""The words of search: what is stored, what is asked, what is found.
+
+Imports nothing of the project. Ingestion writes `Row`s, the query path reads `Hit`s; both name a
+*generation*, the hash of an `IndexSpec`, so that text embedded or analyzed in two ways never mixes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float32]
+"""Shape (dimension,), L2-normalised."""
+Matrix = npt.NDArray[np.float32]
+"""Shape (texts, dimension), rows L2-normalised."""
+
+Scalar = str | int | float | bool
+MetadataValue = Scalar | list[str]
+Metadata = Mapping[str, MetadataValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` (included) to `end` (excluded) of the document's extracted text, 0-based."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """One passage of one revision of one document.
+
+    `id` is `{revision}-{ordinal}`: revisions come from one global sequence, so it is unique over all
+    tenants and never reused. `page` is 1-based, None where the format has no pages. `groups` empty
+    means every member of the tenant may read it.
+    """
+
+    id: str
+    tenant: str
+    collection: str
+    document_id: str
+    revision: int
+    ordinal: int
+    content_hash: str
+    title: str
+    heading: str
+    text: str
+    page: int | None
+    span: Span
+    groups: frozenset[str]
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A chunk as a store holds it: with its vector and its analyzed terms (space-separated)."""
+
+    chunk: Chunk
+    vector: Vector
+    terms: str
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A metadata condition: the value under `field` equals one of `values`, or is a list holding one.
+
+    Numbers are equal by value (1 and 1.0); true and false are no numbers; a string equals only itself."""
+
+    field: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Whose text, and which of it. There is no default tenant and no default rights.
+
+    `groups` None means unrestricted (administrators); otherwise a document is readable when it names
+    no group or shares one. Empty `collections` and `document_ids` mean all; `where` is a conjunction.
+    """
+
+    tenant: str
+    groups: frozenset[str] | None
+    collections: tuple[str, ...] = ()
+    document_ids: tuple[str, ...] = ()
+    where: tuple[Where, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Nearest neighbours by cosine; scores in [-1, 1], higher is better."""
+
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    """BM25 over analyzed terms; scores above 0, higher is better (adapters correct a store's sign)."""
+
+    terms: str
+
+
+Query = Dense | Keyword
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    chunk: Chunk
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found, best first, and what it had to do without."""
+
+    hits: tuple[Hit, ...]
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSpec:
+    """Everything that decides what rows look like. Its hash names the generation.
+
+    `embedder` is the artefact hash of the model's weights and tokenizer; `header_template` is put before
+    the chunk's text when it is embedded and analyzed (fields `{title}` and `{heading}`).
+    """
+
+    embedder: str
+    dimension: int
+    metric: Literal["cosine"] = "cosine"
+    chunker: str
+    chunk_tokens: int
+    chunk_overlap: int
+    header_template: str
+    analyzer: str
+    parser: str
+
+    @property
+    def generation(self) -> str:
+        body = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchParams:
+    """How to search, from the release. `candidates` are taken from each arm; `dense_weight` in [0, 1]
+    weighs min-max-normalised dense against keyword scores."""
+
+    limit: int
+    candidates: int
+    dense_weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderSpec:
+    """`artefact` is the SHA-256 over weights and tokenizer; `max_tokens` counts the special ones too."""
+
+    name: str
+    artefact: str
+    dimension: int
+    max_tokens: int
+
+
+class Embedder(Protocol):
+    @property
+    def spec(self) -> EmbedderSpec: ...
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        """Embed texts in the given order. A text longer than the window raises `TextTooLong`."""
+        ...
+
+    def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Character ranges of the text's tokens, without the special ones."""
+        ...
+
+
+class Analyzer(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def terms(self, text: str) -> str:
+        """Space-separated index terms of the text, the same for documents and questions."""
+        ...
+
+
+class Store(Protocol):
+    """Where rows live. The contract suite in `tests/contract` defines it; `stores/memory` is the oracle.
+
+    Every call raises `StoreUnavailable` when the store cannot be reached in time. A search sees every row
+    whose upsert returned before it began. Upsert, search and read of a generation that was not prepared, or
+    was dropped, raise `StoreUnavailable`: an index that is gone is a fault, not an empty answer.
+    """
+
+    async def prepare(self, generation: str, spec: IndexSpec) -> None:
+        """Create what the generation needs, if it is not there."""
+        ...
+
+    async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+        """Write rows; a row with the same chunk id is replaced, so that a failed call can be repeated.
+
+        Raises `RowInvalid`, and writes nothing, when the store cannot hold one of them."""
+        ...
+
+    async def search(
+        self, generation: str, query: Query, where: Filter, limit: int, exclude: frozenset[int]
+    ) -> list[Hit]:
+        """The best `limit` rows that match the filter and are of no revision in `exclude`, best first.
+
+        A keyword search finds only rows that share a term with it. Raises `FilterInvalid`."""
+        ...
+
+    async def read(self, generation: str, tenant: str, ids: Sequence[str]) -> list[Chunk]:
+        """The tenant's chunks with these ids, in that order; unknown ids are left out."""
+        ...
+
+    async def remove(self, generation: str, revisions: Collection[int]) -> None:
+        """Delete every row of these revisions. Removing what is not there is no error."""
+        ...
+
+    async def drop(self, generation: str) -> None:
+        """Delete the whole generation."""
+        ...
+
+
+class Visibility(Protocol):
+    """Who may see which revision now. The ledger implements it; stores are never trusted with this."""
+
+    async def visible(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> frozenset[int]:
+        """Of (document id, revision) pairs, the revisions that are visible in this generation to the
+        filter's tenant and groups, and not deleted."""
+        ...
+
+    async def epoch(self, where: Filter) -> str:
+        """A value that changes with every flip, delete and rights change in the filter's collections."""
+        ...
+
+    async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
+        """(document id, visible revision, its number of chunks) of every document that the filter's
+        tenant, groups, collections and document ids let through, by id, at most `limit`."""
+        ...

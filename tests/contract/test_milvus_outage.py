@@ -1,0 +1,227 @@
+"""The Milvus store while its server is killed, restarted, frozen, or was never there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import embedded
+from retrieval.errors import StoreUnavailable
+from retrieval.stores.milvus import MilvusStore
+from retrieval.types import Chunk, Dense, Filter, IndexSpec, Keyword, Query, Row, Span
+
+SPEC = IndexSpec(
+    embedder="e" * 64,
+    dimension=4,
+    chunker="structure-1",
+    chunk_tokens=250,
+    chunk_overlap=0,
+    header_template="",
+    analyzer="plain",
+    parser="1",
+)
+GENERATION = SPEC.generation
+VECTOR = np.array([1, 0, 0, 0], np.float32)
+EVERYONE = Filter(tenant="acme", groups=None)
+QUERIES: list[Query] = [Dense(VECTOR), Keyword("word")]
+
+
+class Server:
+    """A Milvus Lite of this test's own, always on the same port and folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = embedded.free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        part = embedded.milvus(self._folder, self._port)
+        environment = {**os.environ, **part.environment}
+        self._process = subprocess.Popen(
+            part.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        async with asyncio.timeout(60):
+            while not await self._ready(part):
+                await asyncio.sleep(0.1)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+    async def _ready(self, part: embedded.Part) -> bool:
+        try:
+            await part.ready()
+        except Exception:
+            return False
+        return True
+
+
+@pytest.fixture
+def server(parts_folder: Path) -> Iterator[Server]:
+    server = Server(parts_folder / f"outage-{embedded.free_port()}")
+    yield server
+    server.kill()
+
+
+def row(revision: int) -> Row:
+    chunk = Chunk(
+        id=f"{revision}-0",
+        tenant="acme",
+        collection="default",
+        document_id=f"doc-{revision}",
+        revision=revision,
+        ordinal=0,
+        content_hash="c" * 64,
+        title="",
+        heading="",
+        text="A word.",
+        page=1,
+        span=Span(0, 7),
+        groups=frozenset(),
+        metadata={},
+    )
+    return Row(chunk=chunk, vector=VECTOR, terms="word")
+
+
+async def found(store: MilvusStore, query: Query) -> set[int]:
+    hits = await store.search(GENERATION, query, EVERYONE, 100, frozenset())
+    return {hit.chunk.revision for hit in hits}
+
+
+async def until_found(store: MilvusStore, query: Query) -> set[int]:
+    """What is found once the store answers again, which takes it at most ten seconds."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await found(store, query)
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_killed_milvus_is_a_typed_error_and_recovers_by_itself(server: Server) -> None:
+    await server.start()
+    writer, reader = MilvusStore(server.url), MilvusStore(server.url)
+    try:
+        await writer.prepare(GENERATION, SPEC)
+        await writer.upsert(GENERATION, [row(1)])
+        assert await found(reader, QUERIES[0]) == {1}
+
+        for life in (2, 3):
+            server.kill()
+            calls = [
+                writer.upsert(GENERATION, [row(99)]),
+                writer.remove(GENERATION, [99]),
+                reader.read(GENERATION, "acme", ["1-0"]),
+                reader.ping(),
+                *(found(reader, query) for query in QUERIES * 3),
+            ]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * len(calls)
+
+            await server.start()
+            expected = set(range(1, life))
+            for query in QUERIES:
+                assert await until_found(reader, query) == expected
+            await writer.upsert(GENERATION, [row(life)])
+            assert await found(reader, QUERIES[1]) == {*expected, life}
+    finally:
+        await writer.close()
+        await reader.close()
+
+
+async def test_nothing_acknowledged_is_lost_when_milvus_is_killed_while_it_is_written(
+    server: Server,
+) -> None:
+    await server.start()
+    store = MilvusStore(server.url)
+    acknowledged: set[int] = set()
+
+    async def lane(first: int) -> None:
+        for revision in range(first, first + 200):
+            await store.upsert(GENERATION, [row(revision)])
+            acknowledged.add(revision)
+
+    try:
+        await store.prepare(GENERATION, SPEC)
+        lanes = [asyncio.create_task(lane(first)) for first in (1000, 2000, 3000)]
+        while len(acknowledged) < 6:
+            await asyncio.sleep(0.01)
+        server.kill()
+        outcomes = await asyncio.gather(*lanes, return_exceptions=True)
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+
+        await server.start()
+        for query in QUERIES:
+            assert await until_found(store, query) >= acknowledged
+    finally:
+        await store.close()
+
+
+async def test_a_frozen_milvus_is_a_typed_error_in_time(server: Server) -> None:
+    await server.start()
+    store = MilvusStore(server.url, timeout=0.5)
+    try:
+        await store.prepare(GENERATION, SPEC)
+        await store.upsert(GENERATION, [row(1)])
+        server.signal(signal.SIGSTOP)
+        async with asyncio.timeout(10):
+            for call in (found(store, QUERIES[0]), store.upsert(GENERATION, [row(2)]), store.ping()):
+                with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.5 s"):
+                    await call
+        server.signal(signal.SIGCONT)
+        assert await until_found(store, QUERIES[1]) >= {1}
+    finally:
+        await store.close()
+
+
+async def test_a_milvus_that_comes_later_is_used_when_it_is_there(server: Server) -> None:
+    store = MilvusStore(server.url)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        with pytest.raises(StoreUnavailable):
+            await store.prepare(GENERATION, SPEC)
+        await server.start()
+        await store.prepare(GENERATION, SPEC)
+        await store.upsert(GENERATION, [row(1)])
+        assert await found(store, QUERIES[0]) == {1}
+    finally:
+        await store.close()
+
+
+async def test_a_write_that_waits_for_its_flush_is_told_when_the_store_closes(server: Server) -> None:
+    await server.start()
+    store = MilvusStore(server.url, flush_seconds=60)
+    await store.prepare(GENERATION, SPEC)
+    await store.upsert(GENERATION, [row(1)])
+    waiting = asyncio.create_task(store.upsert(GENERATION, [row(2)]))
+    await asyncio.sleep(0.1)
+    await store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await waiting
+
+
+async def test_enough_waiting_rows_do_not_wait_for_the_time_to_pass(server: Server) -> None:
+    await server.start()
+    store = MilvusStore(server.url, flush_rows=3, flush_seconds=3600)
+    try:
+        await store.prepare(GENERATION, SPEC)
+        async with asyncio.timeout(30):
+            await store.upsert(GENERATION, [row(1)])
+            await asyncio.gather(*(store.upsert(GENERATION, [row(revision)]) for revision in (2, 3, 4)))
+        assert await found(store, QUERIES[0]) == {1, 2, 3, 4}
+    finally:
+        await store.close()

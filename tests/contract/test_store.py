@@ -1,0 +1,608 @@
+"""What every store does, tried on the oracle in memory and on a real Milvus Lite server.
+
+The memory store says what is right; where both can be asked, the answers are compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from retrieval.errors import FilterInvalid, RowInvalid, StoreUnavailable
+from retrieval.stores.memory import MemoryStore
+from retrieval.stores.milvus import MilvusStore
+from retrieval.types import (
+    Chunk,
+    Dense,
+    Filter,
+    IndexSpec,
+    Keyword,
+    MetadataValue,
+    Query,
+    Row,
+    Span,
+    Store,
+    Vector,
+    Where,
+)
+
+DIMENSION = 16
+SPEC = IndexSpec(
+    embedder="e" * 64,
+    dimension=DIMENSION,
+    chunker="structure-1",
+    chunk_tokens=250,
+    chunk_overlap=0,
+    header_template="{title} {heading}",
+    analyzer="plain",
+    parser="1",
+)
+HOSTILE = (
+    '" or tenant != "',
+    "' or 1 == 1 --",
+    '\\" or true or \\"',
+    "back\\slash\\",
+    "line\nfeed\r\ttab",
+    "100%_like|x|",
+    "日本語 🎉 ñ",
+    "\u2028\u200b\x00\x1b",
+    "$meta['x'] {y} ]})",
+    " ",
+)
+
+
+@pytest.fixture(params=["memory", "milvus"])
+def server(request: pytest.FixtureRequest) -> str | None:
+    return request.getfixturevalue("milvus_uri") if request.param == "milvus" else None
+
+
+@pytest.fixture
+async def store(server: str | None) -> AsyncIterator[Store]:
+    store = MilvusStore(server, flush_seconds=0.05) if server else MemoryStore()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def generation(store: Store) -> AsyncIterator[str]:
+    """A prepared, empty generation of this test's own."""
+    name = uuid.uuid4().hex[:16]
+    await store.prepare(name, SPEC)
+    yield name
+    await store.drop(name)
+
+
+def axis(number: int) -> Vector:
+    vector = np.zeros(DIMENSION, np.float32)
+    vector[number] = 1
+    return vector
+
+
+def near(share: float) -> Vector:
+    """A unit vector whose cosine to `axis(0)` is `share`."""
+    return np.asarray(share * axis(0) + np.sqrt(1 - share * share) * axis(1), np.float32)
+
+
+def row(
+    revision: int,
+    ordinal: int = 0,
+    *,
+    tenant: str = "acme",
+    collection: str = "default",
+    document_id: str = "",
+    groups: Iterable[str] = (),
+    metadata: Mapping[str, MetadataValue] | None = None,
+    text: str = "some text",
+    terms: str = "some text",
+    vector: Vector | None = None,
+) -> Row:
+    chunk = Chunk(
+        id=f"{revision}-{ordinal}",
+        tenant=tenant,
+        collection=collection,
+        document_id=document_id or f"doc-{revision}",
+        revision=revision,
+        ordinal=ordinal,
+        content_hash="c" * 64,
+        title="The title",
+        heading="Part > Section",
+        text=text,
+        page=None,
+        span=Span(3, 3 + len(text)),
+        groups=frozenset(groups),
+        metadata=metadata or {},
+    )
+    return Row(chunk=chunk, vector=axis(0) if vector is None else vector, terms=terms)
+
+
+def everyone(tenant: str = "acme", **more: object) -> Filter:
+    return Filter(tenant=tenant, groups=None, **more)  # type: ignore[arg-type]
+
+
+ANYTHING = Dense(axis(0))
+
+
+async def ids(
+    store: Store,
+    generation: str,
+    where: Filter,
+    query: Query = ANYTHING,
+    limit: int = 100,
+    exclude: Iterable[int] = (),
+) -> list[str]:
+    hits = await store.search(generation, query, where, limit, frozenset(exclude))
+    return [hit.chunk.id for hit in hits]
+
+
+# What was written is found
+
+
+async def test_a_row_is_found_as_soon_as_its_upsert_returned(store: Store, generation: str) -> None:
+    for revision in range(1, 9):
+        await store.upsert(generation, [row(revision, terms=f"word{revision}")])
+        assert await ids(store, generation, everyone(), Keyword(f"word{revision}")) == [f"{revision}-0"]
+        assert len(await ids(store, generation, everyone())) == revision
+
+
+async def test_rows_written_at_the_same_time_are_all_found(store: Store, generation: str) -> None:
+    async def lane(first: int) -> None:
+        for revision in range(first, first + 10):
+            await store.upsert(generation, [row(revision, part) for part in range(5)])
+            found = await ids(store, generation, everyone(document_ids=(f"doc-{revision}",)))
+            assert len(found) == 5
+
+    await asyncio.gather(*(lane(first) for first in (100, 200, 300)))
+    assert len(await ids(store, generation, everyone(), limit=500)) == 150
+
+
+async def test_a_chunk_comes_back_as_it_was_written(store: Store, generation: str) -> None:
+    metadata: dict[str, MetadataValue] = {
+        "whole": 3,
+        "huge": 2**70,
+        "part": 0.1,
+        "one": 1.0,
+        "yes": True,
+        "list": ["a", "", "ü🎉"],
+        **{f"hostile {number}": text for number, text in enumerate(HOSTILE)},
+    }
+    written = row(7, 12, groups=["hr", "board"], metadata=metadata, text="".join(HOSTILE))
+    await store.upsert(generation, [written])
+
+    (hit,) = await store.search(generation, ANYTHING, everyone(), 5, frozenset())
+    assert hit.chunk == written.chunk
+    assert type(hit.chunk.metadata["one"]) is float
+    assert type(hit.chunk.metadata["yes"]) is bool
+    assert await store.read(generation, "acme", ["7-12"]) == [written.chunk]
+
+
+async def test_a_repeated_upsert_replaces_and_does_not_double(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1, text="old", terms="old"), row(1, 1)])
+    await store.upsert(generation, [row(1, text="new", terms="new"), row(1, 1)])
+
+    assert sorted(await ids(store, generation, everyone())) == ["1-0", "1-1"]
+    assert await ids(store, generation, everyone(), Keyword("old")) == []
+    (hit,) = await store.search(generation, Keyword("new"), everyone(), 5, frozenset())
+    assert hit.chunk.text == "new"
+
+
+async def test_of_a_chunk_id_twice_in_one_upsert_the_last_one_stays(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1, text="old"), row(1, text="new")])
+    assert [chunk.text for chunk in await store.read(generation, "acme", ["1-0"])] == ["new"]
+
+
+async def test_an_upsert_of_many_rows_writes_them_all(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1, part) for part in range(600)])
+    assert len(await ids(store, generation, everyone(), limit=1000)) == 600
+
+
+async def test_an_upsert_of_nothing_is_no_error(store: Store, generation: str) -> None:
+    await store.upsert(generation, [])
+    assert await ids(store, generation, everyone()) == []
+
+
+async def test_an_empty_generation_finds_nothing(store: Store, generation: str) -> None:
+    assert await ids(store, generation, everyone()) == []
+    assert await ids(store, generation, everyone(), Keyword("word")) == []
+    assert await store.read(generation, "acme", ["1-0"]) == []
+
+
+# Dense and keyword search
+
+
+async def test_dense_search_orders_by_cosine(store: Store, generation: str) -> None:
+    shares = [0.2, 0.9, 0.5, 0.7, -0.3, 0.99]
+    await store.upsert(generation, [row(n, vector=near(share)) for n, share in enumerate(shares)])
+
+    hits = await store.search(generation, ANYTHING, everyone(), 100, frozenset())
+    assert [hit.chunk.id for hit in hits] == ["5-0", "1-0", "3-0", "2-0", "0-0", "4-0"]
+    assert [hit.score for hit in hits] == pytest.approx([0.99, 0.9, 0.7, 0.5, 0.2, -0.3], abs=1e-5)
+
+
+async def test_rows_of_the_same_score_come_in_the_order_of_their_ids(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(revision, terms="same") for revision in (5, 3, 4, 1, 2)])
+    expected = ["1-0", "2-0", "3-0", "4-0", "5-0"]
+    assert await ids(store, generation, everyone()) == expected
+    assert await ids(store, generation, everyone(), Keyword("same")) == expected
+
+
+@pytest.mark.parametrize("query", [ANYTHING, Keyword("word")], ids=["dense", "keyword"])
+async def test_a_search_returns_no_more_than_its_limit(store: Store, generation: str, query: Query) -> None:
+    await store.upsert(
+        generation, [row(n, vector=near(1 - n / 20), terms="word " * (20 - n)) for n in range(12)]
+    )
+    assert await ids(store, generation, everyone(), query, limit=3) == ["0-0", "1-0", "2-0"]
+    assert await ids(store, generation, everyone(), query, limit=0) == []
+
+
+async def test_keyword_scores_are_above_zero_and_fall(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(n, terms="apple " * (4 - n) + "pear " * 3) for n in range(3)])
+    hits = await store.search(generation, Keyword("apple"), everyone(), 10, frozenset())
+    assert [hit.chunk.id for hit in hits] == ["0-0", "1-0", "2-0"]
+    assert all(hit.score > 0 for hit in hits)
+    assert hits[0].score > hits[1].score > hits[2].score
+
+
+async def test_a_rare_term_counts_more_than_a_common_one(store: Store, generation: str) -> None:
+    rows = [row(n, terms="common filler") for n in range(20)]
+    await store.upsert(generation, [*rows, row(50, terms="rare filler")])
+    assert (await ids(store, generation, everyone(), Keyword("common rare")))[0] == "50-0"
+
+
+async def test_keyword_search_finds_only_rows_that_share_a_term(store: Store, generation: str) -> None:
+    rows = [row(1, terms="apple pear"), row(2, terms="plum"), row(3, terms="")]
+    await store.upsert(generation, rows)
+    assert await ids(store, generation, everyone(), Keyword("pear nothing")) == ["1-0"]
+    assert await ids(store, generation, everyone(), Keyword("nothing")) == []
+    assert await ids(store, generation, everyone(), Keyword("")) == []
+    assert len(await ids(store, generation, everyone())) == 3
+
+
+@pytest.mark.parametrize(
+    "term", ["the", "a", "not", "e1042", "x" * 64, "straße", "日", "ไทย", "running", "42"]
+)
+async def test_terms_are_matched_as_the_analyzer_wrote_them(store: Store, generation: str, term: str) -> None:
+    await store.upsert(generation, [row(1, terms=f"other {term} words"), row(2, terms=f"{term}x run words")])
+    assert await ids(store, generation, everyone(), Keyword(term)) == ["1-0"]
+
+
+async def test_keyword_ranking_agrees_with_textbook_bm25(store: Store, generation: str) -> None:
+    random = np.random.default_rng(7)
+    words = np.array([f"w{n}" for n in range(200)])
+    likely = 1 / np.arange(1, 201)
+    rows = [
+        row(n, terms=" ".join(random.choice(words, random.integers(5, 60), p=likely / likely.sum())))
+        for n in range(300)
+    ]
+    oracle = MemoryStore()
+    await oracle.prepare(generation, SPEC)
+    await oracle.upsert(generation, rows)
+    await store.upsert(generation, rows)
+
+    for _ in range(10):
+        query = Keyword(" ".join(random.choice(words[10:], 4)))
+        best = await oracle.search(generation, query, everyone(), 1, frozenset())
+        expected = await ids(oracle, generation, everyone(), query, limit=20)
+        found = await ids(store, generation, everyone(), query, limit=20)
+        assert found[0] == best[0].chunk.id
+        assert len(set(found) & set(expected)) >= 18
+
+
+# Filters
+
+
+async def test_no_tenant_finds_or_reads_anothers_rows(store: Store, generation: str) -> None:
+    tenants = ["acme", "acme2", "ACME", "other", *HOSTILE]
+    rows = [row(n, tenant=tenant, terms="word") for n, tenant in enumerate(tenants)]
+    await store.upsert(generation, rows)
+    every = [one.chunk.id for one in rows]
+
+    for number, tenant in enumerate(tenants):
+        assert await ids(store, generation, everyone(tenant)) == [f"{number}-0"]
+        assert await ids(store, generation, everyone(tenant), Keyword("word")) == [f"{number}-0"]
+        assert [c.tenant for c in await store.read(generation, tenant, every)] == [tenant]
+    assert await ids(store, generation, everyone("nobody")) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (None, {"1-0", "2-0", "3-0", "4-0"}),
+        (frozenset(), {"1-0"}),
+        (frozenset({"hr"}), {"1-0", "2-0", "3-0"}),
+        (frozenset({"board", "none"}), {"1-0", "3-0"}),
+        (frozenset({"h"}), {"1-0"}),
+        (frozenset({"*", "|", "everybody", ""}), {"1-0"}),
+        (frozenset({HOSTILE[0]}), {"1-0", "4-0"}),
+    ],
+)
+async def test_a_reader_finds_open_rows_and_those_of_a_group_of_theirs(
+    store: Store, generation: str, groups: frozenset[str] | None, expected: set[str]
+) -> None:
+    lists: list[list[str]] = [[], ["hr"], ["hr", "board"], [HOSTILE[0]]]
+    rows = [row(n, groups=names, terms="word") for n, names in enumerate(lists, start=1)]
+    await store.upsert(generation, rows)
+    where = Filter(tenant="acme", groups=groups)
+    assert set(await ids(store, generation, where)) == expected
+    assert set(await ids(store, generation, where, Keyword("word"))) == expected
+
+
+async def test_only_the_named_collections_and_documents_are_searched(store: Store, generation: str) -> None:
+    rows = [
+        row(n, collection=collection, document_id=document)
+        for n, (collection, document) in enumerate([("a", "x"), ("a", "y"), ("b", "x"), (HOSTILE[2], "z")])
+    ]
+    await store.upsert(generation, rows)
+    cases: list[tuple[tuple[str, ...], tuple[str, ...], list[str]]] = [
+        (("a",), (), ["0-0", "1-0"]),
+        (("a", "b"), ("x",), ["0-0", "2-0"]),
+        ((HOSTILE[2],), (), ["3-0"]),
+        (("c",), (), []),
+        ((), ("x", "z", "nothing"), ["0-0", "2-0", "3-0"]),
+    ]
+    for collections, documents, expected in cases:
+        where = everyone(collections=collections, document_ids=documents)
+        assert await ids(store, generation, where) == expected
+
+
+async def test_metadata_conditions_compare_by_type_and_value(store: Store, generation: str) -> None:
+    values: list[MetadataValue] = [1, 1.0, True, "1", "true", ["1", "x"], 0, False, 2.5, -0.0, 2**60, []]
+    await store.upsert(generation, [row(n, metadata={"k": value}) for n, value in enumerate(values)])
+    cases: list[tuple[str | int | float | bool, set[int]]] = [
+        (1, {0, 1}),
+        (1.0, {0, 1}),
+        (True, {2}),
+        ("1", {3, 5}),
+        ("true", {4}),
+        ("x", {5}),
+        (0, {6, 9}),
+        (False, {7}),
+        (2.5, {8}),
+        (2**60, {10}),
+        (2**60 + 1, set()),
+        ("", set()),
+    ]
+    for asked, expected in cases:
+        found = await ids(store, generation, everyone(where=(Where("k", (asked,)),)))
+        assert set(found) == {f"{n}-0" for n in expected}, asked
+
+
+async def test_hostile_metadata_finds_itself_and_nothing_else(store: Store, generation: str) -> None:
+    fields = [name for name in HOSTILE if name.isprintable()]
+    rows = [row(n, metadata={"k": text}) for n, text in enumerate(HOSTILE)]
+    rows += [row(100 + n, metadata={field: "v"}) for n, field in enumerate(fields)]
+    await store.upsert(generation, rows)
+    for number, text in enumerate(HOSTILE):
+        assert await ids(store, generation, everyone(where=(Where("k", (text,)),))) == [f"{number}-0"]
+    for number, field in enumerate(fields):
+        assert await ids(store, generation, everyone(where=(Where(field, ("v",)),))) == [f"{100 + number}-0"]
+
+
+async def test_conditions_are_all_required_and_their_values_alternatives(
+    store: Store, generation: str
+) -> None:
+    rows = [
+        row(1, metadata={"year": 2024, "tags": ["hr", "law"]}),
+        row(2, metadata={"year": 2025, "tags": ["hr"]}),
+        row(3, metadata={"year": 2025}),
+    ]
+    await store.upsert(generation, rows)
+    both = (Where("year", (2025, 2026)), Where("tags", ("hr", "it")))
+    assert await ids(store, generation, everyone(where=both)) == ["2-0"]
+    assert await ids(store, generation, everyone(where=(Where("year", (2024, 2025)),))) == [
+        "1-0",
+        "2-0",
+        "3-0",
+    ]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        Filter(tenant="", groups=None),
+        everyone(where=(Where("", ("x",)),)),
+        everyone(where=(Where("k" * 201, ("x",)),)),
+        everyone(where=(Where("a\nb", ("x",)),)),
+        everyone(where=(Where("k", ()),)),
+        everyone(where=(Where("k", (float("nan"),)),)),
+        everyone(where=(Where("k", (None,)),)),  # type: ignore[arg-type]
+        everyone(where=(Where("k", (["x"],)),)),  # type: ignore[arg-type]
+        everyone(where=(Where("k", ("\ud800",)),)),
+        everyone(document_ids=("\udfff",)),
+    ],
+)
+async def test_a_malformed_filter_is_refused(store: Store, generation: str, where: Filter) -> None:
+    with pytest.raises(FilterInvalid):
+        await ids(store, generation, where)
+
+
+async def test_excluded_revisions_are_not_found_and_leave_room_for_others(
+    store: Store, generation: str
+) -> None:
+    await store.upsert(generation, [row(n, vector=near(1 - n / 20), terms="word") for n in range(8)])
+    assert await ids(store, generation, everyone(), limit=3, exclude=[0, 2, 99]) == ["1-0", "3-0", "4-0"]
+    assert len(await ids(store, generation, everyone(), Keyword("word"), exclude=range(7))) == 1
+
+
+SCALARS = st.one_of(
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([0.0, -0.0, 1.0, 0.5, 1e300]),
+    st.sampled_from(["", "a", "b", "true", "1", *HOSTILE]),
+)
+NAMES = st.sampled_from(["a", "b", HOSTILE[0], HOSTILE[5]])
+METADATA = st.dictionaries(
+    st.sampled_from(["k", "l", HOSTILE[0]]),
+    st.one_of(SCALARS, st.lists(st.sampled_from(["a", "b", "1", HOSTILE[3]]), max_size=3)),
+    max_size=3,
+)
+ROWS: st.SearchStrategy[list[dict[str, object]]] = st.lists(
+    st.builds(
+        dict,
+        tenant=st.sampled_from(["t", HOSTILE[1]]),
+        collection=NAMES,
+        document_id=NAMES,
+        groups=st.frozensets(NAMES, max_size=2),
+        metadata=METADATA,
+    ),
+    min_size=1,
+    max_size=12,
+)
+FILTERS = st.builds(
+    Filter,
+    tenant=st.sampled_from(["t", HOSTILE[1]]),
+    groups=st.none() | st.frozensets(NAMES, max_size=2),
+    collections=st.lists(NAMES, max_size=2).map(tuple),
+    document_ids=st.lists(NAMES, max_size=2).map(tuple),
+    where=st.lists(
+        st.builds(
+            Where,
+            field=st.sampled_from(["k", "l", HOSTILE[0]]),
+            values=st.lists(SCALARS, min_size=1, max_size=3).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    rows=ROWS, filters=st.lists(FILTERS, min_size=6, max_size=12), exclude=st.frozensets(st.integers(0, 11))
+)
+def test_milvus_lets_through_exactly_what_the_oracle_does(
+    milvus_uri: str, rows: list[dict[str, object]], filters: list[Filter], exclude: frozenset[int]
+) -> None:
+    async def compare() -> None:
+        written = [row(n, **fields) for n, fields in enumerate(rows)]  # type: ignore[arg-type]
+        generation = uuid.uuid4().hex[:16]
+        oracle, milvus = MemoryStore(), MilvusStore(milvus_uri)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(milvus.close)
+            for store in (oracle, milvus):
+                await store.prepare(generation, SPEC)
+                stack.push_async_callback(store.drop, generation)
+                await store.upsert(generation, written)
+            for where in filters:
+                expected = await ids(oracle, generation, where, exclude=exclude)
+                assert await ids(milvus, generation, where, exclude=exclude) == expected
+
+    asyncio.run(compare())
+
+
+# Reading, removing, dropping
+
+
+async def test_chunks_are_read_in_the_order_asked_for(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1), row(2), row(3), row(4, tenant="other")])
+    read = await store.read(generation, "acme", ["3-0", "unknown", "1-0", "4-0", '"; 2-0', "2-0"])
+    assert [chunk.id for chunk in read] == ["3-0", "1-0", "2-0"]
+    assert await store.read(generation, "acme", []) == []
+
+
+async def test_many_chunks_are_read_at_once(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1, part) for part in range(600)])
+    asked = [f"1-{part}" for part in range(599, -1, -1)]
+    assert [chunk.id for chunk in await store.read(generation, "acme", asked)] == asked
+
+
+async def test_a_removed_revision_is_neither_found_nor_read(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(n, part, terms="word") for n in (1, 2, 3) for part in (0, 1)])
+    await store.remove(generation, [1, 3])
+
+    assert await ids(store, generation, everyone()) == ["2-0", "2-1"]
+    assert await ids(store, generation, everyone(), Keyword("word")) == ["2-0", "2-1"]
+    assert await store.read(generation, "acme", ["1-0", "3-1"]) == []
+
+
+async def test_many_revisions_are_removed_at_once(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(n) for n in range(600)])
+    await store.remove(generation, range(1, 600))
+    assert await ids(store, generation, everyone(), limit=1000) == ["0-0"]
+
+
+async def test_removing_what_is_not_there_is_no_error(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1)])
+    await store.remove(generation, [2, 999])
+    await store.remove(generation, [])
+    await store.remove("feedfeedfeedfeed", [1])
+    assert await ids(store, generation, everyone()) == ["1-0"]
+
+
+async def test_a_generation_is_a_world_of_its_own(store: Store, generation: str) -> None:
+    other = uuid.uuid4().hex[:16]
+    await store.prepare(other, SPEC)
+    await store.upsert(generation, [row(1)])
+    await store.upsert(other, [row(1, text="other"), row(2)])
+    await store.remove(other, [2])
+    await store.drop(other)
+
+    assert await ids(store, generation, everyone()) == ["1-0"]
+
+
+async def test_preparing_again_keeps_what_is_there(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1)])
+    await store.prepare(generation, SPEC)
+    assert await ids(store, generation, everyone()) == ["1-0"]
+
+
+async def test_a_dropped_generation_is_gone_until_it_is_prepared_again(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1)])
+    await store.drop(generation)
+    await store.drop(generation)
+    with pytest.raises(StoreUnavailable, match=f"{generation} is not prepared"):
+        await ids(store, generation, everyone())
+
+    await store.prepare(generation, SPEC)
+    assert await ids(store, generation, everyone()) == []
+    await store.upsert(generation, [row(2)])
+    assert await ids(store, generation, everyone()) == ["2-0"]
+
+
+async def test_a_generation_that_was_never_prepared_is_a_fault(store: Store) -> None:
+    unknown = uuid.uuid4().hex[:16]
+    with pytest.raises(StoreUnavailable, match="not prepared"):
+        await ids(store, unknown, everyone())
+    with pytest.raises(StoreUnavailable, match="not prepared"):
+        await store.read(unknown, "acme", ["1-0"])
+    with pytest.raises(StoreUnavailable, match="not prepared"):
+        await store.upsert(unknown, [row(1)])
+
+
+# What only Milvus has
+
+
+async def test_a_row_that_milvus_cannot_hold_is_refused_whole(milvus_uri: str) -> None:
+    milvus = MilvusStore(milvus_uri)
+    generation = uuid.uuid4().hex[:16]
+    await milvus.prepare(generation, SPEC)
+    try:
+        for bad in (row(2, text="é" * 40_000), row(2, text="\ud800")):
+            with pytest.raises(RowInvalid, match="text of chunk '2-0'"):
+                await milvus.upsert(generation, [row(1), bad])
+        await milvus.upsert(generation, [row(3, text="é" * 32_767)])
+        assert await ids(milvus, generation, everyone()) == ["3-0"]
+    finally:
+        await milvus.drop(generation)
+        await milvus.close()
+
+
+async def test_another_process_sees_what_this_one_wrote(milvus_uri: str) -> None:
+    writer, reader = MilvusStore(milvus_uri), MilvusStore(milvus_uri)
+    generation = uuid.uuid4().hex[:16]
+    await writer.prepare(generation, SPEC)
+    try:
+        await writer.upsert(generation, [row(1)])
+        assert await ids(reader, generation, everyone()) == ["1-0"]
+        await reader.prepare(generation, SPEC)
+        await writer.remove(generation, [1])
+        assert await ids(reader, generation, everyone()) == []
+    finally:
+        await writer.drop(generation)
+        await writer.close()
+        await reader.close()

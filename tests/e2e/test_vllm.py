@@ -1,0 +1,132 @@
+"""The streaming client against a real vLLM with a tiny model of random weights."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm.errors import ModelRejected, ModelUnavailable, StreamBroken
+from llm.types import Call, Delta, Message, Prompt, Sampling, Scope
+from llm.vllm import Vllm
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import VllmServer
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+
+def call(text: str, *, tokens: int = 32, timeout: float = 60.0, tenant: str = "acme") -> Call:
+    return Call(
+        prompt=Prompt("answer", "0", (Message("system", "Answer."), Message("user", text))),
+        sampling=Sampling(max_tokens=tokens, seed=1),
+        scope=Scope(tenant=tenant, rights="", release="r", evidence=()),
+        timeout=timeout,
+    )
+
+
+async def drain(model: Vllm, wanted: Call) -> list[Delta]:
+    async with aclosing(model.stream(wanted)) as deltas:
+        return [delta async for delta in deltas]
+
+
+async def settled(server: VllmServer, name: str, value: float) -> float:
+    end = time.monotonic() + 30
+    while (now := await asyncio.to_thread(server.metric, name)) != value and time.monotonic() < end:
+        await asyncio.sleep(0.1)
+    return now
+
+
+@pytest.fixture
+async def model(vllm_server: VllmServer) -> AsyncIterator[Vllm]:
+    client = Vllm(vllm_server.url, vllm_server.model)
+    yield client
+    await client.aclose()
+
+
+async def test_an_answer_streams_piece_by_piece_with_its_counts(model: Vllm) -> None:
+    deltas = await drain(model, call("How many days of leave are there?"))
+    assert len([d for d in deltas if d.text]) > 1
+    assert deltas[-1].finish == "length"
+    assert deltas[-1].output_tokens == 32
+    assert (deltas[-1].prompt_tokens or 0) > 5
+    assert [d.finish for d in deltas[:-1]] == [None] * (len(deltas) - 1)
+
+
+async def test_the_same_seed_gives_the_same_answer(model: Vllm) -> None:
+    first, second = [await drain(model, call("Again?")) for _ in range(2)]
+    assert "".join(d.text for d in first) == "".join(d.text for d in second)
+
+
+async def test_two_tenants_share_no_cached_prefix(model: Vllm, vllm_server: VllmServer) -> None:
+    async def hits(tenant: str) -> float:
+        before = vllm_server.metric("vllm:prefix_cache_hits_total")
+        await drain(model, call("The same long text. " * 100, tokens=2, tenant=tenant))
+        return vllm_server.metric("vllm:prefix_cache_hits_total") - before
+
+    assert await hits("one") == 0
+    assert await hits("one") > 0
+    assert await hits("two") == 0
+
+
+async def test_closing_the_stream_frees_the_slot(model: Vllm, vllm_server: VllmServer) -> None:
+    stream = model.stream(call("Tell me everything.", tokens=3500))
+    await anext(stream)
+    assert await settled(vllm_server, "vllm:num_requests_running", 1) == 1
+    before = vllm_server.metric("vllm:generation_tokens_total")
+    await stream.aclose()
+    assert await settled(vllm_server, "vllm:num_requests_running", 0) == 0
+    assert vllm_server.metric("vllm:generation_tokens_total") - before < 3000
+
+
+async def test_a_cancelled_task_frees_the_slot(model: Vllm, vllm_server: VllmServer) -> None:
+    task = asyncio.create_task(drain(model, call("Tell me everything.", tokens=3500)))
+    assert await settled(vllm_server, "vllm:num_requests_running", 1) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await settled(vllm_server, "vllm:num_requests_running", 0) == 0
+
+
+async def test_many_questions_run_at_once(model: Vllm) -> None:
+    answers = await asyncio.gather(*(drain(model, call(f"Question {n}?", tokens=64)) for n in range(16)))
+    assert [a[-1].output_tokens for a in answers] == [64] * 16
+
+
+async def test_a_prompt_longer_than_the_window_is_rejected(model: Vllm) -> None:
+    with pytest.raises(ModelRejected, match="400"):
+        await drain(model, call("word " * 20_000))
+
+
+async def test_an_unknown_model_is_rejected(vllm_server: VllmServer) -> None:
+    client = Vllm(vllm_server.url, "another")
+    with pytest.raises(ModelRejected, match="another"):
+        await drain(client, call("?"))
+    await client.aclose()
+
+
+async def test_a_deadline_in_mid_stream_breaks_it_and_frees_the_slot(
+    model: Vllm, vllm_server: VllmServer
+) -> None:
+    with pytest.raises(StreamBroken, match="time was up"):
+        await drain(model, call("Tell me everything.", tokens=3500, timeout=1.0))
+    assert await settled(vllm_server, "vllm:num_requests_running", 0) == 0
+
+
+async def test_zz_a_server_killed_in_mid_stream_breaks_the_stream(
+    model: Vllm, vllm_server: VllmServer
+) -> None:
+    """Last in the run: the server does not come back."""
+    stream = model.stream(call("Tell me everything.", tokens=3500))
+    await anext(stream)
+    vllm_server.kill()
+    with pytest.raises(StreamBroken):
+        while True:
+            await anext(stream)
+    await stream.aclose()
+    with pytest.raises(ModelUnavailable):
+        await drain(model, call("Are you there?"))

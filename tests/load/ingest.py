@@ -1,0 +1,230 @@
+"""How fast the product takes in a corpus, against the embedding of the same chunks alone.
+
+    python tests/load/ingest.py ../shared/data/scifact [--kills 10]
+
+Starts a private instance, ingests the corpus through `POST /v1/documents`, then stops the instance and
+embeds the same chunks with the same model, in one run. Checks that the chunks cover every token of every
+document, and measures nDCG@10 through `POST /v1/search`. With `--kills N`, the worker is killed with
+SIGKILL N times at random moments of the ingest; afterwards every document must be found exactly once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from app.embedded import free_port
+from app.release import DEFAULT_RELEASE, load_release
+from ingestion.chunk import chunk, header
+from ingestion.parse import PARSER_VERSION, parse
+from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+
+BATCH = 500
+
+
+@contextmanager
+def instance(folder: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
+    """A private `plumbline up` on a free port."""
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "app.cli",
+        "up",
+        "--no-sample",
+        "--data",
+        str(folder),
+        "--port",
+        str(port),
+    ]
+    with (folder.parent / "up.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
+    try:
+        _wait_ready(client, process)
+        yield client, process
+    finally:
+        client.close()
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def _wait_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if client.get("/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise RuntimeError("the instance did not become ready; see up.log")
+
+
+def read_corpus(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+
+
+def ingest(
+    client: httpx.Client, process: subprocess.Popen[bytes], corpus: list[dict[str, Any]], kills: int
+) -> float:
+    """Seconds from the first request until every job has ended."""
+    begin = time.perf_counter()
+    for start in range(0, len(corpus), BATCH):
+        documents = [
+            {"id": d["_id"], "title": d["title"], "text": d["text"]} for d in corpus[start : start + BATCH]
+        ]
+        client.post("/v1/documents", json={"documents": documents}).raise_for_status()
+    dice, left = random.Random(7), kills
+    next_kill = time.perf_counter() + dice.uniform(2, 6)
+    shown = 0.0
+    while _open_jobs(client):
+        now = time.perf_counter()
+        if left and now >= next_kill:
+            left -= _kill_worker(process)
+            next_kill = now + dice.uniform(2, 8)
+        if now - shown > 10:
+            shown = now
+            print(
+                f"  {now - begin:.0f} s, {_count(client)} documents searchable", file=sys.stderr, flush=True
+            )
+        time.sleep(0.25)
+    if left:
+        raise RuntimeError(f"the ingest ended with {left} kills left")
+    return time.perf_counter() - begin
+
+
+def _open_jobs(client: httpx.Client) -> bool:
+    for state in ("queued", "running"):
+        if client.get("/v1/jobs", params={"status": state, "limit": 1}).raise_for_status().json()["jobs"]:
+            return True
+    return False
+
+
+def _count(client: httpx.Client) -> int:
+    collections = client.get("/v1/collections").json()
+    return sum(c["documents"] for c in collections.get("collections", []))
+
+
+def _kill_worker(process: subprocess.Popen[bytes]) -> int:
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "worker" in child.cmdline() and "sandbox" not in " ".join(child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+                return 1
+        except psutil.Error:
+            continue
+    return 0
+
+
+def ndcg(client: httpx.Client, folder: Path) -> float:
+    judged: dict[str, dict[str, int]] = defaultdict(dict)
+    with (folder / "qrels/test.tsv").open() as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            judged[row["query-id"]][row["corpus-id"]] = int(float(row["score"]))
+    queries = {
+        q["_id"]: q["text"] for q in map(json.loads, (folder / "queries.jsonl").read_text().splitlines())
+    }
+    total = 0.0
+    for query, gains in judged.items():
+        body = {"query": queries[query], "limit": 10, "group": "document"}
+        answer = client.post("/v1/search", json=body).raise_for_status().json()
+        if answer["degraded"]:
+            raise RuntimeError(f"degraded: {answer['degraded']}")
+        found = [hit["document_id"] for hit in answer["hits"]]
+        if len(found) != len(set(found)):
+            raise RuntimeError(f"a document was found twice for {queries[query]!r}")
+        gain = sum((2 ** gains.get(d, 0) - 1) / math.log2(rank + 2) for rank, d in enumerate(found))
+        best = sum(
+            (2**g - 1) / math.log2(r + 2) for r, g in enumerate(sorted(gains.values(), reverse=True)[:10])
+        )
+        total += gain / best if best else 0.0
+    return total / len(judged)
+
+
+def each_found_once(client: httpx.Client, corpus: list[dict[str, Any]]) -> int:
+    """Every document is searchable, with the chunks of one revision. Returns how many were checked."""
+    for document in corpus:
+        body = {
+            "query": (document["title"] or document["text"])[:300],
+            "limit": 50,
+            "document_ids": [document["_id"]],
+        }
+        hits = client.post("/v1/search", json=body).raise_for_status().json()["hits"]
+        revisions = {hit["chunk_id"].split("-")[0] for hit in hits}
+        if len(revisions) != 1:
+            raise RuntimeError(f"document {document['_id']} has {len(revisions)} visible revisions")
+    return len(corpus)
+
+
+async def embedding_only(corpus: list[dict[str, Any]], cache: Path) -> tuple[float, int, int]:
+    """Seconds to embed the same chunks alone, how many there are, and the tokens that no chunk covers."""
+    release = load_release(DEFAULT_RELEASE)
+    embedder = OpenVinoEmbedder.load(find_model(release.body.index.embedder, None), cache)
+    spec = release.index_spec(embedder.spec, PARSER_VERSION)
+    texts, missed = [], 0
+    for document in corpus:
+        parsed = parse(document["text"].encode(), None, "text/plain")
+        pieces = chunk(parsed, spec, document["title"], embedder.token_spans, embedder.spec.max_tokens)
+        texts += [header(spec, document["title"], p.heading) + p.text for p in pieces]
+        covered = [(p.span.start, p.span.end) for p in pieces]
+        spans = embedder.token_spans(parsed.text)
+        missed += sum(not any(a <= s and e <= b for a, b in covered) for s, e in spans)
+    await embedder.embed(texts[:64])
+    begin = time.perf_counter()
+    for start in range(0, len(texts), 512):
+        await embedder.embed(texts[start : start + 512])
+    return time.perf_counter() - begin, len(texts), missed
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--kills", type=int, default=0)
+    arguments.add_argument("--most", type=int, default=None, help="only the first documents")
+    options = arguments.parse_args()
+    corpus = read_corpus(options.folder)[: options.most]
+    temporary = Path(tempfile.mkdtemp(prefix="plumbline-load-"))
+    result: dict[str, Any] = {"documents": len(corpus), "kills": options.kills}
+    try:
+        with instance(temporary / "data") as (client, process):
+            result["ingest_seconds"] = round(ingest(client, process, corpus, options.kills), 2)
+            if options.kills:
+                result["found_exactly_once"] = each_found_once(client, corpus)
+            if options.most is None:
+                result["ndcg_at_10"] = round(ndcg(client, options.folder), 4)
+        alone, chunks, missed = asyncio.run(embedding_only(corpus, temporary / "cache"))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    result.update(
+        chunks=chunks,
+        embedding_seconds=round(alone, 2),
+        documents_per_second=round(len(corpus) / result["ingest_seconds"], 1),
+        embedding_only_per_second=round(len(corpus) / alone, 1),
+        ratio=round(alone / result["ingest_seconds"], 3),
+        tokens_not_embedded=missed,
+    )
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""A chat completions server whose model is its own name: how fast it answers, and how it fails.
+
+    python tests/load/paced_server.py --port 9000
+
+The model `paced?first=0.2&rate=50&length=40` sends its first token after 0.2 s, then 50 a second, 40 in all.
+Further fields: `status` (answer with this HTTP status), `retry` (its Retry-After), `after` (go wrong after so
+many tokens) with `wrong` = `die` (drop the connection), `error` (an error event), `end` (end without a
+finish), `hang` (send nothing more); `finish` (its finish reason); `bytes=1` (every byte on its own);
+`salt=refuse` (400 for the field `cache_salt`). The model `echo-extractive` answers by the prompt, with the
+built-in model. `GET /state` tells how many streams run and what was asked last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import uvicorn
+
+from llm.extractive import Extractive, guessed
+from llm.types import Call, Message, Prompt, Sampling, Scope
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ECHO = "echo-extractive"
+
+
+class Died(Exception):
+    """Raised into the web server, which then drops the connection."""
+
+
+@dataclass(slots=True)
+class PacedServer:
+    """The ASGI application. `running` is the number of open streams, `requests` all bodies so far and
+    `headers` those of the last request."""
+
+    running: int = 0
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/v1/chat/completions":
+            await self._complete(scope, receive, send)
+        elif scope["path"] == "/v1/models":
+            await _json(send, 200, {"object": "list", "data": [{"id": ECHO, "object": "model"}]})
+        elif scope["path"] == "/state":
+            await _json(send, 200, {"running": self.running, "requests": len(self.requests)})
+        else:
+            await _json(send, 404, {"error": {"message": f"There is no {scope['path']}."}})
+
+    async def _complete(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        body = json.loads(await _body(receive))
+        self.requests.append(body)
+        self.headers = {k.decode(): v.decode() for k, v in scope["headers"]}
+        script = dict(parse_qsl(body["model"].partition("?")[2]))
+        if script.get("salt") == "refuse" and "cache_salt" in body:
+            await _json(send, 400, {"error": {"message": "Extra inputs are not permitted: 'cache_salt'"}})
+        elif "status" in script:
+            headers = [(b"retry-after", script["retry"].encode())] if "retry" in script else []
+            await _json(send, int(script["status"]), {"error": {"message": "As you asked."}}, headers)
+        else:
+            await self._while_connected(receive, self._answer(body, script, send))
+
+    async def _while_connected(self, receive: Receive, answer: Awaitable[None]) -> None:
+        """Answer until the end or until the client goes away."""
+        self.running += 1
+        answering, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+        finally:
+            answering.cancel()
+            gone.cancel()
+            await asyncio.gather(answering, gone, return_exceptions=True)
+            self.running -= 1
+
+    async def _answer(self, body: dict[str, Any], script: dict[str, str], send: Send) -> None:
+        if not body.get("stream"):
+            await self._whole(body, script, send)
+            return
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        sent = 0
+        await _event(send, script, _chunk(body, {"role": "assistant", "content": ""}))
+        async with aclosing(_tokens(body, script)) as tokens:
+            async for token in tokens:
+                if sent == int(script.get("after", -1)):
+                    await _go_wrong(send, script)
+                    return
+                await _event(send, script, _chunk(body, {"content": token}))
+                sent += 1
+        if sent == int(script.get("after", -1)):
+            await _go_wrong(send, script)
+            return
+        await _event(send, script, _chunk(body, {}, script.get("finish", "stop")))
+        usage = {"prompt_tokens": _asked(body), "completion_tokens": sent}
+        await _event(
+            send, script, json.dumps({"object": "chat.completion.chunk", "choices": [], "usage": usage})
+        )
+        await _event(send, script, "[DONE]")
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _whole(self, body: dict[str, Any], script: dict[str, str], send: Send) -> None:
+        async with aclosing(_tokens(body, script)) as tokens:
+            said = [token async for token in tokens]
+        message = {"role": "assistant", "content": "".join(said)}
+        choice = {"index": 0, "message": message, "finish_reason": script.get("finish", "stop")}
+        usage = {"prompt_tokens": _asked(body), "completion_tokens": len(said)}
+        await _json(
+            send,
+            200,
+            {"id": "paced", "object": "chat.completion", "model": body["model"], "created": int(time.time())}
+            | {"choices": [choice], "usage": usage},
+        )
+
+
+async def _tokens(body: dict[str, Any], script: dict[str, str]) -> AsyncGenerator[str, None]:
+    if body["model"] == ECHO:
+        async with aclosing(_echo(body)) as pieces:
+            async for piece in pieces:
+                yield piece
+        return
+    length = min(int(script.get("length", 8)), int(body.get("max_tokens") or 1 << 30))
+    for n in range(length):
+        await asyncio.sleep(float(script.get("first", 0)) if n == 0 else 1 / float(script.get("rate", 1000)))
+        yield f"word{n} "
+
+
+async def _echo(body: dict[str, Any]) -> AsyncGenerator[str, None]:
+    messages = tuple(Message(m["role"], m["content"]) for m in body["messages"])
+    call = Call(
+        prompt=Prompt(guessed(messages), "", messages),
+        sampling=Sampling(max_tokens=body.get("max_tokens") or 512),
+        scope=Scope(tenant="", rights="", release="", evidence=()),
+        timeout=60,
+    )
+    async with aclosing(Extractive().stream(call)) as deltas:
+        async for delta in deltas:
+            for word in re.findall(r"\S+\s*|\s+", delta.text):
+                yield word
+
+
+async def _go_wrong(send: Send, script: dict[str, str]) -> None:
+    wrong = script.get("wrong", "die")
+    if wrong == "die":
+        raise Died
+    if wrong == "hang":
+        await asyncio.Event().wait()
+    if wrong == "error":
+        await _event(send, script, json.dumps({"error": {"message": "The engine is dead.", "code": 500}}))
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _event(send: Send, script: dict[str, str], data: str) -> None:
+    event = f"data: {data}\n\n".encode()
+    size = 1 if "bytes" in script else len(event)
+    for at in range(0, len(event), size):
+        await send({"type": "http.response.body", "body": event[at : at + size], "more_body": True})
+        if "bytes" in script:
+            await asyncio.sleep(0)
+
+
+def _chunk(body: dict[str, Any], delta: dict[str, str], finish: str | None = None) -> str:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    head = {"id": "paced", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
+    return json.dumps({**head, "choices": [choice]}, ensure_ascii=False)
+
+
+def _asked(body: dict[str, Any]) -> int:
+    return sum(len(message["content"].split()) for message in body["messages"])
+
+
+async def _body(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _json(
+    send: Send, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    content = [(b"content-type", b"application/json"), *(headers or [])]
+    await send({"type": "http.response.start", "status": status, "headers": content})
+    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+
+@contextmanager
+def serving(app: PacedServer) -> Iterator[str]:
+    """The application on loopback, in a thread of its own; its base URL, which ends in /v1."""
+    config = uvicorn.Config(app, port=0, log_level=60, lifespan="off", ws="none", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A paced chat completions server.")
+    parser.add_argument("--port", type=int, default=9000)
+    uvicorn.run(PacedServer(), port=parser.parse_args().port, log_level="warning", lifespan="off", ws="none")

@@ -1,0 +1,190 @@
+"""One running service for all HTTP tests: real PostgreSQL, Redis, embedder, worker and HTTP server, the
+shipped memory store and the shipped scripted model. Tests keep apart by tenant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import migrate, tables, telemetry
+from app.access import Access
+from app.admission import Admission
+from app.answers import Answers
+from app.chat import Chat
+from app.database import open_engine
+from app.release import DEFAULT_RELEASE, Release, load_release
+from app.releases import Registry
+from app.search import Search
+from app.serving import Serving
+from app.settings import load_settings
+from app.summarize import Summarizer
+from app.tracing import JobTraces, TracedEmbedder, TracedModel, TracedStore
+from app.wiring import PRODUCT, Services
+from ingestion import tables as ledger_tables
+from ingestion.blobs import Blobs
+from ingestion.intake import Intake
+from ingestion.ledger import Ledger
+from ingestion.parse import PARSER_VERSION
+from ingestion.pipeline import Indexer
+from ingestion.sandbox import Sandbox
+from ingestion.worker import Worker
+from llm.cache import RedisOutputs
+from llm.extractive import Extractive
+from retrieval.analyze import analyzer
+from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.search import Index
+from retrieval.stores.memory import MemoryStore
+from retrieval.types import Embedder
+from tests.service.http.house import House, Stage, Tenant, serving
+
+UPLOAD_LIMIT = 2 * 2**20
+QUESTION_LIMIT = 1_000
+
+
+@pytest.fixture(scope="session")
+async def http_database(postgres_url: str) -> AsyncIterator[str]:
+    """One migrated database; `engine` empties it, `house` has another."""
+    async with _database(postgres_url, "http_tests") as url:
+        yield url
+
+
+@pytest.fixture
+async def engine(http_database: str) -> AsyncIterator[AsyncEngine]:
+    engine = open_engine(http_database)
+    names = ", ".join([*tables.metadata.tables, *ledger_tables.metadata.tables])
+    async with engine.begin() as connection:
+        await connection.execute(text(f"TRUNCATE {names}"))
+    yield engine
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def _database(postgres_url: str, name: str) -> AsyncIterator[str]:
+    admin = open_engine(postgres_url).execution_options(isolation_level="AUTOCOMMIT")
+    async with admin.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    url = postgres_url.replace("@/postgres?", f"@/{name}?")
+    await migrate.upgrade(url)
+    yield url
+    async with admin.connect() as connection:
+        await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    await admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    folder = find_model("all-MiniLM-L6-v2", None)
+    return TracedEmbedder(
+        OpenVinoEmbedder.load(folder, tmp_path_factory.mktemp("openvino"), "all-MiniLM-L6-v2"),
+        telemetry.tracer(),
+    )
+
+
+@pytest.fixture(scope="session")
+async def house(
+    postgres_url: str, redis_url: str, embedder: Embedder, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    async with AsyncExitStack() as stack:
+        database_url = await stack.enter_async_context(_database(postgres_url, "http_house"))
+        house = await _built(database_url, redis_url, embedder, folder, stack)
+        house.url = await stack.enter_async_context(serving(house.services))
+        opened = replace(house.services, access=Access(_engine_of(house.services), open_access=True))
+        house.open_url = await stack.enter_async_context(serving(opened))
+        yield house
+        for client in house.clients:
+            await client.aclose()
+
+
+@pytest.fixture
+async def tenant(house: House) -> Tenant:
+    return await house.tenant()
+
+
+def _engine_of(services: Services) -> AsyncEngine:
+    return services.access._engine
+
+
+async def _built(
+    database_url: str, redis_url: str, embedder: Embedder, folder: Path, stack: AsyncExitStack
+) -> House:
+    settings = load_settings(
+        {}, data=folder, upload_limit=UPLOAD_LIMIT, question_limit=QUESTION_LIMIT, request_timeout=30.0
+    )
+    engine = open_engine(database_url)
+    stack.push_async_callback(engine.dispose)
+    registry = Registry(engine, poll=0.05)
+    await registry.start(load_release(DEFAULT_RELEASE))
+    await stack.enter_async_context(registry.following())
+    outputs = RedisOutputs(redis_url)
+    stack.push_async_callback(outputs.aclose)
+    ledger, tracer = Ledger(engine), telemetry.tracer()
+    store = TracedStore(MemoryStore(), tracer)
+    blobs = Blobs(str(folder / "blobs"))
+
+    async def score(question: str, sentences: Sequence[str]) -> Sequence[float]:
+        vectors = await embedder.embed([question, *sentences])
+        return [float(x) for x in vectors[1:] @ vectors[0]]
+
+    stage = Stage(Extractive(score))
+    model = TracedModel(stage, tracer, provider="plumbline")
+    spec = registry.champion().release.index_spec(embedder.spec, PARSER_VERSION)
+    await store.prepare(spec.generation, spec)
+    await ledger.ensure_generation(spec)
+    index = Index(
+        generation=spec.generation,
+        store=store,
+        embedder=embedder,
+        analyzer=analyzer(spec.analyzer),
+        visibility=ledger,
+    )
+
+    def current() -> Serving:
+        release: Release = registry.champion().release
+        return Serving(release=release, index=index, model=model)
+
+    sandbox = Sandbox(30.0, 2**30)
+    stack.push_async_callback(sandbox.close)
+    worker = Worker(
+        ledger,
+        blobs,
+        sandbox,
+        store,
+        {spec.generation: Indexer(spec, embedder, analyzer(spec.analyzer))},
+        name="worker",
+        lease=15.0,
+        observer=JobTraces(tracer),
+    )
+    stop = asyncio.Event()
+    working = asyncio.create_task(worker.run(stop))
+
+    async def end() -> None:
+        stop.set()
+        await working
+
+    stack.push_async_callback(end)
+    intake = Intake(ledger, blobs, upload_limit=settings.upload_limit)
+    services = Services(
+        settings=settings,
+        release=registry,
+        access=Access(engine),
+        intake=intake,
+        chat=Chat(current, ledger, Answers(outputs, product=PRODUCT), product=PRODUCT),
+        search=Search(current),
+        summarizer=Summarizer(current, ledger, store, product=PRODUCT),
+        store=store,
+        embedder=embedder,
+        visibility=ledger,
+        outputs=outputs,
+        admission=Admission(max_running=8, max_waiting=16),
+        current=current,
+        health={"ledger": ledger.ping, "store": ledger.ping, "outputs": outputs.ping},
+    )
+    return House(services, stage)

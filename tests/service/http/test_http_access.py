@@ -1,0 +1,153 @@
+"""Keys against a real PostgreSQL, and who may call without one."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.access import Access, Caller
+from app.database import open_engine
+from app.errors import Forbidden, KeyUnknown, OpenAccessRefused, RequestInvalid, Unauthenticated
+from app.settings import load_settings
+from ingestion.errors import LedgerUnavailable
+
+
+def bearer(secret: str) -> Caller:
+    return Caller(authorization=f"Bearer {secret}", host="docs.example.org")
+
+
+async def test_a_key_opens_its_tenant_with_its_groups_and_scopes(engine: AsyncEngine) -> None:
+    keys = Access(engine)
+    key, secret = await keys.create_key(
+        "acme", "reader", groups=frozenset({"sales", "hr"}), scopes=["read", "write"]
+    )
+
+    principal = await keys.authenticate(bearer(secret))
+
+    assert principal.tenant == "acme"
+    assert principal.groups == frozenset({"sales", "hr"})
+    assert principal.scopes == {"read", "write"}
+    assert principal.key_id == key.id
+
+
+async def test_only_an_administrator_reads_every_group(engine: AsyncEngine) -> None:
+    keys = Access(engine)
+    _, plain = await keys.create_key("acme", "plain", groups=None, scopes=["read"])
+    _, admin = await keys.create_key("acme", "admin", groups=None, scopes=["admin"])
+
+    assert (await keys.authenticate(bearer(plain))).groups == frozenset()
+    assert (await keys.authenticate(bearer(admin))).groups is None
+
+
+async def test_the_secret_is_nowhere_in_the_database(engine: AsyncEngine) -> None:
+    _, secret = await Access(engine).create_key("acme", "k", groups=None, scopes=["read"])
+    async with engine.connect() as connection:
+        found = (await connection.execute(text("SELECT row_to_json(keys)::text FROM keys"))).scalars().all()
+        noted = (await connection.execute(text("SELECT row_to_json(audit)::text FROM audit"))).scalars().all()
+    assert found
+    assert not any(secret in row for row in (*found, *noted))
+
+
+async def test_a_revoked_key_is_refused_by_another_process_within_two_seconds(engine: AsyncEngine) -> None:
+    now = [100.0]
+    here, there = Access(engine), Access(engine, clock=lambda: now[0])
+    key, secret = await here.create_key("acme", "k", groups=None, scopes=["read"])
+    await there.authenticate(bearer(secret))
+
+    await here.revoke_key(key.id)
+    now[0] += 2.0
+
+    for process in (here, there):
+        with pytest.raises(Unauthenticated):
+            await process.authenticate(bearer(secret))
+
+
+@pytest.mark.parametrize("authorization", ["Bearer pl-wrong", "Bearer ", "Basic abc", "", "pl-wrong"])
+async def test_a_wrong_key_is_refused_even_where_no_key_is_needed(
+    engine: AsyncEngine, authorization: str
+) -> None:
+    with pytest.raises(Unauthenticated):
+        await Access(engine, open_access=True).authenticate(
+            Caller(authorization=authorization, host="localhost:8080")
+        )
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("127.0.0.1:8080", None),
+        ("localhost:8080", "http://localhost:8080"),
+        ("[::1]:8080", None),
+        ("127.0.0.1", "http://127.0.0.1"),
+    ],
+)
+async def test_open_access_answers_loopback_names_of_the_same_origin(
+    engine: AsyncEngine, host: str, origin: str | None
+) -> None:
+    principal = await Access(engine, open_access=True).authenticate(Caller(host=host, origin=origin))
+    assert (principal.tenant, principal.groups) == ("default", None)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("evil.example:8080", None),
+        ("127.0.0.1.evil.example", None),
+        ("localhost@evil.example", None),
+        ("", None),
+        ("127.0.0.1:8080", "http://evil.example"),
+        ("127.0.0.1:8080", "http://127.0.0.1:9999"),
+        ("127.0.0.1:8080", "null"),
+    ],
+)
+async def test_open_access_refuses_other_names_and_other_origins(
+    engine: AsyncEngine, host: str, origin: str | None
+) -> None:
+    with pytest.raises(Forbidden):
+        await Access(engine, open_access=True).authenticate(Caller(host=host, origin=origin))
+
+
+async def test_without_open_access_a_key_is_needed(engine: AsyncEngine) -> None:
+    with pytest.raises(Unauthenticated):
+        await Access(engine).authenticate(Caller(host="127.0.0.1:8080"))
+
+
+async def test_an_address_other_than_loopback_needs_a_key_to_start(engine: AsyncEngine) -> None:
+    keys, public = Access(engine), load_settings({}, host="0.0.0.0")
+    await keys.require_keys(load_settings({}, host="127.0.0.1"))
+    with pytest.raises(OpenAccessRefused, match="plumbline keys create"):
+        await keys.require_keys(public)
+
+    key, _ = await keys.create_key("acme", "k", groups=None, scopes=["read"])
+    await keys.require_keys(public)
+    await keys.revoke_key(key.id)
+    with pytest.raises(OpenAccessRefused):
+        await keys.require_keys(public)
+    with pytest.raises(OpenAccessRefused):
+        await keys.require_keys(load_settings({}, host="0.0.0.0", open_access=True))
+
+
+async def test_keys_are_listed_and_revoked_by_id_or_by_a_name_that_one_has(engine: AsyncEngine) -> None:
+    keys = Access(engine)
+    one, _ = await keys.create_key("acme", "same", groups=None, scopes=["read"])
+    two, _ = await keys.create_key("other", "same", groups=None, scopes=["read"])
+
+    with pytest.raises(RequestInvalid):
+        await keys.revoke_key("same")
+    with pytest.raises(KeyUnknown):
+        await keys.revoke_key("nobody")
+    await keys.revoke_key(one.id)
+
+    assert {key.id: key.revoked_at is not None for key in await keys.list_keys()} == {
+        one.id: True,
+        two.id: False,
+    }
+    assert [key.id for key in await keys.list_keys("other")] == [two.id]
+
+
+async def test_a_database_that_cannot_be_reached_is_an_outage_and_not_a_wrong_key() -> None:
+    engine = open_engine("postgresql://nobody@127.0.0.1:9/none")
+    with pytest.raises(LedgerUnavailable):
+        await Access(engine).authenticate(bearer("pl-any"))
+    await engine.dispose()

@@ -1,0 +1,233 @@
+"""Chat over HTTP, as OpenAI's own client and a plain one see it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from llm.errors import ModelOverloaded, ModelUnavailable, StreamBroken
+from llm.scripted import Script, Scripted
+from tests.service.http.house import House, Tenant
+
+LEAVE = "Every employee has 28 days of paid leave a year. Unused days expire in March."
+PUMPS = "The A7 pump moves forty litres of water a minute and weighs nine kilograms."
+QUESTION = "How many days of paid leave does an employee have?"
+
+
+@pytest.fixture
+async def tenant(house: House) -> Tenant:
+    tenant = await house.tenant()
+    await tenant.add(
+        {"id": "leave", "title": "Paid leave", "text": LEAVE},
+        {"id": "pumps", "title": "Pumps", "text": PUMPS},
+    )
+    return tenant
+
+
+@pytest.fixture
+async def client(house: House, tenant: Tenant) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        base_url=f"{house.url}/v1", api_key=tenant.secret, max_retries=0, http_client=tenant.http
+    )
+
+
+def chat(question: str = QUESTION, **more: Any) -> dict[str, Any]:
+    return {"model": "plumbline", "messages": [{"role": "user", "content": question}], **more}
+
+
+def events(body: str) -> list[Any]:
+    data = [line.removeprefix("data: ") for line in body.splitlines() if line.startswith("data: ")]
+    return [line if line == "[DONE]" else json.loads(line) for line in data]
+
+
+async def test_the_official_client_gets_a_cited_answer(client: openai.AsyncOpenAI, house: House) -> None:
+    reply = await client.chat.completions.create(
+        model="plumbline", messages=[{"role": "user", "content": QUESTION}], temperature=0, n=1, user="ann"
+    )
+
+    message = reply.choices[0].message
+    assert "28 days" in (message.content or "")
+    assert reply.choices[0].finish_reason == "stop"
+    told = reply.to_dict()["plumbline"]
+    assert isinstance(told, dict)
+    assert told["citations"][0]["document_id"] == "leave"
+    assert told["citations"][0]["text"] == LEAVE
+    assert told["release"] == house.services.release.champion().release.id
+    assert told["degraded"] == []
+    assert reply.model == f"plumbline@{told['release']}"
+    annotation = message.annotations[0].url_citation if message.annotations else None
+    assert annotation is not None
+    assert (message.content or "")[annotation.start_index : annotation.end_index] == "[1]"
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+
+
+async def test_the_official_client_streams_the_same_answer(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model="plumbline",
+        messages=[{"role": "user", "content": [{"type": "text", "text": QUESTION}]}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert "28 days" in text
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    told = chunks[-2].to_dict()["plumbline"]
+    assert isinstance(told, dict)
+    assert told["citations"][0]["document_id"] == "leave"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+async def test_the_official_client_lists_models(client: openai.AsyncOpenAI, house: House) -> None:
+    release = house.services.release.champion().release.id
+    names = [model.id for model in (await client.models.list()).data]
+    assert names == ["plumbline", f"plumbline@{release}"]
+    assert (await client.models.retrieve("plumbline")).id == "plumbline"
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve("gpt-4o")
+
+
+async def test_a_release_named_in_the_model_answers_only_if_it_serves(
+    client: openai.AsyncOpenAI, house: House
+) -> None:
+    release = house.services.release.champion().release.id
+    messages: Any = [{"role": "user", "content": QUESTION}]
+    await client.chat.completions.create(model=f"plumbline@{release[:6]}", messages=messages)
+    for unknown in ("plumbline@ffffff", "gpt-4o"):
+        with pytest.raises(openai.NotFoundError) as refused:
+            await client.chat.completions.create(model=unknown, messages=messages)
+        assert refused.value.code == "model_not_found"
+
+
+async def test_the_official_client_hears_of_a_death_in_the_middle_of_a_stream(
+    client: openai.AsyncOpenAI, house: House
+) -> None:
+    said: list[str] = []
+    with house.stage.plays(Script(pieces=("Well, ", "you see "), error=StreamBroken("The model died."))):
+        stream = await client.chat.completions.create(
+            model="plumbline",
+            messages=[{"role": "user", "content": QUESTION}],
+            stream=True,
+            extra_body={"plumbline": {"cache": False}},
+        )
+        with pytest.raises(openai.APIError) as broken:
+            async for chunk in stream:
+                said.append(chunk.choices[0].delta.content or "")
+    assert "Well, " in "".join(said)
+    assert broken.value.code == "stream_broken"
+
+
+async def test_a_broken_stream_ends_with_one_error_and_no_done(house: House, tenant: Tenant) -> None:
+    with house.stage.plays(Script(pieces=("Well, ",), error=StreamBroken("The model died."))):
+        reply = await tenant.http.post(
+            "/v1/chat/completions", json=chat(stream=True, plumbline={"cache": False})
+        )
+    assert reply.status_code == 200
+    told = events(reply.text)
+    assert told[-1]["error"] == {
+        "message": "The model died.",
+        "type": "server_error",
+        "param": None,
+        "code": "stream_broken",
+    }
+    assert "[DONE]" not in told
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failure_before_the_first_word_has_its_real_status(
+    house: House, tenant: Tenant, stream: bool
+) -> None:
+    for error, code in (
+        (ModelUnavailable("It is down."), "model_unavailable"),
+        (ModelOverloaded("It is busy.", 7), "model_unavailable"),
+    ):
+        with house.stage.plays(Script(error=error)):
+            reply = await tenant.http.post(
+                "/v1/chat/completions", json=chat(stream=stream, plumbline={"cache": False})
+            )
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, code)
+        assert int(reply.headers["retry-after"]) >= 1
+
+
+async def test_a_caller_who_hangs_up_in_the_middle_of_a_stream_frees_the_model(
+    house: House, tenant: Tenant
+) -> None:
+    with house.stage.plays(Script(pieces=("a ",) * 10_000, pace=0.05)) as model:
+        body = chat(stream=True, plumbline={"cache": False})
+        async with tenant.http.stream("POST", "/v1/chat/completions", json=body) as reply:
+            await anext(reply.aiter_lines())
+        await _freed(house, model)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_caller_who_hangs_up_before_the_first_word_frees_the_model(
+    house: House, tenant: Tenant, stream: bool
+) -> None:
+    with house.stage.plays(Script(pieces=("a",), pace=3_600)) as model:
+        body = chat(stream=stream, plumbline={"cache": False})
+        waiting = asyncio.create_task(tenant.http.post("/v1/chat/completions", json=body))
+        async with asyncio.timeout(10):
+            while not model.running:
+                await asyncio.sleep(0.02)
+        waiting.cancel()
+        await _freed(house, model)
+
+
+async def _freed(house: House, model: Scripted) -> None:
+    async with asyncio.timeout(10):
+        while model.running or house.services.admission.running:
+            await asyncio.sleep(0.02)
+
+
+async def test_the_answer_is_kept_to_what_the_request_selects(tenant: Tenant) -> None:
+    body = chat(plumbline={"document_ids": ["pumps"], "cache": False})
+    reply = await tenant.http.post("/v1/chat/completions", json=body)
+    cited = {one["document_id"] for one in reply.json()["plumbline"]["citations"]}
+    assert cited <= {"pumps"}
+
+    body = chat(plumbline={"collections": ["nowhere"]})
+    reply = await tenant.http.post("/v1/chat/completions", json=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "collection_not_found")
+
+
+async def test_ids_and_release_are_on_every_answer(tenant: Tenant, house: House) -> None:
+    for stream in (False, True):
+        reply = await tenant.http.post(
+            "/v1/chat/completions", json=chat(stream=stream), headers={"X-Request-Id": "my-request-1"}
+        )
+        assert reply.headers["x-request-id"] == "my-request-1"
+        assert reply.headers["x-plumbline-release"] == house.services.release.champion().release.id
+    invented = await tenant.http.post(
+        "/v1/chat/completions", json=chat(), headers={"X-Request-Id": "no\tgood " * 50}
+    )
+    assert len(invented.headers["x-request-id"]) == 32
+
+
+async def test_a_request_ends_when_its_time_is_over(house: House, tenant: Tenant) -> None:
+    with house.stage.plays(Script(pieces=("a ",) * 100, pace=0.2)):
+        reply = await tenant.http.post(
+            "/v1/chat/completions",
+            json=chat(plumbline={"cache": False}),
+            headers={"X-Request-Timeout": "0.001"},
+        )
+    assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+async def test_a_conversation_that_was_sent_back_as_received_is_taken(tenant: Tenant) -> None:
+    first = (await tenant.http.post("/v1/chat/completions", json=chat())).json()
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": QUESTION},
+        first["choices"][0]["message"],
+        {"role": "user", "content": "And when do they expire?"},
+    ]
+    reply = await tenant.http.post("/v1/chat/completions", json={"model": "plumbline", "messages": messages})
+    assert reply.status_code == 200, reply.text

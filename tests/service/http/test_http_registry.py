@@ -1,0 +1,177 @@
+"""The registry of releases against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.errors import ModelUnknown, ReleaseConflict, ReleaseUnknown, RequestInvalid
+from app.release import DEFAULT_RELEASE, IndexPart, Release, load_release, with_model
+from app.releases import Registry
+from ingestion.errors import LedgerUnavailable
+
+
+@pytest.fixture
+def first() -> Release:
+    return load_release(DEFAULT_RELEASE)
+
+
+@pytest.fixture
+def second(first: Release) -> Release:
+    return with_model(first, "a-model")
+
+
+@pytest.fixture
+async def registry(engine: AsyncEngine, first: Release) -> Registry:
+    registry = Registry(engine, poll=0.01)
+    await registry.start(first)
+    return registry
+
+
+async def test_the_first_release_serves_and_says_that_it_was_never_evaluated(
+    registry: Registry, first: Release
+) -> None:
+    champion = registry.champion()
+    assert (champion.release.id, champion.state) == (first.id, "bootstrap")
+    assert champion.release.canonical() == first.canonical()
+
+
+async def test_processes_that_start_at_once_agree_on_the_first_release(
+    engine: AsyncEngine, first: Release, second: Release
+) -> None:
+    registries = [Registry(engine) for _ in range(4)]
+    await asyncio.gather(
+        *(one.start(release) for one, release in zip(registries, [first, second] * 2, strict=True))
+    )
+    assert len({one.champion().release.id for one in registries}) == 1
+
+
+async def test_a_later_start_with_another_file_keeps_the_champion(
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release
+) -> None:
+    again = Registry(engine)
+    await again.start(second)
+    assert again.champion().release.id == first.id
+
+
+async def test_a_release_that_was_not_evaluated_is_promoted_only_by_force_and_with_a_reason(
+    registry: Registry, engine: AsyncEngine, second: Release
+) -> None:
+    await registry.add(second)
+    with pytest.raises(ReleaseConflict, match="not passed an evaluation"):
+        await registry.promote(second.id)
+    with pytest.raises(RequestInvalid, match="reason"):
+        await registry.promote(second.id, force=True)
+
+    await registry.promote(second.id, force=True, reason="the first one is broken", who="ann")
+
+    assert registry.champion().release.id == second.id
+    async with engine.connect() as connection:
+        noted = await connection.execute(
+            text("SELECT who, evidence FROM audit WHERE what = 'release.promote'")
+        )
+        who, evidence = noted.one()
+    assert who == "ann"
+    assert evidence["reason"] == "the first one is broken"
+
+
+async def test_a_failed_evaluation_does_not_allow_promotion_and_a_passed_one_does(
+    registry: Registry, second: Release
+) -> None:
+    await registry.add(second)
+    await registry.judge(second.id, {"lost": 3}, passed=False)
+    with pytest.raises(ReleaseConflict):
+        await registry.promote(second.id)
+
+    await registry.judge(second.id, {"lost": 0}, passed=True)
+    await registry.promote(second.id)
+
+    assert (registry.champion().release.id, registry.champion().state) == (second.id, "champion")
+
+
+async def test_rollback_brings_the_release_before_back(
+    registry: Registry, first: Release, second: Release
+) -> None:
+    with pytest.raises(ReleaseConflict):
+        await registry.rollback()
+    await registry.add(second)
+    await registry.promote(second.id, force=True, reason="try")
+
+    await registry.rollback(reason="worse")
+
+    assert registry.champion().release.id == first.id
+    assert {one.id: one.state for one in await registry.list()} == {
+        first.id: "champion",
+        second.id: "retired",
+    }
+
+
+async def test_a_release_that_needs_another_index_is_not_promoted(registry: Registry, first: Release) -> None:
+    body = first.body.model_copy(update={"index": IndexPart(chunk_tokens=100)})
+    other = Release(body=body, answer=first.answer, summarize=first.summarize, rewrite=first.rewrite)
+    await registry.add(other)
+    await registry.judge(other.id, {}, passed=True)
+    with pytest.raises(ReleaseConflict, match="index"):
+        await registry.promote(other.id)
+
+
+async def test_a_promotion_elsewhere_is_followed(
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release
+) -> None:
+    elsewhere = Registry(engine)
+    await elsewhere.add(second)
+    async with registry.following():
+        await elsewhere.promote(second.id, force=True, reason="try")
+        async with asyncio.timeout(10):
+            while registry.champion().release.id != second.id:
+                await asyncio.sleep(0.01)
+
+
+async def test_the_last_champion_serves_while_the_database_cannot_be_read(
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release
+) -> None:
+    name = engine.url.database
+    admin = create_async_engine(engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    async with registry.following(), admin.connect() as server:
+        await server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        await server.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+            {"name": name},
+        )
+        with pytest.raises(LedgerUnavailable):
+            await registry.refresh()
+        await asyncio.sleep(0.1)
+        assert registry.champion().release.id == first.id
+
+        await server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+        elsewhere = Registry(engine)
+        await elsewhere.add(second)
+        await elsewhere.promote(second.id, force=True, reason="try")
+        async with asyncio.timeout(10):
+            while registry.champion().release.id != second.id:
+                await asyncio.sleep(0.01)
+    await admin.dispose()
+
+
+async def test_releases_are_found_by_id_by_its_beginning_and_by_name(
+    registry: Registry, first: Release
+) -> None:
+    for reference in (first.id, first.id[:6], first.name):
+        assert (await registry.show(reference)).id == first.id
+    for reference in ("nothing", first.id[:2], "%%%%", "\x00"):
+        with pytest.raises(ReleaseUnknown):
+            await registry.show(reference)
+
+
+async def test_a_model_name_must_be_of_the_release_that_serves(
+    registry: Registry, first: Release, second: Release
+) -> None:
+    await registry.add(second)
+    for model in ("plumbline", f"plumbline@{first.id}", f"plumbline@{first.id[:5]}", "plumbline@default"):
+        await registry.require_serving(model)
+    for model in ("gpt-4o", f"plumbline@{second.id}", "plumbline@ffffffffffff", "plumbline@", "@"):
+        with pytest.raises(ModelUnknown):
+            await registry.require_serving(model)

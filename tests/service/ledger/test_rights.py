@@ -1,0 +1,164 @@
+"""Who may see what, and that every change a reader could notice changes the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from ingestion.errors import NotFound
+from ingestion.ledger import Ledger
+from ingestion.types import Job
+from ingestion.visibility import Flip
+from retrieval.types import Filter, IndexSpec
+
+Accept = Callable[..., Awaitable[Job]]
+Show = Callable[[], Awaitable[tuple[Flip, int]]]
+
+HR = frozenset({"hr"})
+SALES = frozenset({"sales"})
+NONE: frozenset[str] = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("owners", "caller", "allowed"),
+    [
+        (NONE, NONE, True),
+        (NONE, HR, True),
+        (HR, HR | SALES, True),
+        (HR, SALES, False),
+        (HR, NONE, False),
+        (HR, None, True),
+    ],
+)
+async def test_a_document_is_seen_by_its_groups(
+    ledger: Ledger,
+    accept: Accept,
+    show: Show,
+    spec: IndexSpec,
+    owners: frozenset[str],
+    caller: frozenset[str] | None,
+    allowed: bool,
+) -> None:
+    await accept("pay", groups=owners)
+    _, revision = await show()
+    where = Filter(tenant="acme", groups=caller)
+    assert (await ledger.visible(spec.generation, where, [("pay", revision)]) == {revision}) == allowed
+    listed = await ledger.documents("acme", caller, collection=None, after="", limit=10)
+    assert bool(listed) == allowed
+    if allowed:
+        assert (await ledger.document("acme", caller, "pay")).id == "pay"
+    else:
+        for ask in (ledger.document, ledger.delete):
+            with pytest.raises(NotFound):
+                await ask("acme", caller, "pay")
+
+
+async def test_no_tenant_sees_another_s_documents(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+) -> None:
+    await accept("pay")
+    _, revision = await show()
+    where = Filter(tenant="other", groups=None)
+    assert await ledger.visible(spec.generation, where, [("pay", revision)]) == frozenset()
+    for ask in (ledger.document, ledger.delete):
+        with pytest.raises(NotFound):
+            await ask("other", None, "pay")
+    assert await ledger.documents("other", None, collection=None, after="", limit=10) == []
+    assert await ledger.collections("other") == []
+
+
+async def test_the_same_id_in_two_tenants_is_two_documents(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+) -> None:
+    await accept("pay", tenant="acme")
+    await accept("pay", tenant="other")
+    await show()
+    await show()
+    await ledger.delete("other", None, "pay")
+    assert (await ledger.document("acme", None, "pay")).visible
+
+
+async def test_a_filter_s_collections_and_documents_narrow_what_is_seen(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+) -> None:
+    await accept("pay", collection="policies")
+    _, revision = await show()
+
+    async def seen(collections: tuple[str, ...] = (), document_ids: tuple[str, ...] = ()) -> bool:
+        where = Filter(tenant="acme", groups=None, collections=collections, document_ids=document_ids)
+        return bool(await ledger.visible(spec.generation, where, [("pay", revision)]))
+
+    assert await seen(collections=("policies", "manuals"))
+    assert not await seen(collections=("manuals",))
+    assert await seen(document_ids=("pay",))
+    assert not await seen(document_ids=("leave",))
+
+
+async def test_narrower_rights_hold_from_the_moment_the_update_succeeds(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+) -> None:
+    where = Filter(tenant="acme", groups=SALES)
+    await accept("pay", groups=SALES)
+    _, first = await show()
+    before = await ledger.epoch(where)
+    await accept("pay", groups=HR)
+    assert await ledger.visible(spec.generation, where, [("pay", first)]) == {first}
+    _, second = await show()
+    assert await ledger.visible(spec.generation, where, [("pay", first), ("pay", second)]) == frozenset()
+    assert await ledger.epoch(where) != before
+
+
+async def test_the_epoch_rises_with_every_flip_and_delete_and_not_otherwise(
+    ledger: Ledger, accept: Accept, show: Show
+) -> None:
+    where = Filter(tenant="acme", groups=None)
+    await accept("pay")
+    epochs = [await ledger.epoch(where)]
+    await show()
+    epochs.append(await ledger.epoch(where))
+    await accept("pay", "newer")
+    assert await ledger.epoch(where) == epochs[-1]
+    await show()
+    epochs.append(await ledger.epoch(where))
+    await ledger.delete("acme", None, "pay")
+    epochs.append(await ledger.epoch(where))
+    assert len(set(epochs)) == 4
+
+
+async def test_the_epoch_is_of_the_filter_s_collections_only(
+    ledger: Ledger, accept: Accept, show: Show
+) -> None:
+    await accept("pay", collection="policies")
+    await accept("pump", collection="manuals")
+    policies = Filter(tenant="acme", groups=None, collections=("policies",))
+    everything = Filter(tenant="acme", groups=None)
+    await show()
+    before = await ledger.epoch(policies), await ledger.epoch(everything)
+    await show()
+    assert await ledger.epoch(policies) == before[0]
+    assert await ledger.epoch(everything) != before[1]
+    assert await ledger.epoch(Filter(tenant="other", groups=None)) not in before
+
+
+async def test_a_document_that_moves_raises_the_epoch_of_both_collections(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+) -> None:
+    await accept("pay", collection="old")
+    await show()
+    await accept("pay", collection="new")
+    old, new = (Filter(tenant="acme", groups=None, collections=(name,)) for name in ("old", "new"))
+    before = await ledger.epoch(old), await ledger.epoch(new)
+    _, revision = await show()
+    assert await ledger.epoch(old) != before[0]
+    assert await ledger.epoch(new) != before[1]
+    assert await ledger.visible(spec.generation, old, [("pay", revision)]) == frozenset()
+    assert await ledger.visible(spec.generation, new, [("pay", revision)]) == {revision}
+
+
+async def test_collections_count_what_is_not_deleted(ledger: Ledger, accept: Accept) -> None:
+    for name in ("a", "b", "c"):
+        await accept(name, collection="policies")
+    await ledger.delete("acme", None, "b")
+    (policies,) = await ledger.collections("acme")
+    assert (policies.name, policies.documents) == ("policies", 2)

@@ -1,0 +1,236 @@
+"""Rows that nobody may see are removed from the store, also those that a stalled writer adds late."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ingestion.ledger import Ledger
+from ingestion.sweeper import Sweeper
+from ingestion.types import Job, Lease
+from ingestion.visibility import Flip, Written
+from retrieval.errors import StoreUnavailable
+from retrieval.stores.memory import MemoryStore
+from retrieval.types import Chunk, IndexSpec, Row, Span
+
+Accept = Callable[..., Awaitable[Job]]
+LeaseOne = Callable[..., Awaitable[Lease]]
+Write = Callable[[Lease], Awaitable[Written]]
+Stored = Callable[..., Awaitable[list[int]]]
+WriteRow = Callable[[Written], Awaitable[None]]
+
+
+@pytest.fixture
+def sweeper(ledger: Ledger, store: MemoryStore) -> Sweeper:
+    return Sweeper(ledger, store, lease=10, call_deadline=5)
+
+
+@pytest.fixture
+def write_row(store: MemoryStore, spec: IndexSpec) -> WriteRow:
+    """Put one row of this revision into the store."""
+
+    async def write_row(written: Written) -> None:
+        chunk = Chunk(
+            id=f"{written.revision}-0",
+            tenant=written.job.tenant,
+            collection="default",
+            document_id=written.job.document_id,
+            revision=written.revision,
+            ordinal=0,
+            content_hash="",
+            title="",
+            heading="",
+            text="text",
+            page=None,
+            span=Span(0, 4),
+            groups=frozenset(),
+            metadata={},
+        )
+        vector = np.full(64, 0.125, dtype=np.float32)
+        await store.upsert(spec.generation, [Row(chunk=chunk, vector=vector, terms="text")])
+
+    return write_row
+
+
+async def _later(engine: AsyncEngine, seconds: int) -> None:
+    sql = (
+        f"UPDATE revisions SET retired_at = retired_at - interval '{seconds} s', "
+        f"look_at = look_at - interval '{seconds} s' WHERE state = 'retired'"
+    )
+    async with engine.begin() as connection:
+        await connection.execute(text(sql))
+
+
+async def test_rows_of_a_worker_that_died_are_removed(
+    ledger: Ledger,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    await accept("handbook")
+    await write_row(await written(await lease_one(seconds=0.0)))
+    assert len(await stored()) == 1
+    await sweeper.sweep()
+    assert await stored() == []
+
+
+async def test_rows_that_are_visible_or_being_written_are_kept(
+    ledger: Ledger,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    await accept("shown")
+    shown = await written(await lease_one())
+    await write_row(shown)
+    await ledger.flip([shown])
+    await accept("running")
+    running = await written(await lease_one())
+    await write_row(running)
+    await sweeper.sweep()
+    assert await stored() == [shown.revision, running.revision]
+
+
+async def test_rows_of_a_replaced_version_are_removed(
+    ledger: Ledger,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    revisions = []
+    for content in ("one", "two"):
+        await accept("handbook", content)
+        one = await written(await lease_one())
+        await write_row(one)
+        await ledger.flip([one])
+        revisions.append(one.revision)
+    await sweeper.sweep()
+    assert await stored() == revisions[1:]
+
+
+async def test_rows_of_a_deleted_document_are_removed(
+    ledger: Ledger,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    await accept("handbook")
+    shown = await written(await lease_one())
+    await write_row(shown)
+    await ledger.flip([shown])
+    await accept("handbook", "newer")
+    await write_row(await written(await lease_one()))
+    await ledger.delete("acme", None, "handbook")
+    await sweeper.sweep()
+    assert await stored() == []
+
+
+async def test_a_row_that_a_stalled_writer_adds_late_is_removed_too(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    await accept("handbook")
+    zombie = await written(await lease_one(seconds=0.0))
+    await write_row(zombie)
+    await sweeper.sweep()
+    await _later(engine, 14)
+    assert await sweeper.sweep() == 0
+    await write_row(zombie)
+    await _later(engine, 2)
+    assert await sweeper.sweep() == 1
+    assert await stored() == []
+    await _later(engine, 1000)
+    assert await sweeper.sweep() == 0
+
+
+async def test_a_swept_writer_cannot_flip(
+    ledger: Ledger,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    spec: IndexSpec,
+) -> None:
+    """Its lease ran out and nobody took the job, but its rows are gone."""
+    await accept("handbook")
+    stalled = await written(await lease_one(seconds=0.0))
+    await write_row(stalled)
+    await sweeper.sweep()
+    assert await ledger.flip([stalled]) == {stalled.job.id: "lost"}
+    assert not (await ledger.document("acme", None, "handbook")).visible
+
+
+async def test_rows_are_removed_from_every_generation(
+    ledger: Ledger,
+    sweeper: Sweeper,
+    store: MemoryStore,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+    spec: IndexSpec,
+) -> None:
+    from dataclasses import replace
+
+    await accept("handbook")
+    await write_row(await written(await lease_one(seconds=0.0)))
+    other = replace(spec, parser="2")
+    await store.prepare(other.generation, other)
+    await ledger.ensure_generation(other)
+    await ledger.retire_generation(spec.generation)
+    await sweeper.sweep()
+    assert await stored() == []
+
+
+async def test_a_store_that_is_away_is_swept_when_it_is_back(
+    ledger: Ledger,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+    store: MemoryStore,
+) -> None:
+    class Away(MemoryStore):
+        async def remove(self, generation: str, revisions: Collection[int]) -> None:
+            raise StoreUnavailable("away")
+
+    await accept("handbook")
+    await write_row(await written(await lease_one(seconds=0.0)))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await Sweeper(ledger, Away(), lease=0, call_deadline=0).sweep()
+    await Sweeper(ledger, store, lease=0, call_deadline=0).sweep()
+    assert await stored() == []
+
+
+async def test_what_nobody_wrote_is_not_swept(
+    sweeper: Sweeper, accept: Accept, show: Callable[[], Awaitable[tuple[Flip, int]]]
+) -> None:
+    await accept("handbook")
+    await show()
+    assert await sweeper.sweep() == 0

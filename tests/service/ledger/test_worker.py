@@ -1,0 +1,447 @@
+"""What is handed in gets searchable, whatever fails on the way; what fails for good fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database import open_engine
+from ingestion.blobs import Blobs
+from ingestion.errors import LedgerUnavailable, Quarantined
+from ingestion.intake import ENDED, Intake
+from ingestion.ledger import Ledger
+from ingestion.parse import parse
+from ingestion.pipeline import Indexer
+from ingestion.sweeper import Sweeper
+from ingestion.types import Attempt, Job, NewDocument, Parsed
+from ingestion.worker import Worker
+from retrieval.errors import StoreUnavailable
+from retrieval.stores.memory import MemoryStore
+from retrieval.types import Embedder, Filter, Hit, IndexSpec, Keyword, Matrix, Row, Store, Visibility
+
+ACME = Filter(tenant="acme", groups=None)
+Stored = Callable[..., Awaitable[list[int]]]
+
+
+class Reader:
+    """The product's parser, in this process; documents that say so are trouble."""
+
+    async def parse(self, content: bytes, filename: str | None, media_type: str | None) -> Parsed:
+        if content.startswith(b"broken"):
+            raise Quarantined("damaged", "The page cannot be read.", "page 7")
+        if content.startswith(b"bug"):
+            raise ValueError("a bug")
+        return parse(content, filename, media_type)
+
+
+class Outcomes:
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+
+    def finished(self, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
+
+    def said(self) -> list[str]:
+        return sorted(attempt.outcome for attempt in self.attempts)
+
+
+@pytest.fixture
+def outcomes() -> Outcomes:
+    return Outcomes()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(str(tmp_path / "blobs"))
+
+
+@pytest.fixture
+def intake(ledger: Ledger, blobs: Blobs) -> Intake:
+    return Intake(ledger, blobs, upload_limit=2**20)
+
+
+@pytest.fixture
+def make_worker(ledger: Ledger, blobs: Blobs, indexer: Indexer, outcomes: Outcomes) -> Callable[..., Worker]:
+    def make_worker(
+        store: Store, *, indexers: Sequence[Indexer] = (indexer,), lease: float = 15.0, grace: float = 5.0
+    ) -> Worker:
+        return Worker(
+            ledger,
+            blobs,
+            Reader(),
+            store,
+            {each.spec.generation: each for each in indexers},
+            name="w",
+            lease=lease,
+            observer=outcomes,
+            grace=grace,
+        )
+
+    return make_worker
+
+
+MakeWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def ended(ledger: Ledger) -> Callable[[Worker, Sequence[Job]], Awaitable[list[Job]]]:
+    """Let a worker run until these jobs have ended."""
+
+    async def ended(worker: Worker, jobs: Sequence[Job]) -> list[Job]:
+        stop = asyncio.Event()
+        running = asyncio.create_task(worker.run(stop))
+        try:
+            return [await _end(ledger, running, job) for job in jobs]
+        finally:
+            stop.set()
+            await running
+
+    return ended
+
+
+Ended = Callable[[Worker, Sequence[Job]], Awaitable[list[Job]]]
+
+
+async def _end(ledger: Ledger, running: asyncio.Task[None], job: Job) -> Job:
+    async with asyncio.timeout(60):
+        while True:
+            assert not running.done(), running.exception()
+            with suppress(LedgerUnavailable):
+                now = await ledger.job(job.tenant, job.id)
+                if now.state in ENDED:
+                    return now
+            await asyncio.sleep(0.05)
+
+
+async def _found(ledger: Ledger, store: Store, generation: str, words: str) -> list[Hit]:
+    """What a reader is shown: the store's hits that the ledger lets through."""
+    hits = await store.search(generation, Keyword(words), ACME, 100, exclude=frozenset())
+    visibility: Visibility = ledger
+    pairs = [(hit.chunk.document_id, hit.chunk.revision) for hit in hits]
+    shown = await visibility.visible(generation, ACME, pairs)
+    return [hit for hit in hits if hit.chunk.revision in shown]
+
+
+def _text(words: str) -> bytes:
+    return f"{words} is a word of this page.".encode()
+
+
+async def test_a_document_handed_in_is_found_with_all_that_was_said_about_it(
+    ledger: Ledger, intake: Intake, store: MemoryStore, spec: IndexSpec, make_worker: MakeWorker, ended: Ended
+) -> None:
+    document = NewDocument(
+        id="leave",
+        content=b"# Leave\n\nEveryone has thirty days of paid leave a year.",
+        filename="leave.md",
+        title="Paid leave",
+        metadata={"year": 2026},
+        groups=frozenset({"staff"}),
+        collection="policies",
+    )
+    (job,) = await ended(make_worker(store), await intake.put("acme", [document]))
+    assert (job.state, job.error) == ("succeeded", None)
+    (hit,) = await _found(ledger, store, spec.generation, "thirty")
+    chunk = hit.chunk
+    assert (chunk.tenant, chunk.collection, chunk.document_id) == ("acme", "policies", "leave")
+    assert (chunk.title, chunk.heading, chunk.groups) == ("Paid leave", "Leave", frozenset({"staff"}))
+    assert chunk.metadata == {"year": 2026}
+    assert chunk.id == f"{chunk.revision}-{chunk.ordinal}"
+    document_now = await intake.get("acme", None, "leave")
+    assert (document_now.visible, document_now.chunks) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "content", "filename", "expected"),
+    [
+        ("Given", b"# Found\n\ntext", "stem.md", "Given"),
+        (None, b"<title>Found</title><p>text</p>", "stem.html", "Found"),
+        (None, b"text only", "stem.txt", "stem"),
+        (None, b"text only", None, "the-id"),
+    ],
+)
+async def test_a_document_is_called_by_the_best_name_there_is(
+    intake: Intake,
+    ledger: Ledger,
+    store: MemoryStore,
+    spec: IndexSpec,
+    make_worker: MakeWorker,
+    ended: Ended,
+    given: str | None,
+    content: bytes,
+    filename: str | None,
+    expected: str,
+) -> None:
+    document = NewDocument(id="the-id", content=content, filename=filename, title=given)
+    await ended(make_worker(store), await intake.put("acme", [document]))
+    (hit,) = await _found(ledger, store, spec.generation, "text")
+    assert hit.chunk.title == expected
+
+
+async def test_documents_of_one_batch_fail_separately(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    spec: IndexSpec,
+    make_worker: MakeWorker,
+    ended: Ended,
+    outcomes: Outcomes,
+) -> None:
+    good = [NewDocument(id=f"good-{n}", content=_text(f"apple{n}")) for n in range(5)]
+    broken = NewDocument(id="broken", content=b"broken page")
+    bug = NewDocument(id="bug", content=b"bug in the parser")
+    jobs = await intake.put("acme", [*good[:2], broken, bug, *good[2:]])
+    *_, first_broken = states = await ended(make_worker(store), [*jobs[:2], *jobs[4:], jobs[2]])
+    assert [job.state for job in states] == ["succeeded"] * 5 + ["quarantined"]
+    assert first_broken.error is not None
+    assert (first_broken.error.code, first_broken.error.part) == ("damaged", "page 7")
+    waiting = await ledger.job("acme", jobs[3].id)
+    assert (waiting.state, waiting.attempts) == ("queued", 1)
+    assert waiting.error is not None
+    assert waiting.error.code == "internal"
+    assert outcomes.said() == ["quarantined", "retried", *["succeeded"] * 5]
+
+
+async def test_a_store_that_is_down_delays_documents_and_fails_none(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    spec: IndexSpec,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    ended: Ended,
+    outcomes: Outcomes,
+) -> None:
+    class Flaky(MemoryStore):
+        refusals = 7
+
+        async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise StoreUnavailable("Milvus is down.")
+            await super().upsert(generation, rows)
+
+    flaky = Flaky()
+    jobs = await intake.put("acme", [NewDocument(id=f"p{n}", content=_text(f"pear{n}")) for n in range(3)])
+    after = await ended(make_worker(flaky), jobs)
+    assert [(job.state, job.attempts) for job in after] == [("succeeded", 0)] * 3
+    assert "released" in outcomes.said()
+    assert len(await _found(ledger, flaky, spec.generation, "word")) == 3
+
+
+async def test_documents_survive_the_ledger_being_cut_off_again_and_again(
+    ledger_url: str,
+    engine: AsyncEngine,
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    spec: IndexSpec,
+    make_worker: MakeWorker,
+    ended: Ended,
+    stored: Stored,
+) -> None:
+    documents = [NewDocument(id=f"p{n}", content=_text(f"plum{n}")) for n in range(80)]
+    jobs = await intake.put("acme", documents)
+    cutter = open_engine(ledger_url, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
+
+    async def cut() -> None:
+        while True:
+            async with cutter.connect() as connection:
+                await connection.execute(
+                    text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
+                )
+            await asyncio.sleep(0.1)
+
+    cutting = asyncio.create_task(cut())
+    worker = make_worker(store, lease=1.0)
+    ending = asyncio.create_task(ended(worker, jobs))
+    await asyncio.sleep(1.5)
+    cutting.cancel()
+    await asyncio.gather(cutting, return_exceptions=True)
+    await cutter.dispose()
+    assert {job.state for job in await ending} == {"succeeded"}
+    found = await _found(ledger, store, spec.generation, "word")
+    assert sorted(hit.chunk.document_id for hit in found) == sorted(f"p{n}" for n in range(80))
+    sweeper = Sweeper(ledger, store, lease=0, call_deadline=0)
+    while await sweeper.sweep():
+        pass
+    assert len(await stored()) == 80
+
+
+async def test_a_generation_added_while_a_document_is_embedded_is_written_too(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    ended: Ended,
+    outcomes: Outcomes,
+) -> None:
+    other = replace(indexer, spec=replace(indexer.spec, parser="2"))
+
+    class Adding(type(indexer.embedder)):  # type: ignore[misc]
+        async def embed(self, texts: Sequence[str]) -> Matrix:
+            await ledger.ensure_generation(other.spec)
+            vectors: Matrix = await super().embed(texts)
+            return vectors
+
+    adding = replace(indexer, embedder=Adding())
+    jobs = await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
+    (job,) = await ended(make_worker(store, indexers=[adding, other]), jobs)
+    assert job.state == "succeeded"
+    for generation in (indexer.spec.generation, other.spec.generation):
+        assert len(await _found(ledger, store, generation, "fig")) == 1
+    assert outcomes.said() == ["succeeded"]
+
+
+async def test_a_generation_that_this_worker_cannot_write_is_left_to_another(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    ended: Ended,
+) -> None:
+    other = replace(indexer, spec=replace(indexer.spec, parser="2"))
+    await ledger.ensure_generation(other.spec)
+    (job,) = await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
+    stop = asyncio.Event()
+    old = asyncio.create_task(make_worker(store).run(stop))
+    async with asyncio.timeout(30):
+        while (now := await ledger.job("acme", job.id)).error is None:
+            await asyncio.sleep(0.05)
+    assert now.error is not None
+    assert other.spec.generation in now.error.message
+    stop.set()
+    await old
+    (after,) = await ended(make_worker(store, indexers=[indexer, other]), [job])
+    assert after.state == "succeeded"
+
+
+class Stuck:
+    """An embedder that says when it began and never ends."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.spec = embedder.spec
+        self.token_spans = embedder.token_spans
+        self.began = asyncio.Event()
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        self.began.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+
+async def test_a_stopped_worker_gives_its_jobs_back_at_once(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    ended: Ended,
+) -> None:
+    stuck = Stuck(indexer.embedder)
+    (job,) = await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
+    stop = asyncio.Event()
+    worker = make_worker(store, indexers=[replace(indexer, embedder=stuck)], grace=0.1)
+    running = asyncio.create_task(worker.run(stop))
+    await stuck.began.wait()
+    stop.set()
+    await running
+    waiting = await ledger.job("acme", job.id)
+    assert (waiting.state, waiting.attempts) == ("queued", 0)
+    (after,) = await ended(make_worker(store), [job])
+    assert after.state == "succeeded"
+
+
+async def test_an_idle_worker_stops(make_worker: MakeWorker, store: MemoryStore, outcomes: Outcomes) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(store).run(stop))
+    await asyncio.sleep(0.1)
+    stop.set()
+    await asyncio.wait_for(running, 10)
+    assert outcomes.attempts == []
+
+
+async def test_a_document_deleted_while_it_is_embedded_never_shows_and_leaves_no_rows(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    ended: Ended,
+    outcomes: Outcomes,
+    stored: Stored,
+) -> None:
+    class Deleting(type(indexer.embedder)):  # type: ignore[misc]
+        async def embed(self, texts: Sequence[str]) -> Matrix:
+            await intake.delete("acme", None, "page")
+            vectors: Matrix = await super().embed(texts)
+            return vectors
+
+    deleting = replace(indexer, embedder=Deleting())
+    jobs = await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(store, indexers=[deleting]).run(stop))
+    async with asyncio.timeout(30):
+        while not outcomes.attempts:
+            await asyncio.sleep(0.05)
+    stop.set()
+    await running
+    assert outcomes.said() == ["lost"]
+    assert (await ledger.job("acme", jobs[0].id)).state == "cancelled"
+    assert await _found(ledger, store, indexer.spec.generation, "fig") == []
+    await Sweeper(ledger, store, lease=15, call_deadline=5).sweep()
+    assert await stored() == []
+
+
+async def test_rows_written_under_a_lease_that_lapsed_are_not_shown(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    ended: Ended,
+) -> None:
+    """Two workers share the queue, one stalls for longer than its lease: the document shows once."""
+    stuck = Stuck(indexer.embedder)
+    (job,) = await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
+    (lease,) = await ledger.lease("stalled", 0.0, 1)
+    (after,) = await ended(make_worker(store), [job])
+    assert after.state == "succeeded"
+    assert after.fence > lease.job.fence
+    assert not stuck.began.is_set()
+    assert len(await _found(ledger, store, indexer.spec.generation, "fig")) == 1
+
+
+async def test_large_documents_are_embedded_in_parts_with_progress(
+    ledger: Ledger, intake: Intake, store: MemoryStore, spec: IndexSpec, make_worker: MakeWorker, ended: Ended
+) -> None:
+    words = " ".join(f"grape{n} is a word of this long page." for n in range(3_000)).encode()
+    (job,) = await ended(make_worker(store), await intake.put("acme", [NewDocument(id="p", content=words)]))
+    assert job.state == "succeeded"
+    assert job.done == job.total > 256
+    assert (await intake.get("acme", None, "p")).chunks == job.total
+    hits = await _found(ledger, store, spec.generation, "grape2999")
+    assert any("grape2999" in hit.chunk.text for hit in hits)
+
+
+async def test_the_observer_hears_of_every_attempt_with_its_stages(
+    intake: Intake, store: MemoryStore, make_worker: MakeWorker, ended: Ended, outcomes: Outcomes
+) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    document = NewDocument(id="page", content=_text("fig"))
+    await ended(make_worker(store), await intake.put("acme", [document], traceparent=traceparent))
+    (attempt,) = outcomes.attempts
+    assert (attempt.outcome, attempt.chunks, attempt.job.traceparent) == ("succeeded", 1, traceparent)
+    assert set(attempt.stages) == {"parse", "embed", "index"}
+    assert all(attempt.started <= start <= end <= attempt.ended for start, end in attempt.stages.values())

@@ -1,0 +1,196 @@
+"""The streaming client against a real web server that is slow, broken or strange on request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from app.embedded import free_port
+from llm.errors import (
+    ModelOverloaded,
+    ModelRejected,
+    ModelTimeout,
+    ModelUnavailable,
+    StreamBroken,
+)
+from llm.vllm import Vllm
+from tests.calls import becomes, call, drain, text
+from tests.load.paced_server import PacedServer, serving
+
+
+@pytest.fixture(scope="module")
+def server() -> PacedServer:
+    return PacedServer()
+
+
+@pytest.fixture(scope="module")
+def url(server: PacedServer) -> Iterator[str]:
+    with serving(server) as address:
+        yield address
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient() as opened:
+        yield opened
+
+
+async def test_text_arrives_whole_when_every_byte_comes_on_its_own(
+    url: str, client: httpx.AsyncClient
+) -> None:
+    deltas = await drain(Vllm(url, "paced?length=3&bytes=1", client=client), call("Grüße?"))
+    assert "".join(d.text for d in deltas) == "word0 word1 word2 "
+    assert (deltas[-1].prompt_tokens, deltas[-1].output_tokens) == (2, 3)
+
+
+async def test_the_first_words_arrive_before_the_last_are_written(
+    url: str, server: PacedServer, client: httpx.AsyncClient
+) -> None:
+    stream = Vllm(url, "paced?length=1000&rate=100", client=client).stream(call())
+    assert (await anext(stream)).text == "word0 "
+    assert server.running == 1
+    await stream.aclose()
+
+
+async def test_closing_the_stream_ends_the_work_at_the_server(
+    url: str, server: PacedServer, client: httpx.AsyncClient
+) -> None:
+    stream = Vllm(url, "paced?length=100000&rate=20", client=client).stream(call(tokens=100_000))
+    await anext(stream)
+    await stream.aclose()
+    assert await becomes(lambda: server.running == 0)
+
+
+async def test_a_caller_cancelled_before_the_first_word_ends_the_work_at_the_server(
+    url: str, server: PacedServer, client: httpx.AsyncClient
+) -> None:
+    asking = asyncio.create_task(drain(Vllm(url, "paced?first=60", client=client), call(timeout=60)))
+    assert await becomes(lambda: server.running == 1)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await becomes(lambda: server.running == 0)
+
+
+async def test_a_connection_is_used_again_after_a_finished_stream(url: str) -> None:
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as client:
+        model = Vllm(url, "paced?length=2", client=client)
+        for _ in range(3):
+            assert await text(model, call()) == "word0 word1 "
+
+
+async def test_no_server_at_the_address_is_an_unavailable_model(client: httpx.AsyncClient) -> None:
+    with pytest.raises(ModelUnavailable):
+        await drain(Vllm(f"http://127.0.0.1:{free_port()}/v1", "m", client=client), call())
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "seconds"),
+    [
+        ("paced?status=429&retry=7", ModelOverloaded, 7.0),
+        ("paced?status=503", ModelOverloaded, None),
+        ("paced?status=429&retry=Wed, 21 Oct 2015 07:28:00 GMT", ModelOverloaded, 0.0),
+    ],
+)
+async def test_a_server_with_too_much_to_do_says_when_to_come_again(
+    url: str, client: httpx.AsyncClient, model: str, error: type[ModelOverloaded], seconds: float | None
+) -> None:
+    with pytest.raises(error) as caught:
+        await drain(Vllm(url, model, client=client), call())
+    assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        ("paced?status=500", ModelUnavailable),
+        ("paced?status=400", ModelRejected),
+        ("paced?status=404", ModelRejected),
+        ("paced?status=401", ModelRejected),
+        ("paced?after=0&wrong=die", ModelUnavailable),
+        ("paced?after=0&wrong=error", ModelUnavailable),
+        ("paced?after=0&wrong=end", ModelUnavailable),
+        ("paced?after=2&wrong=die", StreamBroken),
+        ("paced?after=2&wrong=error", StreamBroken),
+        ("paced?after=2&wrong=end", StreamBroken),
+        ("paced?finish=content_filter", StreamBroken),
+    ],
+)
+async def test_what_goes_wrong_has_a_type(
+    url: str, client: httpx.AsyncClient, model: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error) as caught:
+        await drain(Vllm(url, model, client=client), call())
+    assert type(caught.value) is error
+
+
+async def test_what_the_server_says_is_in_the_error(url: str, client: httpx.AsyncClient) -> None:
+    with pytest.raises(ModelRejected, match="400: As you asked"):
+        await drain(Vllm(url, "paced?status=400", client=client), call())
+    with pytest.raises(StreamBroken, match="The engine is dead"):
+        await drain(Vllm(url, "paced?after=2&wrong=error", client=client), call())
+
+
+async def test_silence_before_the_first_word_is_a_timeout(url: str, client: httpx.AsyncClient) -> None:
+    with pytest.raises(ModelTimeout):
+        await drain(Vllm(url, "paced?first=30", client=client), call(timeout=0.3))
+    impatient = Vllm(url, "paced?first=30", client=client, first_token_timeout=0.3)
+    with pytest.raises(ModelTimeout):
+        await drain(impatient, call(timeout=60))
+
+
+async def test_silence_in_mid_stream_ends_at_the_deadline(url: str, client: httpx.AsyncClient) -> None:
+    stream = Vllm(url, "paced?after=2&wrong=hang", client=client).stream(call(timeout=1.0))
+    assert (await anext(stream)).text == "word0 "
+    with pytest.raises(StreamBroken, match="time was up"):
+        while True:
+            await anext(stream)
+
+
+async def test_a_long_answer_outlives_the_patience_for_its_first_word(
+    url: str, client: httpx.AsyncClient
+) -> None:
+    model = Vllm(url, "paced?length=10&rate=10", client=client, first_token_timeout=0.5)
+    assert len((await text(model, call())).split()) == 10
+
+
+async def test_a_server_that_does_not_know_the_salt_is_asked_without_it(
+    url: str, server: PacedServer, client: httpx.AsyncClient
+) -> None:
+    model = Vllm(url, "paced?salt=refuse&length=1", client=client)
+    before = len(server.requests)
+    assert await text(model, call()) == "word0 "
+    assert await text(model, call()) == "word0 "
+    assert ["cache_salt" in body for body in server.requests[before:]] == [True, False, False]
+
+
+async def test_tenants_have_different_salts_that_do_not_name_them(
+    url: str, server: PacedServer, client: httpx.AsyncClient
+) -> None:
+    model = Vllm(url, "paced?length=1", client=client)
+    before = len(server.requests)
+    for tenant in ("acme", "acme", "globex"):
+        await drain(model, call(tenant=tenant))
+    first, second, third = [body["cache_salt"] for body in server.requests[before:]]
+    assert first == second != third
+    assert "acme" not in first
+
+
+async def test_key_and_trace_headers_go_along(
+    url: str, server: PacedServer, client: httpx.AsyncClient
+) -> None:
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    model = Vllm(url, "paced?length=1", client=client, key="secret", headers=lambda: trace)
+    await drain(model, call())
+    assert server.headers["authorization"] == "Bearer secret"
+    assert server.headers["traceparent"] == trace["traceparent"]
+    assert "secret" not in repr(model)
+
+
+async def test_a_ping_tells_whether_the_server_is_there(url: str, client: httpx.AsyncClient) -> None:
+    await Vllm(url, "m", client=client).ping()
+    with pytest.raises(ModelUnavailable):
+        await Vllm(f"http://127.0.0.1:{free_port()}/v1", "m", client=client).ping()

@@ -1,0 +1,124 @@
+"""A reader that does what hostile files make readers do. Called by the sandbox's child, by name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ingestion.types import Block, Parsed
+from retrieval.types import Span
+
+
+def parse(
+    content: bytes, filename: str | None, media_type: str | None, progress: Callable[[str], None]
+) -> Parsed:
+    """Do what the content names, after having come to page 7; otherwise give it back as text."""
+    wish, _, argument = content.decode().partition(" ")
+    if wish in _DEEDS:
+        progress("page 7")
+    return _text(_DEEDS.get(wish, lambda _: content.decode())(argument))
+
+
+def _text(text: str) -> Parsed:
+    block = Block(kind="paragraph", span=Span(0, len(text)))
+    return Parsed(title=None, text=text, blocks=(block,))
+
+
+def _loop(_: str) -> str:
+    while True:
+        pass
+
+
+def _sleep(_: str) -> str:
+    time.sleep(600)
+    return ""
+
+
+def _hog(_: str) -> str:
+    held = []
+    while True:
+        held.append(bytes(1_000_000) * 2)
+
+
+def _hog_in_c(_: str) -> str:
+    """A library that ends the process when it gets no memory."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    while place := libc.malloc(1_000_000):
+        ctypes.memset(place, 1, 1_000_000)
+    os.abort()
+
+
+def _segfault(_: str) -> str:
+    ctypes.string_at(0)
+    return ""
+
+
+def _fail(_: str) -> str:
+    raise RuntimeError("secret text of the document")
+
+
+def _once(marker: str) -> str:
+    """Die in the first process that comes here, as when something else on the machine kills it."""
+    path = Path(marker)
+    if path.exists():
+        path.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "second try"
+
+
+def _lie(_: str) -> str:
+    """Send the parent what no child of ours sends."""
+    for descriptor in range(3, 64):
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as talk:
+                talk.sendall(b"\x10" + bytes(7) + b"\x80pickle or worse")
+        except OSError:
+            continue
+    time.sleep(600)
+    return ""
+
+
+def _write(path: str) -> str:
+    try:
+        Path(path).write_bytes(b"x" * 100)
+    except OSError as error:
+        return type(error).__name__
+    return "written"
+
+
+def _fork(_: str) -> str:
+    """Leave a process behind that outlives this one unless somebody cares."""
+    try:
+        child = os.fork()
+    except OSError:
+        return "0"
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+    return str(child)
+
+
+_DEEDS: dict[str, Callable[[str], str]] = {
+    "loop": _loop,
+    "sleep": _sleep,
+    "hog": _hog,
+    "hog-in-c": _hog_in_c,
+    "abort": lambda _: os.abort(),
+    "segfault": _segfault,
+    "exit": lambda _: sys.exit(0),
+    "fail": _fail,
+    "once": _once,
+    "lie": _lie,
+    "write": _write,
+    "fork": _fork,
+    "pid": lambda _: str(os.getpid()),
+    "environment": lambda _: " ".join(sorted(os.environ)) or "none",
+}

@@ -1,0 +1,117 @@
+"""A kept answer is found again only by the same caller, for the same question, on the same evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.answers import Answers, Kept
+from app.context import citation
+from app.release import DEFAULT_RELEASE, load_release
+from app.types import Answer, Question, Usage
+from llm.cache import MemoryOutputs
+from llm.types import Message
+from retrieval.types import Chunk, Filter, Hit, Span, Where
+
+QUESTION = Question(
+    messages=(Message("user", "How long is paid leave?"),),
+    where=Filter(tenant="a", groups=frozenset({"hr"}), collections=("c",)),
+    deadline=0.0,
+)
+CHUNK = Chunk(
+    id="7-0",
+    tenant="a",
+    collection="c",
+    document_id="leave",
+    revision=7,
+    ordinal=0,
+    content_hash="h",
+    title="Leave",
+    heading="Paid",
+    text="28 days.",
+    page=2,
+    span=Span(3, 11),
+    groups=frozenset({"hr"}),
+    metadata={"year": 2026, "tags": ["x"]},
+)
+
+
+def _answers(product: str = "1") -> Answers:
+    return Answers(MemoryOutputs(), product=product)
+
+
+def _where(**change: object) -> Question:
+    return replace(QUESTION, where=replace(QUESTION.where, **change))  # type: ignore[arg-type]
+
+
+CHANGES: dict[str, Callable[[], Question]] = {
+    "tenant": lambda: _where(tenant="b"),
+    "groups": lambda: _where(groups=frozenset({"hr", "it"})),
+    "every group": lambda: _where(groups=None),
+    "no group": lambda: _where(groups=frozenset()),
+    "collections": lambda: _where(collections=("d",)),
+    "document ids": lambda: _where(document_ids=("x",)),
+    "where": lambda: _where(where=(Where("year", (2026,)),)),
+    "question": lambda: replace(QUESTION, messages=(Message("user", "How long is sick leave?"),)),
+    "case": lambda: replace(QUESTION, messages=(Message("user", "how long is paid leave?"),)),
+    "history": lambda: replace(QUESTION, messages=(Message("user", "Hello"), *QUESTION.messages)),
+    "role": lambda: replace(QUESTION, messages=(Message("system", QUESTION.messages[0].content),)),
+    "length": lambda: replace(QUESTION, max_tokens=5),
+    "temperature": lambda: replace(QUESTION, temperature=0.5),
+    "top_p": lambda: replace(QUESTION, top_p=0.5),
+    "seed": lambda: replace(QUESTION, seed=1),
+    "stop": lambda: replace(QUESTION, stop=("x",)),
+}
+
+
+@pytest.mark.parametrize("part", sorted(CHANGES))
+def test_every_part_of_the_key_counts(part: str) -> None:
+    answers, release = _answers(), load_release(DEFAULT_RELEASE)
+    assert answers.key(CHANGES[part](), release, "e") != answers.key(QUESTION, release, "e")
+
+
+def test_release_epoch_and_product_count(tmp_path: Path) -> None:
+    release = load_release(DEFAULT_RELEASE)
+    (tmp_path / "r.toml").write_text(DEFAULT_RELEASE.read_text().replace("limit = 8", "limit = 7"))
+    other = load_release(tmp_path / "r.toml")
+    key = _answers().key(QUESTION, release, "e")
+    assert _answers().key(QUESTION, other, "e") != key
+    assert _answers().key(QUESTION, release, "f") != key
+    assert _answers("2").key(QUESTION, release, "e") != key
+
+
+def test_values_of_different_types_do_not_meet() -> None:
+    answers, release = _answers(), load_release(DEFAULT_RELEASE)
+    keys = {
+        answers.key(_where(where=(Where("year", (value,)),)), release, "e") for value in (1, "1", True, 1.5)
+    }
+    assert len(keys) == 4
+
+
+def test_outer_space_and_composition_do_not_count() -> None:
+    answers, release = _answers(), load_release(DEFAULT_RELEASE)
+    one = replace(QUESTION, messages=(Message("user", "Caf\u00e9?"),))
+    two = replace(QUESTION, messages=(Message("user", "  Cafe\u0301? \n"),))
+    assert answers.key(one, release, "e") == answers.key(two, release, "e")
+
+
+async def test_an_answer_comes_back_as_it_was_kept() -> None:
+    answers = _answers()
+    answer = Answer(
+        text="28 days [1].",
+        citations=(citation(1, CHUNK),),
+        release="r",
+        degraded=(),
+        stages={"search": 0.1},
+        usage=Usage(prompt_tokens=1, output_tokens=2),
+        model="m",
+        finish="stop",
+    )
+    await answers.put("k", Kept(hits=(Hit(CHUNK, 0.5),), answer=answer), 60)
+    kept = await answers.get("k")
+    assert kept is not None
+    assert kept.hits == (Hit(CHUNK, 0.5),)
+    assert kept.answer == replace(answer, cached="answer")

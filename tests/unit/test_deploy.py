@@ -1,0 +1,105 @@
+"""The deployment files are valid by their own schemas, and name only settings and files that exist.
+
+No container engine runs here: what only a real start would show (images, networks) is not checked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.release import load_release
+from app.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return loaded
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_compose_follows_its_schema() -> None:
+    _run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml")
+
+
+@pytest.mark.parametrize("file", sorted(DEPLOY.glob("docker/*.Dockerfile")), ids=lambda p: p.name)
+def test_dockerfiles_pass_the_linter(file: Path) -> None:
+    _run(BIN / "hadolint", "--failure-threshold", "warning", file)
+
+
+def test_the_service_is_given_settings_that_it_knows(compose: dict[str, Any]) -> None:
+    given = compose["services"]["api"]["environment"]
+    plain = {k: re.sub(r"\$\{[^}]*\}", "x", v) for k, v in given.items() if not k.startswith("OTEL_")}
+    plain = {k: v for k, v in plain.items() if k not in ("PLUMBLINE_MODEL_URL", "PLUMBLINE_MODEL")}
+    names = {name.removeprefix("PLUMBLINE_").lower() for name in given if not name.startswith("OTEL_")}
+    known = set(type(load_settings({})).model_fields)
+    assert names <= known
+    load_settings({}, **{k.removeprefix("PLUMBLINE_").lower(): v for k, v in plain.items()}).require(
+        "database_url", "redis_url", "milvus_uri"
+    )
+
+
+def test_every_service_that_is_named_exists(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    for service in services.values():
+        assert set(service.get("depends_on", [])) <= set(services)
+    scraped = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())["scrape_configs"]
+    hosts = {
+        t.split(":")[0] for job in scraped for config in job["static_configs"] for t in config["targets"]
+    }
+    assert hosts <= set(services)
+
+
+def test_every_mounted_file_exists(compose: dict[str, Any]) -> None:
+    mounts = [v for s in compose["services"].values() for v in s.get("volumes", []) if v.startswith(".")]
+    assert mounts
+    for mount in mounts:
+        assert (DEPLOY / mount.split(":")[0]).exists(), mount
+
+
+def test_only_loopback_is_published(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_no_password_has_a_default(compose: dict[str, Any]) -> None:
+    assert not re.search(r"PASSWORD:-", (DEPLOY / "compose.yaml").read_text())
+
+
+@pytest.mark.parametrize("file", sorted(DEPLOY.glob("releases/*.toml")), ids=lambda p: p.name)
+def test_sample_releases_load(file: Path) -> None:
+    assert load_release(file).body.models[0].name
+
+
+def test_dashboards_ask_for_metrics_that_exist() -> None:
+    """Every `plumbline_*` metric in a dashboard is one that the service registers."""
+    source = (ROOT / "app" / "metrics.py").read_text()
+    for file in DEPLOY.glob("grafana/dashboards/*.json"):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel.get("targets", []):
+                for name in re.findall(r"plumbline_[a-z_]+", target["expr"]):
+                    assert re.sub(r"_(bucket|sum|count)$", "", name) in source, (file.name, name)
+
+
+def test_the_image_installs_neither_torch_nor_embedded_servers() -> None:
+    text = (DEPLOY / "docker/plumbline.Dockerfile").read_text()
+    assert "[" not in re.findall(r"pip install -c \S+ (\S+)", text)[0]
+    pins = (DEPLOY / "constraints/main.txt").read_text()
+    assert not re.search(r"^torch==", pins, re.MULTILINE)

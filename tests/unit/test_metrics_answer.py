@@ -1,0 +1,185 @@
+"""The real RAGAS metrics, run as the evaluation runs them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+
+import pytest
+
+from eval.metrics.answer import PIECE, answer_metrics, said, split
+from eval.metrics.measure import Metric, score
+from eval.metrics.service import service_metrics
+from eval.types import Case, Gold, Passage, Reply, Sample
+from llm.prompts import NOT_FOUND
+
+CASE = Case(
+    id="leave",
+    question="How many days of leave?",
+    gold=(Gold("leave", "28 days of paid leave"), Gold("leave", "taken by 31 March")),
+    reference="28 days of paid leave per year.",
+)
+UNANSWERABLE = Case(id="dog", question="May I bring my dog?", gold=(), reference=NOT_FOUND)
+GOOD = Passage(document_id="leave", chunk_id="1-0", text="Everybody has 28 days of paid leave.")
+OTHER = Passage(document_id="remote", chunk_id="2-0", text="Three days a week from home.")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any connection fails the test: RAGAS reports its use unless told not to."""
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a metric opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+async def test_the_reference_itself_scores_one() -> None:
+    sample = _answered("28 days of paid leave per year. [1]", citations=(GOOD,), sources=(GOOD,))
+    for name in ("rouge_l", "string_similarity", "semantic_similarity"):
+        assert await _value(name, CASE, sample) == pytest.approx(1.0)
+
+
+async def test_rouge_and_similarity_by_hand() -> None:
+    # Longest common subsequence "paid leave" of 2 words; 7 words in the reference, 3 in the answer.
+    sample = _answered("paid annual leave")
+    precision, recall = 2 / 3, 2 / 7
+    expected = 2 * precision * recall / (precision + recall)
+    assert await _value("rouge_l", CASE, sample) == pytest.approx(expected)
+    close = Case(id="x", question="?", gold=CASE.gold, reference="abcd")
+    assert await _value("string_similarity", close, _answered("abxd")) == pytest.approx(0.75)
+
+
+async def test_semantic_similarity_is_the_cosine_of_the_targets_embeddings() -> None:
+    # (1, 0) for texts about leave, (0, 1) for others: cosine 1 and 0.
+    assert await _value("semantic_similarity", CASE, _answered("It is leave.")) == pytest.approx(1.0)
+    assert await _value("semantic_similarity", CASE, _answered("Three monitors.")) == pytest.approx(0.0)
+
+
+async def test_an_answer_longer_than_the_embedders_window_is_scored_too() -> None:
+    long = "All about leave and nothing else. " * 100
+    assert await _value("semantic_similarity", CASE, _answered(long)) == pytest.approx(1.0)
+
+
+async def test_context_metrics_count_gold_passages_among_the_sources() -> None:
+    # One of two gold passages found, in one of two sources.
+    sample = _answered("28 days", sources=(OTHER, GOOD))
+    assert await _value("context_recall", CASE, sample) == 0.5
+    assert await _value("context_precision", CASE, sample) == 0.5
+    nothing = _answered("28 days", sources=())
+    assert await _value("context_recall", CASE, nothing) == 0.0
+    assert await _value("context_precision", CASE, nothing) == 0.0
+
+
+async def test_a_metric_that_fails_is_an_error_and_no_number() -> None:
+    async def down(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        raise ConnectionError("the embedder is down")
+
+    metric = _named("semantic_similarity", answer_metrics(down))
+    failed = await score(metric, CASE, _answered("28 days"))
+    assert failed.value is None
+    assert failed.error == "ConnectionError: the embedder is down"
+
+
+async def test_not_a_number_is_an_error() -> None:
+    async def zeros(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        return [[0.0, float("nan")] for _ in texts]
+
+    failed = await score(_named("semantic_similarity", answer_metrics(zeros)), CASE, _answered("28 days"))
+    assert failed.value is None
+    assert failed.error
+    assert "nan" in failed.error
+
+
+async def test_a_request_that_failed_fails_every_metric_with_its_reason() -> None:
+    lost = Sample(case_id="leave", errors={"chat": "503, the model is down"})
+    for metric in [*answer_metrics(_embed), *service_metrics()]:
+        if metric.applies(CASE):
+            assert (await score(metric, CASE, lost)).error == "503, the model is down"
+
+
+async def test_no_metric_is_reported_to_anybody() -> None:
+    answer_metrics(_embed)
+    from ragas._analytics import do_not_track
+
+    assert os.environ["RAGAS_DO_NOT_TRACK"] == "true"
+    assert do_not_track()
+
+
+async def test_an_abstention_is_right_only_where_there_is_no_answer() -> None:
+    abstained, made_up = _answered(NOT_FOUND), _answered("Yes, on Fridays.")
+    assert await _service("abstained", UNANSWERABLE, abstained) == 1.0
+    assert await _service("abstained", UNANSWERABLE, made_up) == 0.0
+    assert await _service("answered", CASE, abstained) == 0.0
+    assert await _service("answered", CASE, _answered("28 days [1]", citations=(GOOD,))) == 1.0
+    assert not _named("abstained", service_metrics()).applies(CASE)
+    assert not _named("answered", service_metrics()).applies(UNANSWERABLE)
+
+
+async def test_a_citation_hits_only_with_the_gold_passage() -> None:
+    assert await _service("citation_hit", CASE, _answered("28 [1]", citations=(GOOD,))) == 1.0
+    wrong = _answered("28 [1]", citations=(OTHER,))
+    assert await _service("citation_hit", CASE, wrong) == 0.0
+    assert await _service("cited", CASE, wrong) == 1.0
+
+
+async def test_a_degraded_answer_counts_against_the_release() -> None:
+    assert await _service("undegraded", CASE, _answered("28 days")) == 1.0
+    assert await _service("undegraded", CASE, _answered("28 days", degraded=("rerank",))) == 0.0
+
+
+def test_markers_are_no_part_of_what_was_said() -> None:
+    assert said(_answered("28 days [1]. Until March [2][3].")) == "28 days. Until March."
+
+
+def test_pieces_fit_and_lose_nothing() -> None:
+    text = "word " * 300 + "x" * 1000
+    pieces = split(text)
+    assert max(map(len, pieces)) <= PIECE
+    assert "".join(pieces).replace(" ", "") == text.replace(" ", "")
+    assert split("  ") == []
+
+
+def _answered(
+    text: str,
+    citations: tuple[Passage, ...] = (),
+    sources: tuple[Passage, ...] = (),
+    degraded: tuple[str, ...] = (),
+) -> Sample:
+    reply = Reply(
+        text=text,
+        citations=citations,
+        sources=sources,
+        model="extractive",
+        release="0123456789ab",
+        degraded=degraded,
+        seconds=0.1,
+    )
+    return Sample(case_id="leave", reply=reply, errors={})
+
+
+async def _embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    return [[1.0, 0.0] if "leave" in text else [0.0, 1.0] for text in texts]
+
+
+async def _value(name: str, case: Case, sample: Sample) -> float | None:
+    return await _of(answer_metrics(_embed), name, case, sample)
+
+
+async def _service(name: str, case: Case, sample: Sample) -> float | None:
+    return await _of(service_metrics(), name, case, sample)
+
+
+async def _of(metrics: Sequence[Metric], name: str, case: Case, sample: Sample) -> float | None:
+    metric = _named(name, metrics)
+    assert metric.applies(case)
+    found = await score(metric, case, sample)
+    assert found.error is None
+    return found.value
+
+
+def _named(name: str, metrics: Sequence[Metric]) -> Metric:
+    return next(metric for metric in metrics if metric.name == name)

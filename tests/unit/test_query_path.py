@@ -1,0 +1,365 @@
+"""The query path and summaries over the store in memory: what an asker sees while models fail, documents
+change and outputs are cached."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llm.extractive import Extractive
+
+from app import deadline
+from app.answers import Answers
+from app.chat import Chat
+from app.errors import DeadlineExceeded, NothingToSummarize, SourceChanged
+from app.release import DEFAULT_RELEASE, Release, load_release, with_model
+from app.serving import Serving
+from app.summarize import Summarizer
+from app.types import Answer, Event, Progress, Question, Sources, Summary, SummaryRequest, Token
+from llm.cache import MemoryOutputs
+from llm.errors import ModelUnavailable, StreamBroken
+from llm.fallback import Fallback
+from llm.scripted import Script, Scripted
+from llm.types import ChatModel, Message
+from retrieval.analyze import analyzer
+from retrieval.search import Index
+from retrieval.stores.memory import MemoryStore
+from retrieval.types import Chunk, EmbedderSpec, Filter, Matrix, Row, Span
+
+ACME = Filter(tenant="acme", groups=frozenset())
+TEXTS = {
+    "leave": "Employees are entitled to 28 days of paid leave a year.",
+    "pump": "The display shows E-1042 when the pump is blocked.",
+    "roof": "Solar panels on the roof are inspected every spring.",
+}
+
+
+class Hashing:
+    """Words hashed into a vector: enough for a search that must only find the right text."""
+
+    spec = EmbedderSpec(name="hashing", artefact="hashing", dimension=64, max_tokens=256)
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        vectors = np.full((len(texts), 64), 1e-3, dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in analyzer("snowball-english").terms(text).split():
+                vectors[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % 64] += 1
+        normalised: Matrix = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return normalised
+
+    def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        return []
+
+
+class Board:
+    """The visible revision of each document of the one tenant, and the epoch of all of them."""
+
+    def __init__(self) -> None:
+        self.shown: dict[str, tuple[int, int]] = {}
+        self.changes = 0
+
+    async def visible(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> frozenset[int]:
+        mine = where.tenant == "acme"
+        return frozenset(r for d, r in candidates if mine and self.shown.get(d, (0, 0))[0] == r)
+
+    async def epoch(self, where: Filter) -> str:
+        return str(self.changes)
+
+    async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
+        wanted = where.document_ids or tuple(self.shown)
+        return [(d, *self.shown[d]) for d in sorted(self.shown) if d in wanted][:limit]
+
+
+class Service:
+    """Chat and summaries with a given model, over documents that the test writes."""
+
+    def __init__(self, model: ChatModel, release: Release | None = None) -> None:
+        self.board, self.store, self.outputs = Board(), MemoryStore(), MemoryOutputs()
+        self.release = release or with_model(load_release(DEFAULT_RELEASE), model.name)
+        self.embedder = Hashing()
+        self.spec = self.release.index_spec(self.embedder.spec, "1")
+        words = analyzer(self.spec.analyzer)
+        index = Index(self.spec.generation, self.store, self.embedder, words, self.board)
+        self.serving = Serving(release=self.release, index=index, model=model)
+        answers = Answers(self.outputs, product="1")
+        self.chat = Chat(lambda: self.serving, self.board, answers, product="1")
+        self.summaries = Summarizer(lambda: self.serving, self.board, self.store, product="1")
+        self._revision = 0
+
+    async def write(self, document_id: str, *texts: str) -> None:
+        await self.store.prepare(self.spec.generation, self.spec)
+        self._revision += 1
+        vectors = await self.embedder.embed(texts)
+        words = analyzer(self.spec.analyzer)
+        rows = [
+            Row(chunk=self._chunk(document_id, n, text), vector=vectors[n], terms=words.terms(text))
+            for n, text in enumerate(texts)
+        ]
+        await self.store.upsert(self.spec.generation, rows)
+        self.show(document_id, self._revision, len(texts))
+
+    def show(self, document_id: str, revision: int, chunks: int) -> None:
+        self.board.shown[document_id] = (revision, chunks)
+        self.board.changes += 1
+
+    def delete(self, document_id: str) -> None:
+        del self.board.shown[document_id]
+        self.board.changes += 1
+
+    def _chunk(self, document_id: str, ordinal: int, text: str) -> Chunk:
+        return Chunk(
+            id=f"{self._revision}-{ordinal}",
+            tenant="acme",
+            collection="default",
+            document_id=document_id,
+            revision=self._revision,
+            ordinal=ordinal,
+            content_hash=hashlib.sha256(text.encode()).hexdigest(),
+            title=document_id,
+            heading="",
+            text=text,
+            page=None,
+            span=Span(0, len(text)),
+            groups=frozenset(),
+            metadata={},
+        )
+
+    async def ask(self, text: str, **change: object) -> tuple[str, Answer]:
+        question = replace(_question(text), **change)  # type: ignore[arg-type]
+        events = [event async for event in self.chat.ask(question)]
+        assert isinstance(events[-1], Answer)
+        return "".join(e.text for e in events if isinstance(e, Token)), events[-1]
+
+
+def _question(text: str, *history: Message) -> Question:
+    return Question(messages=(*history, Message("user", text)), where=ACME, deadline=deadline.after(20))
+
+
+async def _service(*scripts: Script) -> tuple[Service, Scripted]:
+    model = Scripted(*scripts)
+    service = Service(model)
+    for document_id, text in TEXTS.items():
+        await service.write(document_id, text)
+    return service, model
+
+
+ANSWER = Script(pieces=("You get 28 ", "days [", "1]", "."))
+
+
+async def test_an_answer_cites_the_passage_it_names() -> None:
+    service, _ = await _service(ANSWER)
+    text, answer = await service.ask("How many days of paid leave?")
+    assert text == answer.text == "You get 28 days [1]."
+    assert [c.document_id for c in answer.citations] == ["leave"]
+    assert answer.citations[0].text == TEXTS["leave"]
+    assert answer.degraded == ()
+    assert answer.release == service.release.id
+
+
+async def test_sources_come_before_the_first_token() -> None:
+    service, _ = await _service(ANSWER)
+    events: list[Event] = [e async for e in service.chat.ask(_question("paid leave"))]
+    assert isinstance(events[0], Sources)
+    assert events[0].hits[0].chunk.document_id == "leave"
+    assert isinstance(events[1], Token)
+
+
+async def test_the_same_question_is_answered_from_the_cache() -> None:
+    service, model = await _service(ANSWER)
+    await service.ask("How many days of paid leave?")
+    text, answer = await service.ask("  How many days of paid leave? ")
+    assert (text, answer.cached, len(model.calls)) == ("You get 28 days [1].", "answer", 1)
+    assert [c.document_id for c in answer.citations] == ["leave"]
+
+
+async def test_no_cached_answer_outlives_an_update() -> None:
+    service, model = await _service(ANSWER, Script(pieces=("Now 30 [1].",)))
+    await service.ask("How many days of paid leave?")
+    await service.write("leave", "Employees are entitled to 30 days of paid leave a year.")
+    text, answer = await service.ask("How many days of paid leave?")
+    assert (text, answer.cached) == ("Now 30 [1].", None)
+    assert "30 days" in model.calls[1].prompt.messages[-1].content
+    assert "28 days" not in model.calls[1].prompt.messages[-1].content
+
+
+async def test_a_cached_answer_is_not_served_when_its_source_may_not_be_seen() -> None:
+    """Even if the epoch did not move: the hit itself is checked."""
+    service, model = await _service(ANSWER)
+    await service.ask("How many days of paid leave?")
+    del service.board.shown["leave"]
+    _, answer = await service.ask("How many days of paid leave?")
+    assert answer.cached is None
+    assert len(model.calls) == 2
+
+
+async def test_another_tenant_gets_neither_text_nor_cached_answer() -> None:
+    service, model = await _service(ANSWER)
+    await service.ask("How many days of paid leave?")
+    _, answer = await service.ask(
+        "How many days of paid leave?", where=Filter(tenant="other", groups=frozenset())
+    )
+    assert (answer.cached, answer.citations, len(model.calls)) == (None, (), 1)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(pieces=("You get 28 days [1].",), finish="length"),
+        Script(pieces=("You get ",), error=StreamBroken("gone")),
+    ],
+    ids=["cut off", "broken"],
+)
+async def test_an_incomplete_answer_is_not_kept(script: Script) -> None:
+    service, model = await _service(script, ANSWER)
+    with suppress(StreamBroken):
+        await service.ask("How many days of paid leave?")
+    _, answer = await service.ask("How many days of paid leave?")
+    assert (answer.cached, len(model.calls)) == (None, 2)
+
+
+async def test_an_answer_is_not_kept_when_something_changed_meanwhile() -> None:
+    service, model = await _service(ANSWER)
+    async with aclosing(service.chat.ask(_question("How many days of paid leave?"))) as events:
+        async for event in events:
+            if isinstance(event, Token) and service.board.changes == 3:
+                await service.write("other", "Something else.")
+    _, answer = await service.ask("How many days of paid leave?")
+    assert (answer.cached, len(model.calls)) == (None, 2)
+
+
+async def test_a_source_deleted_while_streaming_ends_the_answer_with_an_error() -> None:
+    service, _ = await _service(ANSWER)
+    seen: list[Event] = []
+    with pytest.raises(SourceChanged):
+        async with aclosing(service.chat.ask(_question("How many days of paid leave?"))) as events:
+            async for event in events:
+                seen.append(event)
+                if isinstance(event, Token) and "leave" in service.board.shown:
+                    service.delete("leave")
+    assert not any(isinstance(event, Answer) for event in seen)
+
+
+async def test_a_model_that_is_down_is_replaced_and_the_answer_says_so() -> None:
+    down = Scripted(Script(error=ModelUnavailable("down")), name="big")
+    release = with_model(load_release(DEFAULT_RELEASE), "big")
+    service = Service(Fallback([down, Extractive(None)]), release)
+    for document_id, text in TEXTS.items():
+        await service.write(document_id, text)
+    text, answer = await service.ask("How many days of paid leave do employees get?")
+    assert "28 days" in text
+    assert answer.degraded == ("model:extractive",)
+    _, again = await service.ask("How many days of paid leave do employees get?")
+    assert again.cached is None
+
+
+async def test_closing_the_answer_frees_the_model() -> None:
+    service, model = await _service(Script(pieces=("a ",) * 50, pace=0.01))
+    async with aclosing(service.chat.ask(_question("paid leave"))) as events:
+        async for event in events:
+            if isinstance(event, Token):
+                assert model.running == 1
+                break
+    assert model.running == 0
+
+
+async def test_a_follow_up_is_searched_as_a_question_of_its_own() -> None:
+    service, model = await _service(Script(pieces=("Which error does the blocked pump display?",)), ANSWER)
+    history = (Message("user", "Tell me about the pump"), Message("assistant", "It may be blocked."))
+    events = [e async for e in service.chat.ask(_question("And what does it show then?", *history))]
+    sources = next(e for e in events if isinstance(e, Sources))
+    assert sources.hits[0].chunk.document_id == "pump"
+    said = [m.content for m in model.calls[1].prompt.messages]
+    assert any("It may be blocked." in content for content in said)
+    assert "And what does it show then?" in said[-1]
+
+
+async def test_a_past_deadline_is_an_error_before_anything_is_said() -> None:
+    service, _ = await _service(ANSWER)
+    with pytest.raises(DeadlineExceeded):
+        await service.ask("paid leave", deadline=deadline.after(-1))
+
+
+async def test_sampling_of_the_request_reaches_the_model_but_not_beyond_the_release() -> None:
+    service, model = await _service(ANSWER)
+    await service.ask("paid leave", max_tokens=100_000, temperature=0.7, stop=("x",))
+    sampling = model.calls[0].sampling
+    assert (sampling.max_tokens, sampling.temperature, sampling.stop) == (512, 0.7, ("x",))
+
+
+# Summaries.
+
+
+async def _summary(service: Service, **what: object) -> tuple[list[Progress], Summary]:
+    request = SummaryRequest(where=ACME, deadline=deadline.after(20), **what)  # type: ignore[arg-type]
+    events = [event async for event in service.summaries.summarize(request)]
+    assert isinstance(events[-1], Summary)
+    return [e for e in events if isinstance(e, Progress)], events[-1]
+
+
+def _small(folder: Path) -> Release:
+    file = folder / "release.toml"
+    file.write_text(DEFAULT_RELEASE.read_text() + "\n[context]\nmax_characters = 300\n")
+    return load_release(file)
+
+
+async def test_a_long_document_is_summarized_in_parts_with_its_own_passages_cited(tmp_path: Path) -> None:
+    service = Service(Extractive(None), _small(tmp_path))
+    sentences = [
+        f"Station {n} measures rain number {n} near the river bank every morning." for n in range(12)
+    ]
+    await service.write("stations", *sentences)
+    progress, summary = await _summary(service, document_ids=("stations",), max_words=60)
+    assert progress[-1].done == progress[-1].total > 1
+    assert summary.citations
+    for cited in summary.citations:
+        assert cited.text in sentences
+        assert cited.text.rstrip(".") in summary.text
+    assert 0 < summary.coverage <= 1
+
+
+async def test_text_of_the_request_is_summarized_by_its_own_passages() -> None:
+    service = Service(Extractive(None))
+    text = "The gateway failed at nine. The cause was an expired certificate. It was renewed by ten."
+    _, summary = await _summary(service, text=text, max_words=40)
+    assert summary.citations
+    assert all(text[c.span.start : c.span.end] == c.text for c in summary.citations)
+
+
+async def test_what_may_not_be_seen_cannot_be_summarized() -> None:
+    service, _ = await _service(ANSWER)
+    with pytest.raises(NothingToSummarize):
+        await _summary(service, document_ids=("secret",))
+
+
+async def test_a_document_deleted_meanwhile_ends_the_summary_with_an_error() -> None:
+    service, _ = await _service(Script(pieces=("Leave is 28 days [1].",)))
+    request = SummaryRequest(where=ACME, deadline=deadline.after(20), document_ids=("leave",))
+    with pytest.raises(SourceChanged):
+        async with aclosing(service.summaries.summarize(request)) as events:
+            async for event in events:
+                if isinstance(event, Token):
+                    service.delete("leave")
+
+
+async def test_closing_a_summary_frees_every_slot_of_the_model(tmp_path: Path) -> None:
+    model = Scripted(Script(pieces=("a ",) * 100, pace=0.01))
+    service = Service(model, with_model(_small(tmp_path), model.name))
+    await service.write(
+        "long", *(f"Part {n} of a long text that goes on and on and on. " * 4 for n in range(9))
+    )
+    request = SummaryRequest(where=ACME, deadline=deadline.after(20), document_ids=("long",))
+    task = asyncio.create_task(anext(service.summaries.summarize(request)))
+    while model.running < 2:
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert model.running == 0

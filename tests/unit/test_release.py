@@ -1,0 +1,85 @@
+"""A release file is validated strictly, and its fingerprint changes with everything that it decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.release import DEFAULT_RELEASE, Release, ReleaseInvalid, load_release, parse_release, with_model
+
+BASE = """
+name = "r"
+[[models]]
+name = "extractive"
+"""
+
+
+def _load(folder: Path, text: str) -> Release:
+    file = folder / "release.toml"
+    file.write_text(text)
+    return load_release(file)
+
+
+def test_the_default_release_loads() -> None:
+    assert load_release(DEFAULT_RELEASE).body.models[0].name == "extractive"
+
+
+def test_what_is_stored_gives_the_same_release_back(tmp_path: Path) -> None:
+    release = _load(tmp_path, BASE)
+    again = parse_release(release.canonical())
+    assert again.fingerprint == release.fingerprint
+    assert again.answer.text == release.answer.text
+
+
+def test_spelling_out_a_default_changes_nothing(tmp_path: Path) -> None:
+    assert _load(tmp_path, BASE).id == _load(tmp_path, BASE + "[search]\nlimit = 8\n").id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "[search]\nlimit = 1",
+        "[search]\ndense_weight = 0.4",
+        "[sampling]\ntemperature = 0.1",
+        "[index]\nchunk_tokens = 64",
+        '[index]\nheader = "{title}"',
+        "[context]\nmax_characters = 500",
+        "[cache]\nttl_seconds = 1",
+        '[[models]]\nname = "other"',
+    ],
+)
+def test_every_change_has_another_fingerprint(tmp_path: Path, change: str) -> None:
+    assert _load(tmp_path, BASE).fingerprint != _load(tmp_path, f"{BASE}\n{change}\n").fingerprint
+
+
+def test_a_prompt_file_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "mine.md").write_text(load_release(DEFAULT_RELEASE).answer.text)
+    text = BASE + '[prompts]\nanswer = "mine.md"\n'
+    same = _load(tmp_path, text)
+    assert same.fingerprint == _load(tmp_path, BASE).fingerprint
+    (tmp_path / "mine.md").write_text(same.answer.text + "\nBe brief.\n")
+    assert _load(tmp_path, text).fingerprint != same.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name = 'r'", "models"),
+        (BASE + "[search]\nlimits = 3\n", "search.limits"),
+        (BASE + "[search]\nlimit = 0\n", "search.limit"),
+        (BASE + "[search]\nlimit = '3'\n", "search.limit"),
+        (BASE + "[index]\nchunk_overlap = 150\n", "chunk_overlap"),
+        (BASE + '[prompts]\nanswer = "gone.md"\n', "gone.md"),
+        ("name = 'UPPER'\n[[models]]\nname = 'x'\n", "name"),
+        ("= nonsense", "TOML"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ReleaseInvalid, match=said):
+        _load(tmp_path, text)
+
+
+def test_a_served_model_goes_in_front(tmp_path: Path) -> None:
+    release = with_model(_load(tmp_path, BASE), "big")
+    assert [m.name for m in release.body.models] == ["big", "extractive"]
