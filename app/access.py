@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from sqlalchemy import Row, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
@@ -96,7 +95,7 @@ class Access:
                 f"{_MAKE_ONE} to call it by another name.",
                 "host_not_allowed",
             )
-        if caller.origin is not None and urlsplit(caller.origin).netloc != caller.host:
+        if caller.origin not in (None, f"http://{caller.host}", f"https://{caller.host}"):
             raise Forbidden(
                 f"Without a key, pages of another origin ({caller.origin}) may not call this service. "
                 f"{_MAKE_ONE}.",

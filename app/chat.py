@@ -121,6 +121,7 @@ class Chat:
                 rights=rights(question.where),
                 release=f"{release.fingerprint}/{self._product}",
                 evidence=tuple(chunk.id for chunk in chunks),
+                documents=tuple(sorted({chunk.document_id for chunk in chunks})),
             ),
             timeout=deadline.left(question.deadline),
             cache=question.cache,

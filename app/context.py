@@ -43,4 +43,5 @@ def citation(number: int, chunk: Chunk) -> Citation:
 
 
 def _title(chunk: Chunk) -> str:
-    return f"{chunk.title} > {chunk.heading}" if chunk.heading else chunk.title
+    path = [part for part in chunk.heading.split(" > ") if part]
+    return " > ".join([chunk.title, *(path[1:] if path[:1] == [chunk.title] else path)])

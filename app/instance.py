@@ -192,6 +192,15 @@ def clear_away(data: Path, patience: float = 10.0) -> list[str]:
     return sorted(left)
 
 
+def _runs(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _process(pid: int, started: float) -> Any:
     import psutil
 
@@ -218,7 +227,7 @@ def stop(data: Path, patience: float = 60.0) -> bool:
     except PermissionError:
         raise InstanceError(f"Process {pid} belongs to another user; only that user can stop it.") from None
     end = time.monotonic() + patience
-    while is_held(data):
+    while is_held(data) or _runs(pid):
         if time.monotonic() > end:
             raise InstanceError(f"Process {pid} was asked to stop and still runs after {patience:.0f} s.")
         time.sleep(0.1)

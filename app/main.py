@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from app import problems, telemetry
+from app.admission import Admission
 from app.edge import Edge
 from app.metrics import Metrics
 from app.routes import chat, documents, embeddings, health, jobs, models, releases, search, summarize, uploads
@@ -34,6 +35,9 @@ DRAIN = 20
 """Seconds that streams have to end after a signal to stop."""
 JSON_LIMIT = 4 * 2**20
 """Bytes of a body that carries no documents."""
+
+UPLOADS = 8
+"""Uploads that are held in memory at once."""
 
 _PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -50,6 +54,7 @@ class State(TypedDict):
 
     services: Services
     metrics: Metrics
+    uploads: Admission
 
 
 def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
@@ -63,7 +68,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
             if parts is None:
                 parts = await stack.enter_async_context(open_services(settings))
             await parts.access.require_keys(settings)
-            yield {"services": parts, "metrics": counters}
+            uploading = Admission(max_running=UPLOADS, max_waiting=settings.max_waiting)
+            yield {"services": parts, "metrics": counters, "uploads": uploading}
 
     app = FastAPI(
         title="Plumbline",

@@ -47,7 +47,7 @@ class PartLog:
         self.heard = False
         self.shown = False
         self._show = show
-        self._always = always
+        self.always = always
         self._awaited = awaited
         self._rest = b""
         self._last: deque[str] = deque(maxlen=REMEMBERED_LINES)
@@ -87,7 +87,7 @@ class PartLog:
             logging.LogRecord(self.name, logging.INFO, "", 0, line.replace("%", "%%"), (), None)
         )
         matters, text = _read(line)
-        if text and (self._always or (self.shown and matters)):
+        if text and (self.always or (self.shown and matters)):
             self._show(f"{self.name} | {text}")
 
 

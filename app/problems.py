@@ -6,6 +6,7 @@ defect: it is logged, and the caller gets the request's id and no detail.
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from retrieval import errors as retrieval
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 2.0
+_FULL = "The disk is full; nothing was kept. Try again when its operator has made room."
 CLIENT_GONE = 499
 
 TABLE: Mapping[type[Exception], tuple[int, str]] = {
@@ -84,6 +86,7 @@ _HTTP = {
     404: "unknown_url",
     405: "method_not_allowed",
     413: "body_too_large",
+    415: "unsupported_type",
 }
 
 
@@ -116,6 +119,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     for base in type(error).__mro__:
         if base in TABLE:
             return _known(error, *TABLE[base])
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Problem(status=503, code="storage_unavailable", message=_FULL, retry_after=RETRY_AFTER)
     log.error("An unexpected error ended the request.", exc_info=error)
     sorry = f"Something went wrong here. It was logged as request {request_id}."
     return Problem(status=500, code="internal_error", message=sorry)

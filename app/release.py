@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from llm.errors import PromptInvalid
 from llm.prompts import Template, load_template
 from llm.types import Sampling
 from retrieval.types import EmbedderSpec, IndexSpec, SearchParams
@@ -202,9 +203,13 @@ def _validated(raw: dict[str, Any], where: str) -> ReleaseFile:
 
 
 def _template(name: str, reference: str, folder: Path) -> Template:
-    if re.fullmatch(r"[a-z_]+", reference):
-        return load_template(reference)
     try:
+        if re.fullmatch(r"[a-z_]+", reference):
+            return load_template(reference)
         return Template(name=name, text=(folder / reference).read_text(encoding="utf-8"))
+    except PromptInvalid as error:
+        raise ReleaseInvalid(f"prompts.{name}: {error}") from None
+    except UnicodeDecodeError:
+        raise ReleaseInvalid(f"prompts.{name}: {folder / reference} is not UTF-8 text.") from None
     except OSError as error:
         raise ReleaseInvalid(f"prompts.{name}: cannot read {folder / reference}: {error.strerror}.") from None

@@ -8,6 +8,7 @@ frees the model's slot.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from types import TracebackType
@@ -18,11 +19,16 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app import telemetry
+from app.deadline import within
 from app.errors import ClientGone
 from app.problems import problem_of
 
 E = TypeVar("E")
 DONE = b"data: [DONE]\n\n"
+GRACE = 0.5
+"""Seconds that whoever makes the events has to end them in its own words after the deadline."""
+STALLED = 30.0
+"""Seconds without a byte taken, after which a caller counts as gone."""
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -76,7 +82,7 @@ async def first_of(events: AsyncGenerator[E, None]) -> E | None:
 class EventStream(Response):
     """A response of events, whose generator is closed at the end, whichever end that is.
 
-    `failed` hears the code of an error that ended the stream.
+    `deadline` ends it, if there is one. `failed` hears the code of an error that ended the stream.
     """
 
     media_type = "text/event-stream"
@@ -85,17 +91,22 @@ class EventStream(Response):
         self,
         events: AsyncGenerator[bytes, None],
         *,
-        headers: dict[str, str] | None = None,
+        deadline: float | None = None,
         failed: Callable[[str], None] = lambda code: None,
     ) -> None:
-        super().__init__(headers={**HEADERS, **(headers or {})})
+        super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._events = events
+        self._deadline = math.inf if deadline is None else deadline + GRACE
         self._failed = failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def write(body: bytes, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": body, "more_body": more})
+            try:
+                async with asyncio.timeout(STALLED):
+                    await send({"type": "http.response.body", "body": body, "more_body": more})
+            except TimeoutError:
+                raise ClientGone("The caller takes nothing any more.") from None
 
         async with aclosing(self._events):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -109,8 +120,11 @@ class EventStream(Response):
 
     async def _write_all(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         try:
-            async for event_bytes in self._events:
-                await write(event_bytes)
+            async with within(self._deadline, "the answer"):
+                async for event_bytes in self._events:
+                    await write(event_bytes)
+        except ClientGone:
+            raise
         except Exception as error:  # noqa: BLE001 - the headers have left: an event must tell it
             current = telemetry.CURRENT.get()
             problem = problem_of(error, current.request_id if current else "")

@@ -78,13 +78,14 @@ class Standalone:
         await supervisor.start([self._child(part, announce) for part in parts.values()])
         environment = self._environment(parts)
         workers = [self._worker(name, environment, announce) for name in _worker_names(self.settings.workers)]
-        api = self._child(self._api(environment), announce, always=True)
+        api = self._child(self._api(environment), announce)
         # The API stops first: what it still accepts while it drains is queued, and kept.
         await supervisor.start(workers, [api])
         announce()
         stopping = threading.Event()
         try:
             await asyncio.to_thread(self.at_ready, stopping)
+            api.log.always = True
             await asyncio.Event().wait()
         finally:
             stopping.set()
@@ -121,7 +122,7 @@ class Standalone:
         return self._own("api", "serve", environment, ready, patience=30.0)
 
     def _worker(self, name: str, environment: Mapping[str, str], announce: Callable[[], None]) -> Child:
-        log = self._log(name, awaited=WORKER_READY)
+        log = self._log(name, WORKER_READY)
 
         async def ready() -> None:
             if not log.heard:
@@ -151,11 +152,11 @@ class Standalone:
             nice=nice,
         )
 
-    def _child(self, part: Part, announce: Callable[[], None], *, always: bool = False) -> Child:
-        return Child(part, self._log(part.name, always=always), self.say, announce)
+    def _child(self, part: Part, announce: Callable[[], None]) -> Child:
+        return Child(part, self._log(part.name), self.say, announce)
 
-    def _log(self, name: str, *, always: bool = False, awaited: str | None = None) -> PartLog:
-        return PartLog(name, self.data / "logs", self.say, always=always or self.verbose, awaited=awaited)
+    def _log(self, name: str, awaited: str | None = None) -> PartLog:
+        return PartLog(name, self.data / "logs", self.say, always=self.verbose, awaited=awaited)
 
     def _announce(self, supervisor: Supervisor, sockets: Path) -> None:
         urls = {child.name: child.part.url for child in supervisor.children}

@@ -159,6 +159,7 @@ class Summarizer:
                 rights=rights(request.where),
                 release=f"{release.fingerprint}/{self._product}",
                 evidence=tuple(run.chunks[p.number - 1].id for p in group),
+                documents=tuple(sorted({run.chunks[p.number - 1].document_id for p in group} - {""})),
             ),
             timeout=deadline.left(request.deadline),
             cache=request.cache,

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 from app.child import Child, StartFailed
 
 START_TIMEOUT = 120.0
+SAME_WISH = 1.0
+"""Signals this close together are one wish: `timeout` and process managers send theirs twice."""
 
 
 class Supervisor:
@@ -66,13 +68,17 @@ async def _told_apart() -> AsyncIterator[asyncio.TaskGroup]:
 
 @contextmanager
 def signals(stop: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
-    """SIGINT, SIGTERM and a closed terminal set `stop`; the second of them sets `hurry`."""
+    """SIGINT, SIGTERM and a closed terminal set `stop`; another one, later, sets `hurry`."""
     loop = asyncio.get_running_loop()
+    first = 0.0
 
     def told() -> None:
-        if stop.is_set():
+        nonlocal first
+        if not stop.is_set():
+            first = loop.time()
+            stop.set()
+        elif loop.time() - first > SAME_WISH:
             hurry.set()
-        stop.set()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:

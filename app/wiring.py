@@ -10,17 +10,11 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import httpx
-from ingestion.blobs import Blobs
-from ingestion.pipeline import Indexer
-from ingestion.sandbox import Sandbox
-from ingestion.sweeper import Sweeper
-from ingestion.worker import Worker
-from llm.extractive import Extractive
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -36,23 +30,33 @@ from app.serving import Serving, Servings
 from app.settings import Settings
 from app.summarize import Summarizer
 from app.tracing import JobTraces, TracedEmbedder, TracedModel, TracedStore
+from ingestion.blobs import Blobs
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import PARSER_VERSION
+from ingestion.pipeline import Indexer
+from ingestion.sandbox import Sandbox
+from ingestion.sweeper import Sweeper
+from ingestion.worker import Worker
 from llm.absent import Absent
 from llm.breaker import Breaker
 from llm.cache import Cached, RedisOutputs
+from llm.extractive import Extractive
 from llm.fallback import Fallback
 from llm.types import ChatModel, Outputs
 from llm.vllm import Vllm
 from retrieval.analyze import analyzer
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.errors import StoreUnavailable
 from retrieval.search import Index
 from retrieval.stores.milvus import MilvusStore
-from retrieval.types import Embedder, Store, Visibility
+from retrieval.types import Embedder, IndexSpec, Store, Visibility
 
 PRODUCT = version("plumbline")
 STORE_TIMEOUT = 5.0
+LONGEST_WRITE = 4 * STORE_TIMEOUT
+"""A write that was given up may still be carried out for so long: it waits for others, then makes requests
+of its own."""
 
 Ping = Callable[[], Awaitable[None]]
 
@@ -106,6 +110,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         intake = Intake(ground.ledger, ground.blobs, upload_limit=settings.upload_limit)
         answers = Answers(outputs, product=PRODUCT)
         current = servings.current
+        await _prepare(ground)
         yield Services(
             settings=settings,
             release=ground.registry,
@@ -135,8 +140,8 @@ async def open_worker(settings: Settings) -> AsyncIterator[Callable[[asyncio.Eve
     settings.require("database_url", "milvus_uri")
     async with AsyncExitStack() as stack:
         ground = await _ground(settings, stack)
-        spec = ground.registry.champion().release.index_spec(ground.embedder.spec, PARSER_VERSION)
-        await ground.store.prepare(spec.generation, spec)
+        spec = _champion_spec(ground)
+        await _prepare(ground)
         await ground.ledger.ensure_generation(spec)
         sandbox = Sandbox(timeout=settings.parse_timeout, memory=settings.parse_memory)
         stack.push_async_callback(sandbox.close)
@@ -150,7 +155,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Callable[[asyncio.Eve
             lease=settings.lease,
             observer=JobTraces(telemetry.tracer()),
         )
-        sweeper = Sweeper(ground.ledger, ground.store, lease=settings.lease, call_deadline=STORE_TIMEOUT)
+        sweeper = Sweeper(ground.ledger, ground.store, lease=settings.lease, call_deadline=LONGEST_WRITE)
 
         async def run(stop: asyncio.Event) -> None:
             async with asyncio.TaskGroup() as group:
@@ -181,6 +186,18 @@ async def _ground(settings: Settings, stack: AsyncExitStack) -> _Ground:
         registry=registry,
         engine=engine,
     )
+
+
+def _champion_spec(ground: _Ground) -> IndexSpec:
+    return ground.registry.champion().release.index_spec(ground.embedder.spec, PARSER_VERSION)
+
+
+async def _prepare(ground: _Ground) -> None:
+    """Make the champion's generation, so that it can be searched before anything is in it. A store that is
+    away now is no reason not to start: what needs it says so until it is back."""
+    spec = _champion_spec(ground)
+    with suppress(StoreUnavailable):
+        await ground.store.prepare(spec.generation, spec)
 
 
 def _embedder(settings: Settings, release: Release) -> Embedder:

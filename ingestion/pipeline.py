@@ -19,7 +19,7 @@ import numpy as np
 from ingestion.blobs import Blobs
 from ingestion.chunk import chunk, header
 from ingestion.documents import default_title
-from ingestion.errors import LedgerUnavailable, Quarantined, UnsupportedType
+from ingestion.errors import LedgerUnavailable, NotFound, Quarantined, StorageUnavailable, UnsupportedType
 from ingestion.leases import Leases
 from ingestion.ledger import Ledger
 from ingestion.types import Job, JobError, Lease, Parsed, Piece, Stage
@@ -87,8 +87,8 @@ class Pipeline:
         """Take each of these jobs to its end. What was not finished when this raises is still held."""
         stages: dict[Stage, tuple[float, float]] = {}
         async with _timed(stages, "parse"):
-            drafts = [draft for lease in batch if (draft := await self._read(lease))]
-        drafts = await self._begin(drafts)
+            read, unreachable = await self._read_all(batch)
+        drafts = await self._begin(read)
         while drafts:
             for generation in await self._missing(drafts):
                 drafts = await self._cut(drafts, generation)
@@ -97,6 +97,21 @@ class Pipeline:
                 async with _timed(stages, "index"):
                     drafts = await self._write(drafts, generation, vectors)
             drafts = await self._flip(drafts, stages)
+        if unreachable:
+            raise unreachable
+
+    async def _read_all(self, batch: Sequence[Lease]) -> tuple[list[Draft], StorageUnavailable | None]:
+        """The documents that could be read, and what kept files away, which may be one file's trouble."""
+        drafts: list[Draft] = []
+        unreachable: StorageUnavailable | None = None
+        for lease in batch:
+            try:
+                draft = await self._read(lease)
+            except StorageUnavailable as error:
+                unreachable = error
+            else:
+                drafts += [draft] if draft else []
+        return drafts, unreachable
 
     async def _read(self, lease: Lease) -> Draft | None:
         """Fetch and parse one document; None if it can never be read."""
@@ -105,6 +120,9 @@ class Pipeline:
             parsed = await self.parser.parse(content, lease.filename, lease.media_type)
         except (Quarantined, UnsupportedType) as error:
             await self._quarantine(lease, error)
+            return None
+        except NotFound as error:
+            await self._fail(lease, JobError(code="file_missing", message=str(error)))
             return None
         fallback = default_title(parsed.title, lease.filename, lease.job.document_id)
         return Draft(lease, parsed, lease.title or fallback)
@@ -204,6 +222,10 @@ class Pipeline:
     def _held(self, drafts: Sequence[Draft]) -> list[Draft]:
         unfinished = {lease.job.id for lease in self.leases.unfinished(draft.lease for draft in drafts)}
         return [draft for draft in drafts if draft.job.id in unfinished]
+
+    async def _fail(self, lease: Lease, problem: JobError) -> None:
+        last = await self.ledger.fail(lease.job, problem)
+        self.leases.finish(lease, "failed" if last else "retried")
 
     async def _quarantine(self, lease: Lease, error: Quarantined | UnsupportedType) -> None:
         if isinstance(error, Quarantined):

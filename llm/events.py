@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-LONGEST = 1 << 20
+LONGEST = 1 << 18
 """Bytes of one unfinished event, at most; a server that sends more is not speaking this format."""
 
 _LINE = re.compile(rb"\r\n|\n|\r(?!\Z)")

@@ -20,7 +20,7 @@ from llm.types import Passage
 
 ENOUGH = 0.36
 """Score in [0, 1] that the best piece needs, without an embedder."""
-ENOUGH_BLENDED = 0.42
+ENOUGH_BLENDED = 0.5
 MOST = 3
 """Pieces in an answer, at most; a list's introduction brings its items along."""
 ITEMS = 8
@@ -107,12 +107,12 @@ class Relevance:
     def blended(self, similarities: dict[int, float]) -> list[float]:
         """Scores with an embedder's similarities mixed in; those it was not asked about are out."""
         return [
-            self._cued(at, 0.5 * lexical + 0.5 * _scaled(similarities[at])) if at in similarities else 0.0
+            self._cued(at, lexical, _scaled(similarities[at])) if at in similarities else 0.0
             for at, lexical in enumerate(self.lexical)
         ]
 
     def plain(self) -> list[float]:
-        return [self._cued(at, lexical) for at, lexical in enumerate(self.lexical)]
+        return [self._cued(at, lexical, None) for at, lexical in enumerate(self.lexical)]
 
     def new_words(self, at: int, chosen: Sequence[int]) -> float:
         """The share of the question that this quote says and none of the chosen does."""
@@ -169,9 +169,11 @@ class Relevance:
         ]
         return frozenset().union(*(self._said[other] for other in near))
 
-    def _cued(self, at: int, score: float) -> float:
+    def _cued(self, at: int, lexical: float, similarity: float | None) -> float:
+        score = lexical if similarity is None else (lexical + similarity) / 2
         score *= self._named[self._quotes[at].number]
-        score -= _UNSEEN * self._unseen
+        # The same thing said in other words: then it does not matter that the words are nowhere.
+        score -= _UNSEEN * self._unseen * (1 - (similarity or 0.0))
         text = self._quotes[at].piece.text
         for asks, gives in ((_ASKS_NUMBER, _NUMBER), (_ASKS_TIME, _TIME)):
             if asks.search(self._question):

@@ -21,7 +21,8 @@ _ROW = re.compile(r"\s*\|(.*)\|\s*")
 _RULE = re.compile(r"[\s|:+=-]+")
 _CELL = re.compile(r"(?<!\\)\|")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
-_MARKUP = re.compile(r"(\*\*|__|`)(?=\S)(.{1,300}?)(?<=\S)\1|!?\[([^\[\]]{0,300})\]\([^()\s]{0,2000}\)")
+_MARKUP = re.compile(r"(\*\*|__|`)(?=\S)(.{1,300}?)(?<=\S)\1")
+_LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\s]{0,2000}\)")
 _END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s+[\"'“‘(\[]*[^\W_a-z])|[。！？]")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|e\.g|i\.e|Mr|Mrs|Ms|Dr|Prof|St|vs|cf|al|ca|approx|[Nn]o|Nos|Fig|Sec|Art|Inc|Ltd|Co|Jr|Sr"
@@ -158,7 +159,7 @@ def _named(head: str, cell: str) -> str:
 
 def _plain(text: str) -> str:
     """On one line, without emphasis and link targets."""
-    shown = _MARKUP.sub(lambda match: match.group(2) or match.group(3) or "", text)
+    shown = _MARKUP.sub(r"\2", _LINK.sub(r"\1", text))
     return " ".join(shown.split())
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from app import embedded
+from tests import live
+from tests.live import Instance
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +33,12 @@ def running(part: embedded.Part, log: Path) -> Iterator[embedded.Part]:
     """The part as a child process, ready, until the block ends."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            part.command, stdout=output, stderr=output, user=part.user, cwd="/", env={**os.environ, **part.environment}
+            part.command,
+            stdout=output,
+            stderr=output,
+            user=part.user,
+            cwd="/",
+            env={**os.environ, **part.environment},
         )
     try:
         asyncio.run(_until_ready(part, process, log))
@@ -96,3 +103,56 @@ def milvus_uri(parts_folder: Path) -> Iterator[str]:
     part = embedded.milvus(parts_folder / "milvus", embedded.free_port())
     with running(part, parts_folder / "milvus.log"):
         yield part.url
+
+
+@pytest.fixture(scope="session")
+def sampled(parts_folder: Path) -> Iterator[Instance]:
+    """One instance with the sample corpus, for all tests that only ask it and add to it."""
+    folder = parts_folder / "sampled"
+    folder.mkdir(mode=0o711)
+    with live.instance(folder) as one:
+        yield one
+
+
+REAL_PARTS = ("PostgreSQL", "Redis", "Milvus Lite", "Chromium", "vLLM on the CPU")
+WHOLE_INSTANCE = {"e2e", "chaos", "browser"}
+"""Folders whose tests run the product itself, with all its embedded parts."""
+
+
+def _parts_of(item: pytest.Item) -> list[str]:
+    """The real parts that a test runs on."""
+    names = set(getattr(item, "fixturenames", ()))
+    vllm = item.get_closest_marker("vllm") is not None
+    whole = item.path.parent.name in WHOLE_INSTANCE and not vllm
+    used = (
+        whole or bool(names & {"postgres_url", "database_url", "sampled"}),
+        whole or bool(names & {"redis_url", "sampled"}),
+        whole or bool(names & {"milvus_uri", "sampled"}),
+        item.get_closest_marker("browser") is not None,
+        vllm,
+    )
+    return [part for part, is_used in zip(REAL_PARTS, used, strict=True) if is_used]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.user_properties += [("part", part) for part in _parts_of(item)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which real parts ran, and which were skipped and why."""
+    terminalreporter.section("real parts")
+    ran = [r for key in ("passed", "failed") for r in terminalreporter.getreports(key) if r.when == "call"]
+    skipped = terminalreporter.getreports("skipped")
+    for part in REAL_PARTS:
+        count = sum(("part", part) in report.user_properties for report in ran)
+        left_out = [report for report in skipped if ("part", part) in report.user_properties]
+        reasons = {
+            str(report.longrepr[-1]).removeprefix("Skipped: ")
+            for report in left_out
+            if isinstance(report.longrepr, tuple)
+        }
+        told = f"{count} tests ran on it" if count else "not used"
+        if left_out:
+            told += f"; {len(left_out)} tests skipped: {'; '.join(sorted(reasons))}"
+        terminalreporter.write_line(f"{part:<16} {told}")

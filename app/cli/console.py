@@ -14,6 +14,7 @@ import typer
 FAILED = 1
 USAGE = 2
 CANNOT_START = 3
+PIPE_WIDTH = 1_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[
@@ -50,15 +51,18 @@ def show(value: Mapping[str, Any], as_json: bool) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Rows under headings; `empty` is said when there are none."""
+    """Rows under headings; `empty` is said when there are none. Nothing is cut off: in a terminal it is
+    folded, in a pipe a row is a line."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    folded = (Column(name, overflow="fold") for name in columns)
+    shown = Table(*folded, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         shown.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    Console().print(shown if shown.row_count else Text(empty))
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    Console(width=width).print(shown if shown.row_count else Text(empty))
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:

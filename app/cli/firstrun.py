@@ -73,6 +73,7 @@ class FirstRun:
             instance.remember(self.settings.data, sample="not needed")
             return
         handed_in = hand_in(client, sources, {}, lambda done, total: None)
+        self.say(f"sample   {len(handed_in)} documents handed in")
         if not self._wait(client, handed_in, stopping):
             return
         self._show_answer(client)

@@ -35,6 +35,7 @@ def up(
 ) -> None:
     """Start the parts that no URL names, a worker and the API; stop them all at Ctrl-C."""
     import asyncio
+    import os
 
     from app.child import StartFailed
     from app.cli.firstrun import FirstRun
@@ -43,6 +44,7 @@ def up(
     from app.settings import load_settings
     from app.standalone import PortTaken, Standalone
 
+    os.umask(0o077)  # What an instance writes is for its own user.
     with console.failures():
         settings = load_settings(data=data, host=host, port=port, release=release)
         settings = settings.model_copy(update={"data": settings.data.resolve()})

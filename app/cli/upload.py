@@ -12,7 +12,8 @@ from app.cli.client import Client, ClientError
 from app.cli.sources import Source
 
 AT_ONCE = 4
-POLL = 0.2
+FIRST_POLL = 0.1
+LONGEST_POLL = 1.0
 ENDED = frozenset({"succeeded", "failed", "quarantined", "cancelled"})
 _OF_ONE_DOCUMENT = frozenset({400, 409, 413, 415, 422})
 """Refusals that concern one document; any other failure concerns them all, and ends the upload."""
@@ -70,11 +71,13 @@ def finished(
     """Each outcome once its job has ended, in their order; ends early when `stopping` is set."""
     stopping = stopping or threading.Event()
     for outcome in outcomes:
-        while outcome.status not in ENDED and outcome.job_id:
-            outcome = of_job(client.get(f"/v1/jobs/{outcome.job_id}"))
-            if outcome.status not in ENDED and stopping.wait(POLL):
+        poll, current = FIRST_POLL, outcome
+        while current.status not in ENDED and current.job_id:
+            current = of_job(client.get(f"/v1/jobs/{current.job_id}"))
+            if current.status not in ENDED and stopping.wait(poll):
                 return
-        yield outcome
+            poll = min(LONGEST_POLL, poll * 1.5)
+        yield current
 
 
 def of_job(job: Mapping[str, Any]) -> Outcome:

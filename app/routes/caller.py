@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Request
 from starlette.responses import Response
 
 from app import access, deadline, telemetry
+from app.admission import Admission
 from app.errors import RequestInvalid
 from app.metrics import Metrics
 from app.types import Principal, Scope
@@ -22,6 +23,11 @@ SHORTEST_TIMEOUT = 0.05
 
 def services_of(request: Request) -> Services:
     return cast(Services, request.state.services)
+
+
+def uploads_of(request: Request) -> Admission:
+    """Bounds how many uploads are held in memory at once."""
+    return cast(Admission, request.state.uploads)
 
 
 # Dependencies that are not `async` would each cost a hop to a thread.

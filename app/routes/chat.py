@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.context import citation
+from app.deadline import within
 from app.metrics import Metrics
 from app.routes import cited
 from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
@@ -20,6 +22,7 @@ from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Answer, Question, Sources, Token
 from app.wiring import Services
 from llm.errors import StreamBroken
+from retrieval.types import Hit
 
 router = APIRouter(tags=["answers"])
 
@@ -81,23 +84,24 @@ async def chat_completions(
     asked = _Asked(parts, question)
     events = asked.events()
     if body.stream:
-        async with Connected(request.receive):
+        async with Connected(request.receive), within(deadline, "the answer"):
             first = await first_of(events)
-        chunks = _chunks(_Shape(asked.release), first, events, body.include_usage, metrics)
-        return EventStream(chunks, failed=metrics.failure)
-    async with Connected(request.receive), aclosing(events):
+        chunks = _chunks(asked, first, events, body.include_usage, metrics)
+        return EventStream(chunks, deadline=deadline, failed=metrics.failure)
+    async with Connected(request.receive), aclosing(events), within(deadline, "the answer"):
         answer = await _answer(events)
     metrics.answered("chat", answer)
-    return reply(_completion(_Shape(answer.release), answer))
+    return reply(_completion(_Shape(answer.release), answer, asked.sources))
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A question in its turn. `release` is known with the first event."""
+    """A question in its turn. `release` and `sources` are known with the first event."""
 
     parts: Services
     question: Question
     release: str = ""
+    sources: tuple[Hit, ...] = ()
 
     async def events(self) -> AsyncGenerator[Token | Answer, None]:
         parts, question = self.parts, self.question
@@ -105,7 +109,9 @@ class _Asked:
             self.release = champion_id(parts)
             async with aclosing(parts.chat.ask(question)) as events:
                 async for one in events:
-                    if not isinstance(one, Sources):
+                    if isinstance(one, Sources):
+                        self.sources = one.hits
+                    else:
                         yield one
 
 
@@ -117,12 +123,13 @@ async def _answer(events: AsyncGenerator[Token | Answer, None]) -> Answer:
 
 
 async def _chunks(
-    shape: _Shape,
+    asked: _Asked,
     first: Token | Answer | None,
     events: AsyncGenerator[Token | Answer, None],
     include_usage: bool,
     metrics: Metrics,
 ) -> AsyncGenerator[bytes, None]:
+    shape = _Shape(asked.release)
     more: dict[str, Any] = {"usage": None} if include_usage else {}
     async with aclosing(events):
         yield shape.chunk({"role": "assistant", "content": ""}, **more)
@@ -134,13 +141,13 @@ async def _chunks(
         raise StreamBroken("The answer ended before it was complete. Ask again.")
     metrics.answered("chat", one)
     noted = {"annotations": cited.url_citations(one.text, one.citations)}
-    yield shape.chunk(noted, one.finish, plumbline=_told(one), **more)
+    yield shape.chunk(noted, one.finish, plumbline=_told(one, asked.sources), **more)
     if include_usage:
         yield event(shape.body("chat.completion.chunk", [], usage=cited.usage_json(one.usage)))
     yield DONE
 
 
-def _completion(shape: _Shape, answer: Answer) -> dict[str, Any]:
+def _completion(shape: _Shape, answer: Answer, sources: Sequence[Hit]) -> dict[str, Any]:
     message = {
         "role": "assistant",
         "content": answer.text,
@@ -149,10 +156,11 @@ def _completion(shape: _Shape, answer: Answer) -> dict[str, Any]:
     }
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
     usage = cited.usage_json(answer.usage)
-    return shape.body("chat.completion", [choice], usage=usage, plumbline=_told(answer))
+    return shape.body("chat.completion", [choice], usage=usage, plumbline=_told(answer, sources))
 
 
-def _told(answer: Answer) -> dict[str, Any]:
+def _told(answer: Answer, sources: Sequence[Hit]) -> dict[str, Any]:
+    """`sources` are all passages that the model was given; `citations` those that the answer names."""
     told = cited.told(
         citations=answer.citations,
         release=answer.release,
@@ -160,4 +168,5 @@ def _told(answer: Answer) -> dict[str, Any]:
         stages=answer.stages,
         model=answer.model,
     )
-    return {**told, "cached": answer.cached}
+    given = [cited.citation_json(citation(n, hit.chunk)) for n, hit in enumerate(sources, start=1)]
+    return {**told, "sources": given, "cached": answer.cached}

@@ -16,7 +16,7 @@ from app import access, telemetry
 from app.errors import Forbidden
 from app.passages import Passages
 from app.routes import uploads
-from app.routes.caller import Parts, Reader, Writer, reply
+from app.routes.caller import Deadline, Parts, Reader, Writer, reply, uploads_of
 from app.routes.cited import span_json
 from app.routes.jobs import job_json
 from app.types import Principal
@@ -61,11 +61,16 @@ _FORM = {"type": "object", "properties": {"files": {"type": "array", "items": _F
     ),
 )
 async def add(
-    request: Request, parts: Parts, caller: Writer, idempotency_key: IdempotencyKey = None
+    request: Request,
+    parts: Parts,
+    caller: Writer,
+    deadline: Deadline,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Files in a form, or up to 1 000 texts as JSON. A document whose id is known is replaced."""
-    documents = await uploads.documents_of(request)
-    return await _hand_in(parts, caller, documents, idempotency_key)
+    async with uploads_of(request).turn(caller.tenant, deadline):
+        documents = await uploads.documents_of(request)
+        return await _hand_in(parts, caller, documents, idempotency_key)
 
 
 @router.put(
@@ -83,11 +88,13 @@ async def put(
     parts: Parts,
     caller: Writer,
     document_id: Id,
+    deadline: Deadline,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """The body is the file itself (what to say about it goes into the query), a form, or JSON."""
-    document = await uploads.document_of(request, document_id)
-    return await _hand_in(parts, caller, [document], idempotency_key)
+    async with uploads_of(request).turn(caller.tenant, deadline):
+        document = await uploads.document_of(request, document_id)
+        return await _hand_in(parts, caller, [document], idempotency_key)
 
 
 async def _hand_in(

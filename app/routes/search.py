@@ -20,7 +20,9 @@ router = APIRouter(tags=["answers"])
 
 class SearchRequest(Selection):
     query: Text = Field(description="What to look for, in plain words.")
-    limit: Annotated[int, Field(ge=1, le=100)] = Field(10, description="At most this many hits.")
+    limit: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="At most this many hits; by default as many as the release says."
+    )
     group: Literal["chunk", "document"] = Field(
         "chunk", description="`document` gives the best passage of each document."
     )

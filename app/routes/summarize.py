@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from app.deadline import within
 from app.errors import RequestInvalid
 from app.metrics import Metrics
 from app.routes import cited
@@ -63,10 +64,10 @@ async def summarize(
     )
     events = _events(parts, wanted)
     if body.stream:
-        async with Connected(request.receive):
+        async with Connected(request.receive), within(deadline, "the answer"):
             first = await first_of(events)
-        return EventStream(_told(first, events, metrics), failed=metrics.failure)
-    async with Connected(request.receive), aclosing(events):
+        return EventStream(_told(first, events, metrics), deadline=deadline, failed=metrics.failure)
+    async with Connected(request.receive), aclosing(events), within(deadline, "the answer"):
         summary = await _summary(events)
     metrics.answered("summary", summary)
     return reply(_summary_json(summary))

@@ -28,10 +28,8 @@ function show() {
 async function showStatus() {
   try {
     const ready = await api("GET", "/health/ready", undefined, { accept: [503] });
-    const down = Object.entries(ready.parts ?? {}).filter(([, part]) => part.status !== "ok").map(([name]) => name);
-    const release = ready.release ? `release ${ready.release.name ?? ready.release.id ?? ready.release}` : "";
-    const state = ready.release?.state === "bootstrap" ? " (not evaluated yet)" : "";
-    $("status").textContent = down.length ? `Not reachable: ${down.join(", ")}` : release + state;
+    const state = ready.release_state === "bootstrap" ? ", not evaluated yet" : "";
+    $("status").textContent = ready.down?.length ? `Not reachable: ${ready.down.join(", ")}` : `release ${ready.release}${state}`;
   } catch {
     $("status").textContent = "The service does not answer.";
   }
@@ -42,8 +40,14 @@ async function showStatus() {
 const history = [];
 let running = null;
 
+// The headings above a passage, without a first one that only repeats the title.
+function under(source) {
+  const path = (source.heading ?? "").split(" > ");
+  return (path[0] === source.title ? path.slice(1) : path).join(" > ");
+}
+
 function place(source) {
-  return [source.title, source.heading, source.page && `page ${source.page}`].filter(Boolean).join(" · ");
+  return [source.title, under(source), source.page && `page ${source.page}`].filter(Boolean).join(" · ");
 }
 
 function fillAnswer(target, text, sources) {
@@ -116,10 +120,10 @@ function toggleRunning(on) {
 
 async function openPassage(source) {
   $("passage-title").textContent = source.title;
-  $("passage-place").textContent = [source.heading, source.page && `Page ${source.page}`, source.document_id].filter(Boolean).join(" · ");
+  $("passage-place").textContent = [under(source), source.page && `Page ${source.page}`, source.document_id].filter(Boolean).join(" · ");
   $("passage-text").replaceChildren(element("mark", { textContent: source.text }));
   $("passage-original").hidden = !source.document_id;
-  $("passage-original").onclick = (event) => { event.preventDefault(); openOriginal(source); };
+  $("passage-original").onclick = () => openOriginal(source).catch((error) => $("passage-text").append(element("p", { className: "notice error", textContent: error.message })));
   $("passage").showModal();
   try {
     const around = await api("GET", `/v1/documents/${encodeURIComponent(source.document_id)}/chunks/${encodeURIComponent(source.chunk_id)}`);
@@ -130,10 +134,15 @@ async function openPassage(source) {
   }
 }
 
+// Only a PDF is opened; anything else is saved, since an uploaded page must not run as one of ours.
 async function openOriginal(source) {
   const blob = await api("GET", `/v1/documents/${encodeURIComponent(source.document_id)}/content`, undefined, { blob: true });
-  const address = URL.createObjectURL(blob) + (source.page ? `#page=${source.page}` : "");
-  window.open(address, "_blank", "noopener");
+  const address = URL.createObjectURL(blob);
+  const link = element("a", { href: address });
+  if (blob.type === "application/pdf") Object.assign(link, { href: `${address}#page=${source.page ?? 1}`, target: "_blank", rel: "noopener" });
+  else link.download = source.document_id;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 60000);
 }
 
 // ---- searching
@@ -154,7 +163,7 @@ async function onSearch(event) {
 function hit(found) {
   const button = element("button", { type: "button", textContent: found.title || found.document_id });
   button.onclick = () => openPassage(found);
-  const where = [found.heading, found.page && `page ${found.page}`].filter(Boolean).join(" · ");
+  const where = [under(found), found.page && `page ${found.page}`].filter(Boolean).join(" · ");
   return element("li", {}, element("h2", {}, button), element("p", { className: "hint", textContent: where }), element("p", {}, ...highlighted(found.text, $("query").value)));
 }
 
@@ -192,7 +201,7 @@ function row(document_) {
   const cells = [document_.title || document_.id, document_.collection, document_.visible ? "searchable" : "waiting"];
   return element("tr", {}, ...cells.map((text) => element("td", { textContent: text })),
     element("td", { className: "number", textContent: document_.chunks }), element("td", { className: "number", textContent: size(document_.size) }),
-    element("td", { textContent: new Date(document_.updated_at).toLocaleString() }), element("td", {}, remove));
+    element("td", { className: "when", textContent: new Date(document_.updated_at).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" }) }), element("td", {}, remove));
 }
 
 function size(bytes) {

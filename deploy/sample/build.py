@@ -193,4 +193,4 @@ def build(target: Path) -> list[Path]:
 
 if __name__ == "__main__":
     for path in build(TARGET):
-        print(f"{path.stat().st_size:>8} {path.relative_to(TARGET.parents[1])}")  # noqa: T201
+        print(f"{path.stat().st_size:>8} {path.relative_to(TARGET.parents[1])}")

@@ -35,25 +35,25 @@ def parse(
 def _read(name: str, content: bytes, media_type: str | None, progress: Progress) -> Parsed:
     match name:
         case "text":
-            from ingestion.parse import text
+            from ingestion.parse.text import read as read_text
 
-            return text.read(content, media_type)
+            return read_text(content, media_type)
         case "markdown":
-            from ingestion.parse import markdown
+            from ingestion.parse.markdown import read as read_markdown
 
-            return markdown.read(content, media_type)
+            return read_markdown(content, media_type)
         case "html":
-            from ingestion.parse import html
+            from ingestion.parse.html import read as read_html
 
-            return html.read(content, media_type)
+            return read_html(content, media_type)
         case "pdf":
-            from ingestion.parse import pdf
+            from ingestion.parse.pdf import read as read_pdf
 
-            return pdf.read(content, progress)
+            return read_pdf(content, progress)
         case "docx":
-            from ingestion.parse import docx
+            from ingestion.parse.docx import read as read_docx
 
-            return docx.read(content, progress)
+            return read_docx(content, progress)
         case _:
             raise AssertionError(f"no reader for {name}")
 
@@ -62,4 +62,8 @@ def preload() -> None:
     """Import every reader's library now: a sandboxed process does so before its limits hold."""
     import charset_normalizer  # noqa: F401
 
-    from ingestion.parse import docx, html, markdown, pdf, text  # noqa: F401
+    import ingestion.parse.docx
+    import ingestion.parse.html
+    import ingestion.parse.markdown
+    import ingestion.parse.pdf
+    import ingestion.parse.text  # noqa: F401

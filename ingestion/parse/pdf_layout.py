@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
@@ -42,6 +42,16 @@ class Line:
     bold: bool
     broken: bool = False
 
+    @property
+    def letter(self) -> float:
+        """The width of a letter on average."""
+        return (self.right - self.left) / max(1, len(self.text))
+
+    @property
+    def is_row(self) -> bool:
+        """Whether there are gaps in it, as between the cells of a table."""
+        return self.letter > 0.65 * self.size and all(c < "\u2e80" for c in self.text)
+
 
 @dataclass(slots=True)
 class _Paragraph:
@@ -60,25 +70,37 @@ class _Paragraph:
     def is_item(self) -> bool:
         return bool(_BULLET.match(self.first.text))
 
-    def text(self) -> str:
-        """Wrapped lines joined; lines that ended early, as in tables and addresses, kept apart."""
-        full = max(line.right for line in self.lines) - 6 * max(1.0, self.first.size)
+    def text(self, margins: Mapping[int, float]) -> str:
+        """Wrapped lines joined; lines that ended early, as in tables and addresses, kept apart.
+
+        A line was wrapped where the next one's first word had no room before the margin.
+        """
+        margin = max(margins.get(_column(line), line.right) for line in self.lines)
         parts = [_GLYPH.sub("- ", self.first.text)]
         for before, line in pairwise(self.lines):
-            wrapped = before.right >= full or line.text[:1].islower() or self.is_item
+            first_word = line.text.split(maxsplit=1)[0]
+            full = before.right + before.letter * (len(first_word) + 1) > margin - 0.5 * before.size
+            wrapped = (full and not before.is_row) or line.text[:1].islower() or self.is_item
             parts.append("" if before.broken else " " if wrapped else "\n")
             parts.append(line.text)
         return "".join(parts)
 
 
+def _column(line: Line) -> int:
+    """Lines of one column begin at about the same place."""
+    return round(line.left / 8)
+
+
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """What is normal in this document: size and weight of most characters, distance of most lines."""
+    """What is normal in this document: size and weight of most characters, distance of most lines, and the
+    right edge of the columns."""
 
     size: float
     bold: bool
     leading: float
     heading_sizes: tuple[float, ...]
+    margins: Mapping[int, float]
 
     def level(self, paragraph: _Paragraph) -> int:
         """The depth of a heading, 0 when it is none: larger than the text, or bold and on its own."""
@@ -104,11 +126,11 @@ def write(pages: Sequence[Page], builder: Builder) -> None:
         level = style.level(paragraph)
         if paragraph.is_item and not level:
             items_page = items_page if items else paragraph.page
-            items.append(paragraph.text())
+            items.append(paragraph.text(style.margins))
             continue
         _flush(items, items_page, builder)
         kind: BlockKind = "heading" if level else "paragraph"
-        text = " ".join(paragraph.text().split()) if level else paragraph.text()
+        text = " ".join(paragraph.text(style.margins).split()) if level else paragraph.text(style.margins)
         builder.add(kind, text, level=min(level, 6), page=paragraph.page)
     _flush(items, items_page, builder)
 
@@ -125,28 +147,36 @@ def _style(pages: Sequence[Page]) -> _Style:
         characters[line.size] += len(line.text)
         weights[line.bold] += len(line.text)
     if not characters:
-        return _Style(1.0, False, 1.2, ())
+        return _Style(1.0, False, 1.2, (), {})
     size = characters.most_common(1)[0][0] or 1.0
     larger = sorted((s for s in characters if s >= 1.15 * size), reverse=True)
-    return _Style(size, weights[True] > weights[False], _leading(pages, size), tuple(larger[:5]))
+    margins: dict[int, float] = {}
+    for line in (line for page in pages for line in page):
+        margins[_column(line)] = max(margins.get(_column(line), 0.0), line.right)
+    bold = weights[True] > weights[False]
+    return _Style(size, bold, _leading(pages, size), tuple(larger[:5]), margins)
 
 
 def _leading(pages: Sequence[Page], size: float) -> float:
-    """The usual distance between two lines of body text."""
+    """The usual distance between two lines of body text: after full lines, as the next one then belongs to
+    the same paragraph. A handful says nothing; single spacing is assumed then."""
+    full = 0.7 * max((line.right for page in pages for line in page), default=0.0)
     gaps = [
         before.end - line.bottom
         for page in pages
         for before, line in pairwise(page)
-        if line.size == before.size == size and 0.5 * size < before.end - line.bottom < 4 * size
+        if line.size == before.size == size
+        and before.right >= full
+        and 0.5 * size < before.end - line.bottom < 4 * size
     ]
-    return median(gaps) if gaps else 1.2 * size
+    return median(gaps) if len(gaps) >= 8 else 1.2 * size
 
 
 def _paragraphs(pages: Sequence[Page], style: _Style) -> Iterator[_Paragraph]:
     current: _Paragraph | None = None
     for number, page in enumerate(pages, start=1):
-        for line in page:
-            if current is None or _begins(current, line, style):
+        for at, line in enumerate(page):
+            if current is None or _begins(current, line, style, new_page=at == 0):
                 if current is not None:
                     yield current
                 current = _Paragraph(number)
@@ -155,7 +185,7 @@ def _paragraphs(pages: Sequence[Page], style: _Style) -> Iterator[_Paragraph]:
         yield current
 
 
-def _begins(paragraph: _Paragraph, line: Line, style: _Style) -> bool:
+def _begins(paragraph: _Paragraph, line: Line, style: _Style, new_page: bool) -> bool:
     """Whether the line begins a paragraph of its own."""
     before = paragraph.lines[-1]
     if _BULLET.match(line.text) or abs(line.size - before.size) > 0.08 * max(line.size, before.size):
@@ -164,7 +194,7 @@ def _begins(paragraph: _Paragraph, line: Line, style: _Style) -> bool:
     if line.bold != before.bold and ((paragraph.bold and len(paragraph.lines) <= 3) or (line.bold and ended)):
         return True
     gap = before.end - line.bottom
-    if gap < -0.5 * line.size:  # The next column or page: a sentence may go on there.
+    if new_page or gap < -0.5 * line.size:  # In the next column or page a sentence may go on.
         return ended or not line.text[:1].islower()
     if gap > 1.35 * style.leading * max(1.0, line.size / style.size):
         return True

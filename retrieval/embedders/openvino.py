@@ -1,8 +1,8 @@
 """BERT-family embedding on the CPU by OpenVINO, in the embedded and single-server installations.
 
-The graph is built from safetensors once and kept; a later start loads it. All work is done by one thread,
-because OpenVINO already uses every core for one batch. Callers take turns there, a small batch at a time, so
-that a question waits for a few batches and not for the whole document that came before it.
+The graph is built from safetensors once and kept; a later start loads it. One thread runs it, because
+OpenVINO already uses every core for one batch. Callers take turns there, a small batch at a time, so that a
+question waits for the batch that is running and not for the whole document that came before it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import openvino as ov
@@ -27,14 +26,11 @@ from retrieval.types import EmbedderSpec, Matrix
 
 __all__ = ["OpenVinoEmbedder", "find_model"]
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
 # Raised when `_Bert` builds another graph from the same weights.
 _GRAPH = 1
 # One turn: enough to fill the cores, short enough to wait for.
 _TURN_TEXTS = 32
-_TURN_TOKENS = 2048
+_TURN_TOKENS = 1024
 _TOKENIZE_TEXTS = 128
 
 
@@ -69,10 +65,12 @@ class OpenVinoEmbedder:
         is embedded."""
         ids: list[list[int]] = []
         for start in range(0, len(texts), _TOKENIZE_TEXTS):
-            ids += await self._turn(self._encode, texts[start : start + _TOKENIZE_TEXTS])
+            ids += await asyncio.to_thread(self._encode, texts[start : start + _TOKENIZE_TEXTS])
         vectors = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
+        loop = asyncio.get_running_loop()
         for part in turns([len(text) for text in ids]):
-            vectors[part] = await self._turn(self._infer, [ids[index] for index in part])
+            batch = [ids[index] for index in part]
+            vectors[part] = await loop.run_in_executor(self._thread, self._infer, batch)
         return vectors
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
@@ -80,9 +78,6 @@ class OpenVinoEmbedder:
         encoding = self._tokenizer.encode(_encodable(text), add_special_tokens=False)
         offsets: list[tuple[int, int]] = encoding.offsets
         return offsets
-
-    async def _turn(self, work: Callable[[Sequence[_T]], _R], items: Sequence[_T]) -> _R:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, items)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         ids = [found.ids for found in self._tokenizer.encode_batch_fast([_encodable(text) for text in texts])]

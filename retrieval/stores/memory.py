@@ -16,7 +16,8 @@ from retrieval.errors import StoreUnavailable
 from retrieval.stores.filters import check, matches
 from retrieval.types import Chunk, Dense, Filter, Hit, IndexSpec, Matrix, Query, Row
 
-K1 = 1.2
+# Those of Milvus Lite, where they cannot be set, so that the stores agree.
+K1 = 1.5
 B = 0.75
 
 Scores = npt.NDArray[np.float64]

@@ -3,7 +3,7 @@
 The only module that imports pymilvus. One collection per generation. Milvus Lite 3.2 needs care that Milvus
 does not: two writes at once can break its log, so writes take turns, and one process must do them all; rows
 that are not flushed make every search rebuild an index, and a keyword search that a flush overtakes misses
-them, so a write is acknowledged when a flush holds it; a restarted server has its collections to be loaded.
+them, so a write is acknowledged when a flush holds it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ _Request = Callable[[AsyncMilvusClient], Awaitable[T]]
 
 _FAULTS = (MilvusException, grpc.RpcError, grpc.aio.UsageError, TimeoutError, OSError)
 _NOT_FOUND = 100
-_NOT_LOADED = 101
 
 _ROWS_A_REQUEST = 256
 _NAMES_A_REQUEST = 256
@@ -160,20 +159,14 @@ class MilvusStore:
             await client.create_collection(
                 name, schema=schema, consistency_level="Strong", timeout=self._timeout
             )
-        for field, index in _indexes(self._lite).items():
+        # Milvus Lite searches without: an index there is a second copy of the vectors on disk, its BM25
+        # parameters do not arrive, and a server that restarts forgets that the collection was loaded.
+        for field, index in ({} if self._lite else _indexes()).items():
             if not await client.list_indexes(name, field_name=field):
-                await self._create_index(client, name, field, index)
+                wanted = client.prepare_index_params()
+                wanted.add_index(field, index_name=field, **index)
+                await client.create_index(name, wanted, timeout=self._timeout)
         await client.load_collection(name, timeout=self._timeout)
-
-    async def _create_index(self, client: AsyncMilvusClient, name: str, field: str, index: Record) -> None:
-        wanted = client.prepare_index_params()
-        wanted.add_index(field, index_name=field, **index)
-        try:
-            await client.create_index(name, wanted, timeout=self._timeout)
-        except grpc.RpcError as fault:
-            # Milvus Lite has made the index by now, and has no clock to wait by.
-            if fault.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                raise
 
     async def _upsert(self, name: str, records: list[Record], client: AsyncMilvusClient) -> None:
         await client.upsert(name, records, timeout=self._timeout)
@@ -227,18 +220,13 @@ class MilvusStore:
             await self._ask(generation, partial(self._flush, _collection(generation)))
 
     async def _ask(self, generation: str, request: _Request[T]) -> T:
-        """Every request goes through here: in time, on a loaded collection, its faults translated."""
+        """Every request goes through here, so that it ends in time and its faults are translated."""
         try:
             async with asyncio.timeout(self._timeout):
-                client = await self._connected()
-                try:
-                    return await request(client)
-                except MilvusException as fault:
-                    if fault.code != _NOT_LOADED:
-                        raise
-                    await client.load_collection(_collection(generation), timeout=self._timeout)
-                    return await request(client)
+                return await request(await self._connected())
         except _FAULTS as fault:
+            # It may come back without its data.
+            self._prepared.discard(generation)
             raise StoreUnavailable(self._reason(generation, fault)) from fault
 
     async def _connected(self) -> AsyncMilvusClient:
@@ -256,7 +244,6 @@ class MilvusStore:
         if isinstance(fault, TimeoutError):
             return f"Milvus did not answer within {self._timeout:g} s."
         if isinstance(fault, MilvusException) and fault.code == _NOT_FOUND:
-            self._prepared.discard(generation)
             return f"The generation {generation} is not prepared in Milvus."
         if isinstance(fault, MilvusException):
             return f"Milvus failed: {fault.message}"
@@ -293,12 +280,12 @@ def _schema(dimension: int) -> Any:
     return schema
 
 
-def _indexes(lite: bool) -> dict[str, Record]:
-    """Milvus Lite compares every vector anyway; an index would be a second copy of them on its disk."""
-    keyword: Record = {
-        "index_type": "SPARSE_INVERTED_INDEX",
-        "metric_type": "BM25",
-        "params": {"bm25_k1": K1, "bm25_b": B},
+def _indexes() -> dict[str, Record]:
+    return {
+        "vector": {"index_type": "AUTOINDEX", "metric_type": "COSINE"},
+        "sparse": {
+            "index_type": "SPARSE_INVERTED_INDEX",
+            "metric_type": "BM25",
+            "params": {"bm25_k1": K1, "bm25_b": B},
+        },
     }
-    dense: Record = {"index_type": "AUTOINDEX", "metric_type": "COSINE"}
-    return {"sparse": keyword} if lite else {"sparse": keyword, "vector": dense}

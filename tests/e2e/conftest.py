@@ -19,7 +19,7 @@ from app.embedded import free_port
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "tiny"
 CONTEXT = 4096
-START = 240.0
+START = 420.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def _command(python: Path, model: Path, port: int) -> list[str]:
     return [
         *(str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
         *("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", "32"),
+        *("--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", "32", "--enforce-eager"),
         *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
     ]
 

@@ -15,7 +15,7 @@ from app.release import DEFAULT_RELEASE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-LIMIT = "40"
+LIMIT = "25"
 """Cases asked of each release: enough for every verdict here, spread over all kinds."""
 
 
@@ -37,6 +37,7 @@ def test_the_baseline_answers_and_loses_nothing(baseline: Path) -> None:
     assert {name: found["failed"] for name, found in metrics.items() if found["failed"]} == {}
     assert metrics["document_recall_10"]["mean"] > 0.9
     assert metrics["passage_recall_10"]["mean"] > 0.8
+    assert metrics["context_recall"]["mean"] > 0.8
     assert metrics["citation_hit"]["mean"] > 0.5
     assert len(report["release"]["id"]) == 12
 
@@ -58,12 +59,12 @@ def test_a_release_that_retrieves_one_passage_fails_and_the_report_says_why(
     release.write_text(DEFAULT_RELEASE.read_text().replace("limit = 8", "limit = 1"))
     code, verdict = _gate(folder, baseline, _run(folder, "narrow", release))
     assert code == 1
-    assert "passage_recall_10" in _failed(verdict)
+    assert "context_recall" in _failed(verdict)
     assert verdict["changes"] == [{"path": "search.limit", "before": "8", "after": "1"}]
     assert verdict["regressions"]
     text = (folder / "verdict.md").read_text()
     assert text.startswith("# FAIL")
-    assert "**passage_recall_10**" in text
+    assert "**context_recall**" in text
     assert "`search.limit`: `8` to `1`" in text
 
 

@@ -5,33 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llm.errors import ModelRejected, ModelUnavailable, StreamBroken
-from llm.types import Call, Delta, Message, Prompt, Sampling, Scope
 from llm.vllm import Vllm
+from tests.calls import call, drain
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import VllmServer
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
-
-
-def call(text: str, *, tokens: int = 32, timeout: float = 60.0, tenant: str = "acme") -> Call:
-    return Call(
-        prompt=Prompt("answer", "0", (Message("system", "Answer."), Message("user", text))),
-        sampling=Sampling(max_tokens=tokens, seed=1),
-        scope=Scope(tenant=tenant, rights="", release="r", evidence=()),
-        timeout=timeout,
-    )
-
-
-async def drain(model: Vllm, wanted: Call) -> list[Delta]:
-    async with aclosing(model.stream(wanted)) as deltas:
-        return [delta async for delta in deltas]
+# Starting vLLM takes minutes on a busy machine, and the first test waits for it.
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 async def settled(server: VllmServer, name: str, value: float) -> float:
@@ -49,7 +35,7 @@ async def model(vllm_server: VllmServer) -> AsyncIterator[Vllm]:
 
 
 async def test_an_answer_streams_piece_by_piece_with_its_counts(model: Vllm) -> None:
-    deltas = await drain(model, call("How many days of leave are there?"))
+    deltas = await drain(model, call("How many days of leave are there?", tokens=32))
     assert len([d for d in deltas if d.text]) > 1
     assert deltas[-1].finish == "length"
     assert deltas[-1].output_tokens == 32
@@ -58,7 +44,7 @@ async def test_an_answer_streams_piece_by_piece_with_its_counts(model: Vllm) -> 
 
 
 async def test_the_same_seed_gives_the_same_answer(model: Vllm) -> None:
-    first, second = [await drain(model, call("Again?")) for _ in range(2)]
+    first, second = [await drain(model, call("Again?", tokens=32)) for _ in range(2)]
     assert "".join(d.text for d in first) == "".join(d.text for d in second)
 
 
@@ -74,7 +60,7 @@ async def test_two_tenants_share_no_cached_prefix(model: Vllm, vllm_server: Vllm
 
 
 async def test_closing_the_stream_frees_the_slot(model: Vllm, vllm_server: VllmServer) -> None:
-    stream = model.stream(call("Tell me everything.", tokens=3500))
+    stream = model.stream(call("Tell me everything.", tokens=3500, timeout=60))
     await anext(stream)
     assert await settled(vllm_server, "vllm:num_requests_running", 1) == 1
     before = vllm_server.metric("vllm:generation_tokens_total")
@@ -84,7 +70,7 @@ async def test_closing_the_stream_frees_the_slot(model: Vllm, vllm_server: VllmS
 
 
 async def test_a_cancelled_task_frees_the_slot(model: Vllm, vllm_server: VllmServer) -> None:
-    task = asyncio.create_task(drain(model, call("Tell me everything.", tokens=3500)))
+    task = asyncio.create_task(drain(model, call("Tell me everything.", tokens=3500, timeout=60)))
     assert await settled(vllm_server, "vllm:num_requests_running", 1) == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -121,12 +107,11 @@ async def test_zz_a_server_killed_in_mid_stream_breaks_the_stream(
     model: Vllm, vllm_server: VllmServer
 ) -> None:
     """Last in the run: the server does not come back."""
-    stream = model.stream(call("Tell me everything.", tokens=3500))
+    stream = model.stream(call("Tell me everything.", tokens=3500, timeout=60))
     await anext(stream)
     vllm_server.kill()
     with pytest.raises(StreamBroken):
-        while True:
-            await anext(stream)
+        _ = [delta async for delta in stream]
     await stream.aclose()
     with pytest.raises(ModelUnavailable):
         await drain(model, call("Are you there?"))

@@ -40,12 +40,13 @@ class Died(Exception):
 
 @dataclass(slots=True)
 class PacedServer:
-    """The ASGI application. `running` is the number of open streams, `requests` all bodies so far and
-    `headers` those of the last request."""
+    """The ASGI application. `running` is the number of open streams, `requests` all bodies so far, `headers`
+    those of the last request, `clients` the ports of all callers."""
 
     running: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    clients: set[int] = field(default_factory=set)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,6 +63,7 @@ class PacedServer:
     async def _complete(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         body = json.loads(await _body(receive))
         self.requests.append(body)
+        self.clients.add(scope["client"][1])
         self.headers = {k.decode(): v.decode() for k, v in scope["headers"]}
         script = dict(parse_qsl(body["model"].partition("?")[2]))
         if script.get("salt") == "refuse" and "cache_salt" in body:

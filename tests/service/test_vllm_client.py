@@ -75,11 +75,14 @@ async def test_a_caller_cancelled_before_the_first_word_ends_the_work_at_the_ser
     assert await becomes(lambda: server.running == 0)
 
 
-async def test_a_connection_is_used_again_after_a_finished_stream(url: str) -> None:
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as client:
-        model = Vllm(url, "paced?length=2", client=client)
-        for _ in range(3):
-            assert await text(model, call()) == "word0 word1 "
+async def test_a_connection_is_used_again_after_a_finished_stream(
+    url: str, server: PacedServer, client: httpx.AsyncClient
+) -> None:
+    server.clients.clear()
+    model = Vllm(url, "paced?length=2", client=client)
+    for _ in range(3):
+        assert await text(model, call()) == "word0 word1 "
+    assert len(server.clients) == 1
 
 
 async def test_no_server_at_the_address_is_an_unavailable_model(client: httpx.AsyncClient) -> None:

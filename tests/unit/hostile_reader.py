@@ -20,9 +20,11 @@ def parse(
 ) -> Parsed:
     """Do what the content names, after having come to page 7; otherwise give it back as text."""
     wish, _, argument = content.decode().partition(" ")
-    if wish in _DEEDS:
-        progress("page 7")
-    return _text(_DEEDS.get(wish, lambda _: content.decode())(argument))
+    deed = _DEEDS.get(wish)
+    if deed is None:
+        return _text(content.decode())
+    progress("page 7")
+    return _text(deed(argument))
 
 
 def _text(text: str) -> Parsed:
@@ -54,6 +56,10 @@ def _hog_in_c(_: str) -> str:
     while place := libc.malloc(1_000_000):
         ctypes.memset(place, 1, 1_000_000)
     os.abort()
+
+
+def _take(amount: str) -> str:
+    return f"took {len(bytearray(int(amount)))}"
 
 
 def _segfault(_: str) -> str:
@@ -113,6 +119,7 @@ _DEEDS: dict[str, Callable[[str], str]] = {
     "hog-in-c": _hog_in_c,
     "abort": lambda _: os.abort(),
     "segfault": _segfault,
+    "take": _take,
     "exit": lambda _: sys.exit(0),
     "fail": _fail,
     "once": _once,

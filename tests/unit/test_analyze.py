@@ -6,7 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.analyze import analyzer
@@ -83,6 +83,7 @@ def test_an_unknown_analyzer_is_named_with_those_that_exist() -> None:
         analyzer("german")
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_a_stores_standard_tokenizer_leaves_terms_alone(text: str) -> None:
     for terms in (ENGLISH.terms(text), PLAIN.terms(text)):
@@ -90,11 +91,13 @@ def test_a_stores_standard_tokenizer_leaves_terms_alone(text: str) -> None:
         assert all(term.isalnum() for term in terms.split())
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_an_analyzer_forgets_nothing_between_calls_and_shares_nothing(text: str) -> None:
     assert analyzer("snowball-english").terms(text) == ENGLISH.terms(text) == ENGLISH.terms(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(categories=["Ll", "Nd"], max_codepoint=0x17F), min_size=1, max_size=60))
 def test_any_word_is_found_by_itself_in_capitals_and_among_marks(word: str) -> None:
     assert (

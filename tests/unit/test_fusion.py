@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.fusion import fuse
@@ -75,6 +75,7 @@ def test_when_one_list_is_empty_the_other_keeps_its_order(weight: float) -> None
     assert fuse([], [], weight) == []
 
 
+@settings(deadline=None)
 @given(COSINES, BM25, WEIGHTS)
 def test_every_chunk_comes_once_best_first_with_a_score_from_0_to_1(
     dense: list[Hit], keyword: list[Hit], weight: float
@@ -86,6 +87,7 @@ def test_every_chunk_comes_once_best_first_with_a_score_from_0_to_1(
     assert all(0 <= score <= 1 + 1e-9 for score in scores)
 
 
+@settings(deadline=None)
 @given(COSINES, BM25, WEIGHTS, st.randoms(use_true_random=False))
 def test_the_same_hits_give_the_same_order_however_they_arrive(
     dense: list[Hit], keyword: list[Hit], weight: float, random: Random
@@ -93,6 +95,7 @@ def test_the_same_hits_give_the_same_order_however_they_arrive(
     assert fuse(shuffled(dense, random), shuffled(keyword, random), weight) == fuse(dense, keyword, weight)
 
 
+@settings(deadline=None)
 @given(COSINES, BM25)
 def test_all_the_weight_on_one_list_keeps_its_order(dense: list[Hit], keyword: list[Hit]) -> None:
     wanted = {found.chunk.id: found.score for found in dense}
@@ -100,6 +103,7 @@ def test_all_the_weight_on_one_list_keeps_its_order(dense: list[Hit], keyword: l
     assert first == pytest.approx(sorted(first, reverse=True), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NUMBERS, st.integers(min_value=-50, max_value=50)), BM25)
 def test_only_differences_within_a_list_count_not_its_scale(
     scores: dict[int, int], keyword: list[Hit]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
@@ -246,13 +246,14 @@ async def test_a_question_does_not_wait_for_a_whole_document(embedder: OpenVinoE
     assert finished == ["question", "document"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(min_value=1, max_value=512), max_size=300))
 def test_every_text_has_one_turn_and_turns_stay_short(lengths: list[int]) -> None:
     batches = list(turns(lengths))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) <= 32
-        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 2048
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 1024
 
 
 async def test_the_second_start_uses_the_graph_that_the_first_saved(folder: Path, tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_processes_may_start_at_once_with_no_torch_and_nothing_reported(folder: 
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    outputs = [process.communicate(timeout=120) for process in running]
+    outputs = [process.communicate(timeout=280) for process in running]
     assert [process.returncode for process in running] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0]
     assert outputs[0][0].splitlines()[1] == "[]"

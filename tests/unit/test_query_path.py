@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from llm.extractive import Extractive
 
 from app import deadline
 from app.answers import Answers
@@ -24,6 +23,7 @@ from app.summarize import Summarizer
 from app.types import Answer, Event, Progress, Question, Sources, Summary, SummaryRequest, Token
 from llm.cache import MemoryOutputs
 from llm.errors import ModelUnavailable, StreamBroken
+from llm.extractive import Extractive
 from llm.fallback import Fallback
 from llm.scripted import Script, Scripted
 from llm.types import ChatModel, Message

@@ -99,6 +99,7 @@ async def test_open_access_answers_loopback_names_of_the_same_origin(
         ("127.0.0.1:8080", "http://evil.example"),
         ("127.0.0.1:8080", "http://127.0.0.1:9999"),
         ("127.0.0.1:8080", "null"),
+        ("127.0.0.1:8080", "http://["),
     ],
 )
 async def test_open_access_refuses_other_names_and_other_origins(

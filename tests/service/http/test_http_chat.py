@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -29,10 +30,9 @@ async def tenant(house: House) -> Tenant:
 
 
 @pytest.fixture
-async def client(house: House, tenant: Tenant) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(
-        base_url=f"{house.url}/v1", api_key=tenant.secret, max_retries=0, http_client=tenant.http
-    )
+async def client(house: House, tenant: Tenant) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{house.url}/v1", api_key=tenant.secret, max_retries=0) as client:
+        yield client
 
 
 def chat(question: str = QUESTION, **more: Any) -> dict[str, Any]:
@@ -206,19 +206,36 @@ async def test_ids_and_release_are_on_every_answer(tenant: Tenant, house: House)
         assert reply.headers["x-request-id"] == "my-request-1"
         assert reply.headers["x-plumbline-release"] == house.services.release.champion().release.id
     invented = await tenant.http.post(
-        "/v1/chat/completions", json=chat(), headers={"X-Request-Id": "no\tgood " * 50}
+        "/v1/chat/completions", json=chat(), headers={"X-Request-Id": "no good" * 50}
     )
     assert len(invented.headers["x-request-id"]) == 32
 
 
-async def test_a_request_ends_when_its_time_is_over(house: House, tenant: Tenant) -> None:
-    with house.stage.plays(Script(pieces=("a ",) * 100, pace=0.2)):
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_ends_when_its_time_is_over(house: House, tenant: Tenant, stream: bool) -> None:
+    with house.stage.plays(Script(pieces=("a",), pace=3_600)) as model:
         reply = await tenant.http.post(
             "/v1/chat/completions",
-            json=chat(plumbline={"cache": False}),
-            headers={"X-Request-Timeout": "0.001"},
+            json=chat(stream=stream, plumbline={"cache": False}),
+            headers={"X-Request-Timeout": "1"},
         )
+        await _freed(house, model)
     assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+async def test_a_stream_that_goes_on_beyond_its_time_is_ended_by_an_error(
+    house: House, tenant: Tenant
+) -> None:
+    with house.stage.plays(Script(pieces=("a ",) * 10_000, pace=0.1)) as model:
+        reply = await tenant.http.post(
+            "/v1/chat/completions",
+            json=chat(stream=True, plumbline={"cache": False}),
+            headers={"X-Request-Timeout": "2"},
+        )
+        await _freed(house, model)
+    told = events(reply.text)
+    assert told[0]["object"] == "chat.completion.chunk"
+    assert told[-1]["error"]["code"] == "deadline_exceeded"
 
 
 async def test_a_conversation_that_was_sent_back_as_received_is_taken(tenant: Tenant) -> None:

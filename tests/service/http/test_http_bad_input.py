@@ -1,0 +1,222 @@
+# ruff: noqa: E501
+"""Every bad request gets its status, its code and a sentence; the process answers afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service.http.house import House, Tenant
+
+CHAT, SEARCH, SUMMARY = "/v1/chat/completions", "/v1/search", "/v1/summarize"
+EMBED, DOCUMENTS = "/v1/embeddings", "/v1/documents"
+JSON = {"Content-Type": "application/json"}
+
+
+def user(content: Any = "hello") -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    return {"model": "plumbline", "messages": [user()], **more}
+
+
+# (method, path, what httpx is told, status, code, param)
+CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
+    ("POST", CHAT, {"content": b"{", "headers": JSON}, 400, "invalid_json", None),
+    ("POST", CHAT, {"content": b"\xff\xfe\xfa", "headers": JSON}, 400, "invalid_request", None),
+    ("POST", CHAT, {"content": b"[1]", "headers": JSON}, 400, "invalid_body", None),
+    ("POST", CHAT, {"content": b"", "headers": JSON}, 400, "invalid_body", None),
+    ("POST", CHAT, {"content": b'{"messages": []}'}, 400, "invalid_body", None),
+    ("POST", CHAT, {"content": b"[" * 100_000, "headers": JSON}, 400, "invalid_request", None),
+    ("POST", CHAT, {"content": b"9" * 10_000, "headers": JSON}, 400, "invalid_request", None),
+    ("POST", CHAT, {"json": {"messages": [user()], "tempreature": 1}}, 400, "unknown_parameter", "tempreature"),
+    ("POST", CHAT, {"json": {}}, 400, "missing_required_parameter", "messages"),
+    ("POST", CHAT, {"json": chat(messages=[])}, 400, "invalid_value", "messages"),
+    ("POST", CHAT, {"json": chat(messages="hi")}, 400, "invalid_value", "messages"),
+    ("POST", CHAT, {"json": chat(messages=[{"role": "king", "content": "x"}])}, 400, "invalid_value", None),
+    ("POST", CHAT, {"json": chat(messages=[user(None)])}, 400, "missing_required_parameter", None),
+    ("POST", CHAT, {"json": chat(messages=[user("  ")])}, 400, "invalid_value", "messages.0.content"),
+    ("POST", CHAT, {"json": chat(messages=[user("\x00")])}, 400, "invalid_value", "messages.0.content"),
+    ("POST", CHAT, {"json": chat(messages=[user("x" * 1_001)])}, 400, "context_length_exceeded", None),
+    ("POST", CHAT, {"json": chat(messages=[user("x" * 900)] * 40)}, 400, "context_length_exceeded", None),
+    ("POST", CHAT, {"json": chat(messages=[user(), {"role": "assistant"}])}, 400, "invalid_value", None),
+    ("POST", CHAT, {"json": chat(messages=[user([{"type": "image_url"}])])}, 400, "unsupported_content", None),
+    ("POST", CHAT, {"json": chat(n=2)}, 400, "unsupported_parameter", "n"),
+    ("POST", CHAT, {"json": chat(tools=[{"type": "function"}])}, 400, "unsupported_parameter", "tools"),
+    ("POST", CHAT, {"json": chat(response_format={"type": "json_object"})}, 400, "unsupported_parameter", None),
+    ("POST", CHAT, {"json": chat(presence_penalty=1)}, 400, "unsupported_parameter", "presence_penalty"),
+    ("POST", CHAT, {"json": chat(temperature=3)}, 400, "invalid_value", "temperature"),
+    ("POST", CHAT, {"content": b'{"messages":[{"role":"user","content":"x"}],"temperature":NaN}', "headers": JSON},
+     400, "invalid_value", "temperature"),
+    ("POST", CHAT, {"json": chat(max_tokens=0)}, 400, "invalid_value", "max_tokens"),
+    ("POST", CHAT, {"json": chat(stop=["a"] * 5)}, 400, "invalid_value", "stop"),
+    ("POST", CHAT, {"json": chat(model="gpt-4o")}, 404, "model_not_found", "model"),
+    ("POST", CHAT, {"json": chat(plumbline={"tenant": "x"})}, 400, "unknown_parameter", "plumbline.tenant"),
+    ("POST", CHAT, {"json": chat(plumbline={"filter": {"a b": 1}})}, 400, "filter_invalid", "plumbline.filter"),
+    ("POST", CHAT, {"json": chat(), "headers": {"X-Request-Timeout": "soon"}}, 400, "invalid_value", "X-Request-Timeout"),
+    ("POST", CHAT, {"json": chat(), "headers": {"X-Request-Timeout": "nan"}}, 400, "invalid_value", "X-Request-Timeout"),
+    ("POST", CHAT, {"content": b" " * (4 * 2**20 + 1), "headers": JSON}, 413, "body_too_large", None),
+    ("GET", CHAT, {}, 405, "method_not_allowed", None),
+    ("POST", SEARCH, {"json": {"query": ""}}, 400, "invalid_value", "query"),
+    ("POST", SEARCH, {"json": {"query": "x" * 1_001}}, 400, "context_length_exceeded", "query"),
+    ("POST", SEARCH, {"json": {"query": "x", "limit": 0}}, 400, "invalid_value", "limit"),
+    ("POST", SEARCH, {"json": {"query": "x", "limit": 10**9}}, 400, "invalid_value", "limit"),
+    ("POST", SEARCH, {"json": {"query": "x", "group": "page"}}, 400, "invalid_value", "group"),
+    ("POST", SEARCH, {"json": {"query": "x", "collection": "nowhere"}}, 404, "collection_not_found", None),
+    ("POST", SEARCH, {"json": {"query": "x", "collection": "' OR 1=1 --"}}, 404, "collection_not_found", None),
+    ("POST", SEARCH, {"json": {"query": "x", "collection": "a", "collections": ["b"]}}, 400, "invalid_body", None),
+    ("POST", SEARCH, {"json": {"query": "x", "filter": {"a": {"$gt": 1}}}}, 400, "filter_invalid", "filter.a"),
+    ("POST", SEARCH, {"json": {"query": "x", "filter": {'a"] == 1 or x["b': 1}}}, 400, "filter_invalid", "filter"),
+    ("POST", SEARCH, {"json": {"query": "x", "filter": {"a": []}}}, 400, "filter_invalid", "filter.a"),
+    ("POST", SEARCH, {"json": {"query": "x", "filter": {"a": 2**70}}}, 400, "filter_invalid", "filter.a"),
+    ("POST", SEARCH, {"json": {"query": "x", "document_ids": ["a/b"]}}, 400, "invalid_value", None),
+    ("POST", SEARCH, {"json": {"query": "x", "tenant": "other"}}, 400, "unknown_parameter", "tenant"),
+    ("POST", SUMMARY, {"json": {}}, 400, "invalid_value", "text"),
+    ("POST", SUMMARY, {"json": {"text": "a", "collection": "b"}}, 400, "invalid_value", "text"),
+    ("POST", SUMMARY, {"json": {"document_ids": ["nothing"]}}, 404, "document_not_found", None),
+    ("POST", SUMMARY, {"json": {"text": "   "}}, 400, "nothing_to_summarize", None),
+    ("POST", SUMMARY, {"json": {"text": "a", "max_words": 1}}, 400, "invalid_value", "max_words"),
+    ("POST", EMBED, {"json": {"input": []}}, 400, "invalid_value", "input"),
+    ("POST", EMBED, {"json": {"input": [[1, 2]]}}, 400, "invalid_value", None),
+    ("POST", EMBED, {"json": {"input": "word " * 5_000}}, 400, "context_length_exceeded", None),
+    ("POST", EMBED, {"json": {"input": "x", "model": "ada"}}, 404, "model_not_found", "model"),
+    ("POST", EMBED, {"json": {"input": "x", "dimensions": 3}}, 400, "invalid_value", "dimensions"),
+    ("POST", DOCUMENTS, {"content": b"x", "headers": {"Content-Type": "text/csv"}}, 415, "unsupported_type", None),
+    ("POST", DOCUMENTS, {"content": b"{", "headers": JSON}, 400, "invalid_json", None),
+    ("POST", DOCUMENTS, {"json": {"documents": []}}, 400, "invalid_value", "documents"),
+    ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "grups": ["hr"]}]}}, 400, "unknown_parameter",
+     "documents.0.grups"),
+    ("POST", DOCUMENTS, {"json": {"documents": [{"text": ""}]}}, 400, "empty_document", None),
+    ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "id": "a/b"}]}}, 400, "document_invalid", None),
+    ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "metadata": {"a": {}}}]}}, 400, "document_invalid", None),
+    ("POST", DOCUMENTS, {"json": {"collection": "A B", "documents": [{"text": "a"}]}}, 400, "document_invalid", None),
+    ("POST", DOCUMENTS, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "invalid_request", None),
+    ("POST", DOCUMENTS, {"data": {"collection": "x"}, "files": {"nonsense": b"x"}}, 400, "unknown_parameter", "nonsense"),
+    ("POST", DOCUMENTS, {"files": {"files": ("a.txt", b"")}}, 400, "empty_document", None),
+    ("POST", DOCUMENTS, {"files": {"files": ("a.pdf", b"MZ\x90\x00 not a pdf")}}, 415, "unsupported_type", None),
+    ("POST", DOCUMENTS, {"files": {"files": ("a.exe", b"MZ\x90\x00" * 9)}}, 415, "unsupported_type", None),
+    ("POST", DOCUMENTS, {"data": {"metadata": "{"}, "files": {"files": ("a.txt", b"a")}}, 400, "invalid_json", "metadata"),
+    ("POST", DOCUMENTS, {"files": {"files": ("a.txt", b"a" * (2 * 2**20 + 1))}}, 413, "document_too_large", None),
+    ("POST", DOCUMENTS, {"files": {"files": ("a.txt", b"a" * (4 * 2**20))}}, 413, "body_too_large", None),
+    ("PUT", f"{DOCUMENTS}/a", {"content": b""}, 400, "empty_document", None),
+    ("PUT", f"{DOCUMENTS}/a?colection=x", {"content": b"x"}, 400, "unknown_parameter", "colection"),
+    ("PUT", f"{DOCUMENTS}/a b", {"content": b"x"}, 400, "document_invalid", None),
+    ("GET", f"{DOCUMENTS}/nothing", {}, 404, "document_not_found", None),
+    ("GET", f"{DOCUMENTS}/nothing/content", {}, 404, "document_not_found", None),
+    ("GET", f"{DOCUMENTS}/nothing/chunks/1-1", {}, 404, "passage_not_found", None),
+    ("GET", f"{DOCUMENTS}/nothing/chunks/x", {}, 404, "passage_not_found", None),
+    ("DELETE", f"{DOCUMENTS}/nothing", {}, 404, "document_not_found", None),
+    ("GET", f"{DOCUMENTS}?limit=0", {}, 400, "invalid_value", "limit"),
+    ("GET", f"{DOCUMENTS}?collection=nowhere", {}, 404, "collection_not_found", None),
+    ("GET", f"{DOCUMENTS}?after=%00", {}, 400, "document_invalid", "after"),
+    ("GET", "/v1/jobs/nothing", {}, 404, "job_not_found", None),
+    ("GET", "/v1/jobs/nothing/events", {}, 404, "job_not_found", None),
+    ("GET", "/v1/jobs?status=lost", {}, 400, "invalid_value", "status"),
+    ("POST", "/v1/jobs/nothing/cancel", {}, 404, "job_not_found", None),
+    ("GET", "/v1/releases/nothing", {}, 404, "release_not_found", None),
+    ("GET", "/v1/releases/%00%00%00%00", {}, 404, "release_not_found", None),
+    ("POST", "/v1/releases/nothing/promote", {"json": {}}, 404, "release_not_found", None),
+    ("POST", "/v1/releases/rollback", {"json": {}}, 409, "release_conflict", None),
+    ("GET", "/v1/models/nothing", {}, 404, "model_not_found", "model"),
+    ("GET", "/v1/nothing", {}, 404, "unknown_url", None),
+    ("GET", "/web/../main.py", {}, 404, "unknown_url", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "told", "status", "code", "param"),
+    CASES,
+    ids=[f"{n}-{case[0]}-{case[4]}" for n, case in enumerate(CASES)],
+)
+async def test_bad_input_is_refused_by_name_and_the_service_goes_on(
+    shared: Tenant, method: str, path: str, told: dict[str, Any], status: int, code: str, param: str | None
+) -> None:
+    reply = await shared.http.request(method, path, **told)
+
+    assert reply.headers["content-type"] == "application/json", reply.text
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (status, code), error
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    if param is not None:
+        assert error["param"] == param
+    assert reply.headers["x-request-id"]
+    assert (await shared.http.get("/v1/models")).status_code == 200
+
+
+@pytest.fixture(scope="session")
+async def shared(house: House) -> Tenant:
+    return await house.tenant()
+
+
+@pytest.mark.parametrize("authorization", ["Bearer pl-wrong", "Bearer", "Basic eDp5", "Bearer \xe9", None])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", CHAT),
+        ("POST", SEARCH),
+        ("POST", SUMMARY),
+        ("POST", EMBED),
+        ("POST", DOCUMENTS),
+        ("PUT", f"{DOCUMENTS}/a"),
+        ("GET", DOCUMENTS),
+        ("GET", f"{DOCUMENTS}/a"),
+        ("GET", f"{DOCUMENTS}/a/content"),
+        ("GET", f"{DOCUMENTS}/a/chunks/1-1"),
+        ("DELETE", f"{DOCUMENTS}/a"),
+        ("GET", "/v1/jobs"),
+        ("GET", "/v1/jobs/a"),
+        ("GET", "/v1/jobs/a/events"),
+        ("POST", "/v1/jobs/a/cancel"),
+        ("POST", "/v1/jobs/a/retry"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/releases"),
+        ("GET", "/v1/releases/champion"),
+        ("POST", "/v1/releases/rollback"),
+    ],
+)
+async def test_nothing_is_told_without_a_right_key(
+    house: House, shared: Tenant, method: str, path: str, authorization: str | None
+) -> None:
+    headers = {b"Content-Type": b"application/json"}
+    if authorization is not None:
+        headers[b"Authorization"] = authorization.encode("latin-1")
+    body = b'{"model": "plumbline", "input": "x", "query": "x", "messages": [], "text": "x"}'
+    async with httpx.AsyncClient(base_url=house.url) as client:
+        reply = await client.request(method, path, content=body, headers=headers)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert reply.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_body_that_lies_about_its_length_is_refused_while_it_is_read(shared: Tenant) -> None:
+    sent = 0
+
+    async def endless() -> Any:
+        nonlocal sent
+        while sent < 200:
+            sent += 1
+            yield b"x" * 2**16
+
+    try:
+        reply = await shared.http.post(SEARCH, content=endless(), headers=JSON)
+    except httpx.TransportError:
+        return  # the connection was closed before all of it was sent
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
+
+
+async def test_an_unexpected_defect_is_logged_and_told_without_detail(
+    house: House, shared: Tenant, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*args: Any, **more: Any) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(house.services.search, "find", broken, raising=True)
+    reply = await shared.http.post(SEARCH, json={"query": "x"})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (500, "internal_error")
+    assert reply.headers["x-request-id"] in error["message"]
+    assert "secret detail" not in reply.text
+    assert "secret detail" in caplog.text

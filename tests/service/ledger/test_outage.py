@@ -1,0 +1,107 @@
+"""PostgreSQL away, slow or restarted: a typed error in time, and back without doing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import embedded, migrate
+from app.database import open_engine
+from app.settings import SettingsError
+from ingestion.errors import LedgerUnavailable
+from ingestion.ledger import Ledger
+from ingestion.types import Job
+from retrieval.types import IndexSpec
+
+
+@contextmanager
+def _started(part: embedded.Part) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        part.command, user=part.user, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _eventually(ask: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await ask()
+            except LedgerUnavailable:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+
+async def test_a_postgresql_killed_and_started_again_is_used_again(
+    parts_folder: Path, spec: IndexSpec
+) -> None:
+    sockets = parts_folder / "mortal"
+    sockets.mkdir(mode=0o700)
+    part = embedded.postgres(parts_folder / "mortal-data", sockets)
+    engine = open_engine(part.url)
+    ledger = Ledger(engine)
+    with _started(part):
+        await _eventually(ledger.ping)
+        await migrate.upgrade(part.url)
+        await ledger.ensure_generation(spec)
+        await asyncio.gather(*(ledger.serving() for _ in range(8)))
+    for ask in (ledger.ping, ledger.serving, ledger.queue_depth, lambda: ledger.lease("w", 30, 1)):
+        with pytest.raises(LedgerUnavailable, match="PostgreSQL"):
+            await ask()
+    part = embedded.postgres(parts_folder / "mortal-data", sockets)
+    with _started(part):
+        await _eventually(ledger.ping)
+        assert await asyncio.gather(*(ledger.serving() for _ in range(8))) == [{spec.generation}] * 8
+        await engine.dispose()
+
+
+async def test_a_ledger_that_hangs_is_said_to_be_away(
+    ledger_url: str, engine: AsyncEngine, accept: Callable[..., Awaitable[Job]]
+) -> None:
+    await accept("handbook")
+    hasty = open_engine(ledger_url, command_timeout=0.5)
+    async with engine.begin() as blocker:
+        await blocker.execute(text("LOCK TABLE documents, jobs IN ACCESS EXCLUSIVE MODE"))
+        for ask in (
+            lambda: Ledger(hasty).document("acme", None, "handbook"),
+            lambda: Ledger(hasty).lease("w", 30, 1),
+        ):
+            with pytest.raises(LedgerUnavailable):
+                await ask()
+    assert (await Ledger(hasty).document("acme", None, "handbook")).id == "handbook"
+    assert len(await Ledger(hasty).lease("w", 30, 1)) == 1
+    await hasty.dispose()
+
+
+async def test_more_calls_than_connections_wait_their_turn(ledger: Ledger) -> None:
+    assert len(await asyncio.gather(*(ledger.queue_depth() for _ in range(60)))) == 60
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://root@localhost/db"])
+async def test_a_database_that_is_no_postgresql_is_named_in_a_sentence(url: str) -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL"):
+        open_engine(url)
+
+
+async def test_the_usual_spellings_of_a_postgresql_url_are_understood() -> None:
+    for url in (
+        "postgres://u:p@h/db?sslmode=require",
+        "postgresql://u:p@h/db",
+        "postgresql+asyncpg://u:p@h/db",
+    ):
+        engine = open_engine(url)
+        assert engine.url.drivername == "postgresql+asyncpg"
+        assert "sslmode" not in engine.url.query
+        await engine.dispose()

