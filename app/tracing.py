@@ -188,7 +188,7 @@ class JobTraces:
         job = attempt.job
         span = self._tracer.start_span(
             "process document",
-            context=None,
+            context=_context_of(job),
             kind=SpanKind.CONSUMER,
             start_time=_nanoseconds(attempt.started),
             attributes={

@@ -53,7 +53,7 @@ told() {
 
 install() {
   "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" \
-    > >(tee "$venv/install.log.part" | told) 2> >(grep -v '^WARNING: Location' >&2)
+    > >(tee "$venv/install.log.part" | told)
   wait
   cat "$venv/install.log.part" >> "$venv/install.log"
   rm -f "$venv/install.log.part"

@@ -1,6 +1,6 @@
 """How fast the product takes in a corpus, against the embedding of the same chunks alone.
 
-    python tests/load/ingest.py ../shared/data/scifact [--kills 10]
+    python -m tests.load.ingest ../shared/data/scifact [--kills 10]
 
 Starts a private instance, ingests the corpus through `POST /v1/documents`, then stops the instance and
 embeds the same chunks with the same model, in one run. Checks that the chunks cover every token of every
@@ -17,6 +17,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -24,60 +25,23 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from app.embedded import free_port
 from app.release import DEFAULT_RELEASE, load_release
 from ingestion.chunk import chunk, header
 from ingestion.parse import PARSER_VERSION, parse
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from tests import live
 
 BATCH = 500
 
 
-@contextmanager
-def instance(folder: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
-    """A private `plumbline up` on a free port."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "app.cli",
-        "up",
-        "--no-sample",
-        "--data",
-        str(folder),
-        "--port",
-        str(port),
-    ]
-    with (folder.parent / "up.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
-    try:
-        _wait_ready(client, process)
-        yield client, process
-    finally:
-        client.close()
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-def _wait_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if client.get("/health/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise RuntimeError("the instance did not become ready; see up.log")
+def _client(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=120)
 
 
 def read_corpus(folder: Path) -> list[dict[str, Any]]:
@@ -104,9 +68,7 @@ def ingest(
             next_kill = now + dice.uniform(2, 8)
         if now - shown > 10:
             shown = now
-            print(
-                f"  {now - begin:.0f} s, {_count(client)} documents searchable", file=sys.stderr, flush=True
-            )
+            print(f"  {now - begin:.0f} s, {_queued(client)} in the queue", file=sys.stderr, flush=True)
         time.sleep(0.25)
     if left:
         raise RuntimeError(f"the ingest ended with {left} kills left")
@@ -120,9 +82,9 @@ def _open_jobs(client: httpx.Client) -> bool:
     return False
 
 
-def _count(client: httpx.Client) -> int:
-    collections = client.get("/v1/collections").json()
-    return sum(c["documents"] for c in collections.get("collections", []))
+def _queued(client: httpx.Client) -> int:
+    found = re.search(r'plumbline_jobs\{state="queued"\} (\d+)', client.get("/metrics").text)
+    return int(found[1]) if found else 0
 
 
 def _kill_worker(process: subprocess.Popen[bytes]) -> int:
@@ -206,7 +168,11 @@ def main() -> None:
     temporary = Path(tempfile.mkdtemp(prefix="plumbline-load-"))
     result: dict[str, Any] = {"documents": len(corpus), "kills": options.kills}
     try:
-        with instance(temporary / "data") as (client, process):
+        with (
+            live.instance(temporary, "--no-sample") as one,
+            httpx.Client(base_url=one.url, timeout=120) as client,
+        ):
+            process = one.process
             result["ingest_seconds"] = round(ingest(client, process, corpus, options.kills), 2)
             if options.kills:
                 result["found_exactly_once"] = each_found_once(client, corpus)

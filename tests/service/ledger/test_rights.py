@@ -162,3 +162,26 @@ async def test_collections_count_what_is_not_deleted(ledger: Ledger, accept: Acc
     await ledger.delete("acme", None, "b")
     (policies,) = await ledger.collections("acme")
     assert (policies.name, policies.documents) == ("policies", 2)
+
+
+async def test_contents_lists_the_visible_revisions_that_the_filter_lets_through(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+) -> None:
+    revisions = {}
+    for name, collection, groups in (("a", "x", NONE), ("b", "y", NONE), ("c", "x", HR), ("gone", "x", NONE)):
+        await accept(name, collection=collection, groups=groups)
+        revisions[name] = (await show())[1]
+    await accept("waiting", collection="x")
+    await ledger.delete("acme", None, "gone")
+
+    async def listed(where: Filter, limit: int = 10) -> list[str]:
+        found = await ledger.contents(spec.generation, where, limit)
+        assert found == [(name, revisions[name], 3) for name, _, _ in found]
+        return [name for name, _, _ in found]
+
+    assert await listed(Filter(tenant="acme", groups=None)) == ["a", "b", "c"]
+    assert await listed(Filter(tenant="acme", groups=None), limit=2) == ["a", "b"]
+    assert await listed(Filter(tenant="acme", groups=SALES)) == ["a", "b"]
+    assert await listed(Filter(tenant="acme", groups=None, collections=("x",))) == ["a", "c"]
+    assert await listed(Filter(tenant="acme", groups=None, document_ids=("b", "gone"))) == ["b"]
+    assert await listed(Filter(tenant="other", groups=None)) == []
