@@ -30,6 +30,8 @@ from retrieval.types import Filter, Where
 KNOWN_FOR = 2.0
 _MOST_KNOWN = 4_096
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin", "evaluate")
+_OURS = "pl-"
+"""How every key of ours begins."""
 LOCAL = Principal(tenant="default", groups=None, scopes=frozenset(SCOPES))
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,100}")
 _MAKE_ONE = "Make a key with `plumbline keys create`"
@@ -60,7 +62,8 @@ class Caller:
 
 
 class Access:
-    """`open_access` True answers requests without a key as the local user, from loopback names only."""
+    """`open_access` True answers requests without a key, or with one that is none of ours, as the local user,
+    from loopback names only."""
 
     def __init__(
         self,
@@ -81,7 +84,11 @@ class Access:
         scheme, _, secret = caller.authorization.partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthenticated("The Authorization header must be `Bearer <key>`.")
-        principal = await self._look_up(hashlib.sha256(secret.strip().encode()).digest())
+        secret = secret.strip()
+        if self._open and not secret.startswith(_OURS):
+            # Clients made for other services cannot send no key at all.
+            return self._without_key(caller)
+        principal = await self._look_up(hashlib.sha256(secret.encode()).digest())
         if principal is None:
             raise Unauthenticated("This key is unknown or was revoked.")
         return principal
@@ -133,7 +140,7 @@ class Access:
         _check_names(tenant, name, groups, scopes)
         if groups is None and "admin" not in scopes:
             groups = frozenset()
-        secret = f"pl-{secrets.token_urlsafe(32)}"
+        secret = f"{_OURS}{secrets.token_urlsafe(32)}"
         values = {
             "id": secrets.token_hex(6),
             "tenant": tenant,

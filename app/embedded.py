@@ -281,6 +281,6 @@ def _forget_dead_postmaster(folder: Path) -> None:
             )
     except FileNotFoundError:
         return
-    except (ValueError, psutil.NoSuchProcess):
+    except (ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
         pass
     lock.unlink(missing_ok=True)

@@ -143,6 +143,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[Callable[[asyncio.Eve
         spec = _champion_spec(ground)
         await _prepare(ground)
         await ground.ledger.ensure_generation(spec)
+        await _retire_others(ground, spec)
         sandbox = Sandbox(timeout=settings.parse_timeout, memory=settings.parse_memory)
         stack.push_async_callback(sandbox.close)
         worker = Worker(
@@ -198,6 +199,16 @@ async def _prepare(ground: _Ground) -> None:
     spec = _champion_spec(ground)
     with suppress(StoreUnavailable):
         await ground.store.prepare(spec.generation, spec)
+
+
+async def _retire_others(ground: _Ground, spec: IndexSpec) -> None:
+    """Releases that may serve share the champion's index, so a generation of an older version of the product
+    is not searched any more: nobody need write it."""
+    for known in await ground.ledger.generations():
+        if known.spec.generation != spec.generation:
+            await ground.ledger.retire_generation(known.spec.generation)
+            with suppress(StoreUnavailable):
+                await ground.store.drop(known.spec.generation)
 
 
 def _embedder(settings: Settings, release: Release) -> Embedder:

@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3.11}" -m venv "$work/venv"
 echo "resolving; this takes a few minutes"
 "$work/venv/bin/python" -m pip install --disable-pip-version-check --quiet --dry-run --ignore-installed \
-  --report "$work/report.json" '.[embedded,eval,dev]'
+  --report "$work/report.json" '.[embedded,eval,dev]' async-timeout  # redis wants that up to Python 3.11.2.
 "$work/venv/bin/python" - "$work/report.json" > "$work/main.txt" <<'PYTHON'
 import json
 import re

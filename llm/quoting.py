@@ -82,7 +82,9 @@ class Quote:
 
 def quotes(passages: Sequence[Passage]) -> list[Quote]:
     """Everything that can be quoted from the passages, in order."""
-    found = [(passage, piece) for passage in passages for piece in split(passage.text)]
+    found = [
+        (passage, piece) for passage in passages for piece in split(passage.text, passage.title.split(" > "))
+    ]
     return [Quote(passage.number, at, passage.title, piece) for at, (passage, piece) in enumerate(found)]
 
 

@@ -7,7 +7,7 @@ they go with the piece as `context`, and into a row's text as `Head: cell`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 LONGEST = 600
@@ -16,6 +16,7 @@ SHORT = 55
 """Characters of a line that was not wrapped for being too long."""
 
 _HEADING = re.compile(r"#{1,6}\s+(.*)")
+_OPENING = re.compile(r"[^\W_][^|]{0,78}[^\s|.!?:;,]")
 _ITEM = re.compile(r"\s*(?:[-*+•●▪–]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])\s+(\S.*)")
 _ROW = re.compile(r"\s*\|(.*)\|\s*")
 _RULE = re.compile(r"[\s|:+=-]+")
@@ -47,9 +48,10 @@ class Piece:
         return f"{self.heading} {self.intro}".strip()
 
 
-def split(text: str) -> list[Piece]:
-    """The pieces of a passage in order; headings become the context of what follows them."""
-    return list(_Reader().read(text))
+def split(text: str, headings: Collection[str] = ()) -> list[Piece]:
+    """The pieces of a passage in order; headings become the context of what follows them. A line that is one
+    of `headings` is one, and so is a first line of its own that does not end like a sentence."""
+    return list(_Reader(frozenset(map(str.casefold, headings))).read(text))
 
 
 def sentences(paragraph: str) -> list[str]:
@@ -67,14 +69,18 @@ def sentences(paragraph: str) -> list[str]:
 class _Reader:
     """Goes through the lines once; `_kind` and `_lines` are the block being collected."""
 
-    def __init__(self) -> None:
+    def __init__(self, headings: frozenset[str]) -> None:
+        self._headings = headings
         self._heading = ""
         self._intro = ""
         self._kind = ""
         self._lines: list[str] = []
 
     def read(self, text: str) -> Iterator[Piece]:
-        for line in text.splitlines():
+        lines = text.strip().splitlines()
+        if len(lines) > 2 and not lines[1].strip() and _OPENING.fullmatch(lines[0]):
+            self._headings |= {lines[0].strip().casefold()}
+        for line in lines:
             yield from self._line(line)
         yield from self._flush()
 
@@ -102,6 +108,8 @@ class _Reader:
             return "code", line.strip()
         if not line.strip():
             return "blank", ""
+        if line.strip().casefold() in self._headings:
+            return "heading", line.strip()
         for kind, pattern in (("heading", _HEADING), ("row", _ROW), ("item", _ITEM)):
             if match := pattern.fullmatch(line):
                 return kind, match.group(1)

@@ -75,6 +75,17 @@ def wait_ready(one: Instance, seconds: float) -> None:
     raise RuntimeError(f"the instance is not ready:\n{one.log.read_text(errors='replace')[-3000:]}")
 
 
+def add(one: Instance, *documents: dict[str, str]) -> None:
+    """Hand documents in and wait until they can be found."""
+    with httpx.Client(base_url=one.url, timeout=60) as client:
+        reply = client.post("/v1/documents", json={"documents": documents}).raise_for_status()
+        for job in reply.json()["jobs"]:
+            while (state := client.get(f"/v1/jobs/{job['id']}").json()["status"]) in ("queued", "running"):
+                time.sleep(0.1)
+            if state != "succeeded":
+                raise RuntimeError(f"{job['document_id']} ended as {state}")
+
+
 def _healthy(one: Instance) -> bool:
     try:
         return bool(httpx.get(f"{one.url}/health/ready", timeout=5).json()["status"] == "ready")

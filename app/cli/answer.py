@@ -24,7 +24,8 @@ def source_lines(told: Mapping[str, Any]) -> Iterator[str]:
 
 def place(found: Mapping[str, Any]) -> str:
     """Where a passage stands: title, heading, page and document."""
-    heading = found.get("heading") or ""
+    title = found.get("title") or ""
+    heading = (found.get("heading") or "").removeprefix(f"{title} > ")
     page = f"page {found['page']}" if found.get("page") else ""
-    parts = [found.get("title") or "", heading, page, found.get("document_id") or ""]
+    parts = [title, heading, page, found.get("document_id") or ""]
     return " · ".join(dict.fromkeys(part for part in parts if part))

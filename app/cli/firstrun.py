@@ -18,7 +18,7 @@ from app.cli.upload import Outcome, finished, hand_in
 from app.settings import Settings
 
 SAMPLE = Path(__file__).parents[1] / "sample"
-SAMPLE_QUESTION = "How many days of paid leave does a full-time employee have per year?"
+SAMPLE_QUESTION = "How many days a week may people work remotely?"
 SAY_EVERY = 2.0
 
 

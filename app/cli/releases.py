@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +79,45 @@ def add(file: File, as_json: console.AsJson = False, data: console.Data = None) 
     with console.failures():
         added = asyncio.run(register())
     console.show({"id": added.id, "name": added.name, "state": added.state}, as_json)
+
+
+@commands.command("judge")
+def judge(
+    verdict: Annotated[Path, typer.Argument(help="What `plumbline eval gate --out` wrote.")],
+    as_json: console.AsJson = False,
+    data: console.Data = None,
+) -> None:
+    """Keep the verdict of an evaluation; a release that passed may be promoted."""
+    import asyncio
+
+    from app.cli.ledger import open_ledger
+    from app.releases import Registered, Registry
+    from app.settings import load_settings
+
+    async def keep(release: str, passed: bool, evidence: dict[str, Any]) -> Registered:
+        async with open_ledger(load_settings(data=data)) as engine:
+            return await Registry(engine).judge(release, evidence, passed=passed)
+
+    release, passed, evidence = _read_verdict(verdict)
+    with console.failures():
+        judged = asyncio.run(keep(release, passed, evidence))
+    console.show({"id": judged.id, "name": judged.name, "passed": passed}, as_json)
+
+
+def _read_verdict(file: Path) -> tuple[str, bool, dict[str, Any]]:
+    """The release, whether it passed, and what is kept as evidence: on what, and which checks failed."""
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+        evidence = {
+            "dataset": body["dataset"],
+            "baseline": body["baseline"]["id"],
+            "failed": [check["name"] for check in body["checks"] if not check["passed"]],
+        }
+        return str(body["candidate"]["id"]), body["passed"] is True, evidence
+    except OSError as error:
+        console.fail(f"Cannot read {file}: {error.strerror}.")
+    except (ValueError, KeyError, TypeError):
+        console.fail(f"{file} is not a verdict: write one with `plumbline eval gate ... --out {file}`.")
 
 
 @commands.command("promote")

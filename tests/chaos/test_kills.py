@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,12 @@ import httpx
 import psutil
 import pytest
 
+from app.embedded import free_port
 from tests import live
 from tests.live import Instance
+from tests.load.paced_server import ECHO
 
+ROOT = Path(__file__).parents[2]
 KILLS = 10
 RECOVERY = 10.0
 QUESTION = {
@@ -26,12 +32,48 @@ QUESTION = {
 }
 
 
+class Model:
+    """A served model as a process of its own, always at the same address."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tests.load.paced_server", "--port", str(self.port)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        for _ in range(200):
+            with suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{self.port}/state", timeout=1)
+                return
+            time.sleep(0.1)
+        raise RuntimeError("the model server did not start")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 @pytest.fixture(scope="module")
-def instance(parts_folder: Path) -> Iterator[Instance]:
+def model() -> Iterator[Model]:
+    served = Model()
+    served.start()
+    yield served
+    served.kill()
+
+
+@pytest.fixture(scope="module")
+def instance(parts_folder: Path, model: Model) -> Iterator[Instance]:
     folder = parts_folder / "chaos"
     folder.mkdir(mode=0o711)
-    # A short lease, so that what a killed worker held is soon taken up again.
-    with live.instance(folder, "--no-sample", environment={"PLUMBLINE_LEASE": "2"}) as one:
+    environment = {
+        # A short lease, so that what a killed worker held is soon taken up again.
+        "PLUMBLINE_LEASE": "2",
+        "PLUMBLINE_MODEL_URL": f"http://127.0.0.1:{model.port}/v1",
+        "PLUMBLINE_MODEL": ECHO,
+    }
+    with live.instance(folder, "--no-sample", environment=environment) as one:
         yield one
 
 
@@ -110,7 +152,7 @@ def test_answers_return_by_themselves_after_a_part_was_killed(
 ) -> None:
     """While it is away an answer is whole, degraded and saying so, or an error with a type."""
     _hand_in(client, [_lighthouse(3)])
-    _wait_for_all(client, 60)
+    _change(client)
     words = {"redis": ("redis-server",), "milvus": ("milvus_lite",), "postgres": ("postgres",)}[part]
     _kill(_server(instance, words))
     whole_since: float | None = None
@@ -149,6 +191,28 @@ def _back_since(instance: Instance, part: str, begin: float) -> float:
     words = {"redis": "redis-server", "milvus": "milvus_lite", "postgres": "postgres"}[part]
     started = instance.part(words).create_time()
     return max(begin, float(time.monotonic() - (time.time() - started)))
+
+
+def test_answers_come_from_the_sources_while_the_model_is_away(client: httpx.Client, model: Model) -> None:
+    _change(client)
+    model.kill()
+    for _ in range(3):
+        away = client.post("/v1/chat/completions", json=QUESTION).json()
+        assert "13 lamps" in away["choices"][0]["message"]["content"]
+        assert away["plumbline"]["degraded"] == ["model:extractive"]
+        assert away["plumbline"]["cached"] is None
+    model.start()
+    back = time.monotonic()
+    while (answered := _ask(client)) is None:
+        assert time.monotonic() - back < RECOVERY, "the model is not used again"
+    assert client.post("/v1/chat/completions", json=QUESTION).json()["plumbline"]["model"] == ECHO
+    assert answered - back < RECOVERY
+
+
+def _change(client: httpx.Client) -> None:
+    """Anything, so that no answer kept so far counts any more."""
+    _hand_in(client, [_lighthouse(900)])
+    _wait_for_all(client, 60)
 
 
 def test_no_degraded_answer_was_kept(client: httpx.Client) -> None:

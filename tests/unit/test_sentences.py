@@ -77,3 +77,15 @@ def test_any_text_is_split_into_bounded_lines(text: str) -> None:
 def test_no_text_takes_long(seed: str) -> None:
     """In quadratic time these would run into the limit."""
     assert split(seed * (200_000 // len(seed))) is not None
+
+
+def test_a_line_that_is_a_known_heading_is_context_and_not_quoted() -> None:
+    pieces = split("Cause\n\nThe certificate had expired.\n\nRepair\n\nIt was renewed.", ["Outage", "Repair"])
+    assert [(piece.heading, piece.text) for piece in pieces] == [
+        ("Cause", "The certificate had expired."),
+        ("Repair", "It was renewed."),
+    ]
+
+
+def test_a_passage_of_one_short_line_can_be_quoted() -> None:
+    assert [piece.text for piece in split("Open from nine to five")] == ["Open from nine to five"]

@@ -73,6 +73,13 @@ async def test_a_wrong_key_is_refused_even_where_no_key_is_needed(
         )
 
 
+async def test_a_key_of_another_service_is_no_obstacle_where_none_is_needed(engine: AsyncEngine) -> None:
+    caller = Caller(authorization="Bearer sk-anything", host="localhost:8080")
+    assert (await Access(engine, open_access=True).authenticate(caller)).tenant == "default"
+    with pytest.raises(Unauthenticated):
+        await Access(engine).authenticate(caller)
+
+
 @pytest.mark.parametrize(
     ("host", "origin"),
     [
