@@ -1,6 +1,6 @@
 """How fast this machine embeds, searches and answers, on an instance of its own with the sample corpus.
 
-    python tests/load/bench.py [--requests 200] [--json]
+    python -m tests.load.bench [--requests 200] [--json]
 
 The embedding rate is of the model alone, on passages of the corpus, before the instance is up. Latencies are
 of whole HTTP requests, one at a time and several at once, each question another one (nothing is cached).

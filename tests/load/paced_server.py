@@ -1,6 +1,6 @@
 """A chat completions server whose model is its own name: how fast it answers, and how it fails.
 
-    python tests/load/paced_server.py --port 9000
+    python -m tests.load.paced_server --port 9000
 
 The model `paced?first=0.2&rate=50&length=40` sends its first token after 0.2 s, then 50 a second, 40 in all.
 Further fields: `status` (answer with this HTTP status), `retry` (its Retry-After), `after` (go wrong after so
