@@ -124,13 +124,14 @@ def _id(document: NewDocument, digest: str, place: str) -> str:
                 f"{place}.id",
             )
         return document.id
-    if not document.filename:
+    path = (document.filename or "").replace("\\", "/").strip("/").replace("/", ":")
+    if not path:
         return f"doc-{digest[:16]}"
-    name = re.sub(r"[^A-Za-z0-9._:~@-]", "-", document.filename)
+    name = re.sub(r"[^A-Za-z0-9._:~@-]", "-", path)
     if len(name) <= ID_LENGTH:
         return name
     # Long names that begin alike stay apart.
-    mark = hashlib.sha256(document.filename.encode()).hexdigest()[:16]
+    mark = hashlib.sha256(path.encode()).hexdigest()[:16]
     return f"{name[: ID_LENGTH - 17]}-{mark}"
 
 

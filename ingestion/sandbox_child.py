@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 
 from ingestion.errors import Quarantined, UnsupportedType
-from ingestion.sandbox_wire import ANSWER, REQUEST, PartNote, encode_error, encode_parsed
+from ingestion.sandbox_wire import ANSWER, REQUEST, PartNote, encode_error, encode_parsed, peak_resident
 from ingestion.types import Parsed
 
 Reader = Callable[[bytes, str | None, str | None, Callable[[str], None]], Parsed]
@@ -136,7 +136,7 @@ def _answer(read: Reader, content: bytes, about: bytes, shown: PartNote, memory:
 
 def _tired(memory: int) -> bool:
     """Whether so much memory was used that a fresh process is better for the next document."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > memory // 2
+    return peak_resident(os.getpid()) > memory // 2
 
 
 if __name__ == "__main__":

@@ -22,18 +22,20 @@ from ingestion.sandbox_wire import (
     PartNote,
     decode_answer,
     encode_request,
+    peak_resident,
 )
 from ingestion.types import Parsed
 
 _START_SECONDS = 60.0
+_LOOK_SECONDS = 0.01
 _BUFFER = 2**20
 _ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """`status` is its exit status once it ended, negative for a signal; `peak` its largest resident size in
-    bytes. `tired` asks for its replacement."""
+    """`status` is its exit status once it ended, negative for a signal; `peak` the largest resident size
+    seen, in bytes. `tired` asks for its replacement."""
 
     NO_MEMORY: ClassVar[int] = 3
 
@@ -58,12 +60,23 @@ class Child:
         """The child's answer. Raises `OSError`, `EOFError` or `MalformedAnswer` when it gives none."""
         self.served += 1
         self.note.write("")
-        self.output.write(encode_request(content, filename, media_type))
-        self.output.write(content)
-        await self.output.drain()
-        answer, tired = decode_answer(await _frame(self.input))
+        watching = asyncio.create_task(self._watch())
+        try:
+            self.output.write(encode_request(content, filename, media_type))
+            self.output.write(content)
+            await self.output.drain()
+            answer, tired = decode_answer(await _frame(self.input))
+        finally:
+            watching.cancel()
         self.tired = self.tired or tired
         return answer
+
+    async def _watch(self) -> None:
+        """Keep `peak`. The kernel's own count at the end would not do: a process inherits that of the one
+        that started it, and a worker is large."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.peak = max(self.peak, peak_resident(self.process.pid))
 
     def part(self) -> str | None:
         """The part of the document that it read last, as far as it told."""
@@ -102,11 +115,11 @@ class Child:
 
     def _reap(self) -> None:
         try:
-            _, status, usage = os.wait4(self.process.pid, 0)
+            _, status = os.waitpid(self.process.pid, 0)
         except ChildProcessError:  # The host program collects all children itself.
             self.status = -signal.SIGKILL
         else:
-            self.status, self.peak = os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+            self.status = os.waitstatus_to_exitcode(status)
         self.process.returncode = self.status
 
 

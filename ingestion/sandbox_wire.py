@@ -7,7 +7,9 @@ a page of shared memory: telling a part costs nothing, and it outlives the child
 from __future__ import annotations
 
 import mmap
+import re
 import struct
+from pathlib import Path
 from typing import Any, get_args
 
 import orjson
@@ -114,3 +116,13 @@ def _block(raw: list[Any], length: int) -> Block:
     if not all(type(n) is int and n >= 0 for n in numbers) or not start < end <= length:
         raise ValueError("block")
     return Block(kind=_KINDS[kind], span=Span(start, end), level=level, page=page)
+
+
+def peak_resident(process: int) -> int:
+    """The largest resident size of a process so far, in bytes; 0 when it has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_bytes()
+    except OSError:
+        return 0
+    found = re.search(rb"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

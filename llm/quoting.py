@@ -140,9 +140,9 @@ class Relevance:
         }
 
     def _weigh(self) -> dict[str, float]:
-        count = Counter(
-            t for said, around in zip(self._said, self._around, strict=True) for t in said | around
-        )
+        """A word of the title is no news in any of the document's pieces."""
+        held = zip(self._said, self._around, self._titled, strict=True)
+        count = Counter(term for said, around, titled in held for term in said | around | titled)
         total = len(self._quotes)
         return {
             term: math.log(1 + (total - count[term] + 0.5) / (count[term] + 0.5))

@@ -7,7 +7,7 @@ they go with the piece as `context`, and into a row's text as `Head: cell`.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 LONGEST = 600
@@ -48,10 +48,11 @@ class Piece:
         return f"{self.heading} {self.intro}".strip()
 
 
-def split(text: str, headings: Collection[str] = ()) -> list[Piece]:
-    """The pieces of a passage in order; headings become the context of what follows them. A line that is one
-    of `headings` is one, and so is a first line of its own that does not end like a sentence."""
-    return list(_Reader(frozenset(map(str.casefold, headings))).read(text))
+def split(text: str, path: Sequence[str] = ()) -> list[Piece]:
+    """The pieces of a passage in order; headings become the context of what follows them. `path` is the
+    document's title and the headings above the passage: a line that is one of them is a heading, and so is a
+    first line of its own that does not end like a sentence. The title is nobody's context in particular."""
+    return list(_Reader(path).read(text))
 
 
 def sentences(paragraph: str) -> list[str]:
@@ -69,8 +70,9 @@ def sentences(paragraph: str) -> list[str]:
 class _Reader:
     """Goes through the lines once; `_kind` and `_lines` are the block being collected."""
 
-    def __init__(self, headings: frozenset[str]) -> None:
-        self._headings = headings
+    def __init__(self, path: Sequence[str]) -> None:
+        self._title = path[0].casefold() if path else ""
+        self._headings = frozenset(map(str.casefold, path))
         self._heading = ""
         self._intro = ""
         self._kind = ""
@@ -92,7 +94,8 @@ class _Reader:
         elif kind in ("blank", "heading"):
             yield from self._flush()
             if kind == "heading":
-                self._heading, self._intro = content.rstrip("# \t"), ""
+                heading = content.rstrip("# \t")
+                self._heading, self._intro = "" if heading.casefold() == self._title else heading, ""
         elif kind == "item" or kind != self._kind:
             if not (kind == "text" and self._kind == "item" and line[:1].isspace()):
                 yield from self._flush()

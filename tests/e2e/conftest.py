@@ -57,7 +57,7 @@ def vllm_python() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-model")
-    texts = [str(path) for path in sorted((ROOT / "app").rglob("*.py")) + sorted(ROOT.glob("llm/**/*.*"))]
+    texts = [str(path) for folder in ("app", "llm") for path in sorted((ROOT / folder).rglob("*.py"))]
     subprocess.run([vllm_python, ROOT / "deploy" / "vllm" / "tiny_model.py", folder, *texts], check=True)
     return folder
 

