@@ -82,7 +82,7 @@ def _once(marker: str) -> str:
 
 def _lie(_: str) -> str:
     """Send the parent what no child of ours sends."""
-    for descriptor in range(3, 64):
+    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         try:
             with socket.socket(fileno=os.dup(descriptor)) as talk:
                 talk.sendall(b"\x10" + bytes(7) + b"\x80pickle or worse")
