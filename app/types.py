@@ -87,7 +87,6 @@ class Answer:
     model: str
     finish: Literal["stop", "length"]
     cached: Literal["answer", "output"] | None = None
-    question: str = ""
 
 
 Event = Sources | Token | Answer
