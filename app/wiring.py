@@ -23,13 +23,15 @@ from app.admission import Admission
 from app.answers import Answers
 from app.chat import Chat
 from app.database import open_engine
-from app.release import EXTRACTIVE, Release
+from app.models import Models, Ping
+from app.release import Release
 from app.releases import Registry, first_release
 from app.search import Search
 from app.serving import Serving, Servings
 from app.settings import Settings
+from app.stores import STORE_TIMEOUT, ServedStore, open_store
 from app.summarize import Summarizer
-from app.tracing import JobTraces, TracedEmbedder, TracedModel, TracedStore
+from app.tracing import JobTraces, TracedEmbedder, TracedStore
 from ingestion.blobs import Blobs
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
@@ -38,27 +40,18 @@ from ingestion.pipeline import Indexer
 from ingestion.sandbox import Sandbox
 from ingestion.sweeper import Sweeper
 from ingestion.worker import Worker
-from llm.absent import Absent
-from llm.breaker import Breaker
-from llm.cache import Cached, RedisOutputs
-from llm.extractive import Extractive
-from llm.fallback import Fallback
-from llm.types import ChatModel, Outputs
-from llm.vllm import Vllm
+from llm.cache import RedisOutputs
+from llm.types import Outputs, Scorer
 from retrieval.analyze import analyzer
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.errors import StoreUnavailable
 from retrieval.search import Index
-from retrieval.stores.milvus import MilvusStore
 from retrieval.types import Embedder, IndexSpec, Store, Visibility
 
 PRODUCT = version("plumbline")
-STORE_TIMEOUT = 5.0
 LONGEST_WRITE = 4 * STORE_TIMEOUT
 """A write that was given up may still be carried out for so long: it waits for others, then makes requests
 of its own."""
-
-Ping = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +80,7 @@ class _Ground:
 
     ledger: Ledger
     blobs: Blobs
-    milvus: MilvusStore
+    served: ServedStore
     store: Store
     embedder: Embedder
     registry: Registry
@@ -97,13 +90,15 @@ class _Ground:
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """The query side. Needs DATABASE_URL, REDIS_URL and MILVUS_URI."""
-    settings.require("database_url", "redis_url", "milvus_uri")
+    settings.require("database_url", "redis_url")
     async with AsyncExitStack() as stack:
         ground = await _ground(settings, stack)
         await stack.enter_async_context(ground.registry.following())
         outputs = RedisOutputs(_secret(settings.redis_url))
         stack.push_async_callback(outputs.aclose)
-        models = await _models(settings, stack, ground.embedder, outputs)
+        client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+        await stack.enter_async_context(client)
+        models = Models(settings, client, _scorer(ground.embedder), outputs, product=PRODUCT)
         servings = Servings(
             lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
         )
@@ -127,7 +122,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             current=current,
             health={
                 "ledger": ground.ledger.ping,
-                "store": ground.milvus.ping,
+                "store": ground.served.ping,
                 "outputs": outputs.ping,
                 **models.health(),
             },
@@ -137,7 +132,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 @asynccontextmanager
 async def open_worker(settings: Settings) -> AsyncIterator[Callable[[asyncio.Event], Awaitable[None]]]:
     """The writing side: yields what runs jobs and sweeps until the given event is set."""
-    settings.require("database_url", "milvus_uri")
+    settings.require("database_url")
     async with AsyncExitStack() as stack:
         ground = await _ground(settings, stack)
         spec = _champion_spec(ground)
@@ -174,15 +169,13 @@ async def _ground(settings: Settings, stack: AsyncExitStack) -> _Ground:
     registry = Registry(engine)
     await registry.start(first_release(settings))
     tracer = telemetry.tracer()
-    milvus = MilvusStore(
-        settings.milvus_uri or "", _secret(settings.milvus_token) or None, timeout=STORE_TIMEOUT
-    )
-    stack.push_async_callback(milvus.close)
+    served = open_store(settings)
+    stack.push_async_callback(served.close)
     return _Ground(
         ledger=Ledger(engine),
         blobs=Blobs(settings.blobs_url or str(settings.data.resolve() / "blobs")),
-        milvus=milvus,
-        store=TracedStore(milvus, tracer),
+        served=served,
+        store=TracedStore(served, tracer),
         embedder=TracedEmbedder(_embedder(settings, registry.champion().release), tracer),
         registry=registry,
         engine=engine,
@@ -217,7 +210,7 @@ def _embedder(settings: Settings, release: Release) -> Embedder:
     return OpenVinoEmbedder.load(folder, settings.data.resolve() / "cache" / "embedders", name)
 
 
-def _serving(release: Release, ground: _Ground, models: _Models) -> Serving:
+def _serving(release: Release, ground: _Ground, models: Models) -> Serving:
     spec = release.index_spec(ground.embedder.spec, PARSER_VERSION)
     return Serving(
         release=release,
@@ -232,56 +225,15 @@ def _serving(release: Release, ground: _Ground, models: _Models) -> Serving:
     )
 
 
-async def _models(settings: Settings, stack: AsyncExitStack, embedder: Embedder, outputs: Outputs) -> _Models:
-    client = await stack.enter_async_context(httpx.AsyncClient(limits=httpx.Limits(max_connections=None)))
-    return _Models(settings, client, embedder, outputs)
+def _scorer(embedder: Embedder) -> Scorer:
+    """How close sentences are to a question, for the built-in model."""
 
-
-class _Models:
-    """Models by name, kept over releases so that a breaker remembers; chains of them by release."""
-
-    def __init__(
-        self, settings: Settings, client: httpx.AsyncClient, embedder: Embedder, outputs: Outputs
-    ) -> None:
-        self._settings = settings
-        self._client = client
-        self._embedder = embedder
-        self._outputs = outputs
-        self._served: dict[str, Vllm] = {}
-        self._built: dict[str, ChatModel] = {}
-
-    def chain(self, release: Release) -> ChatModel:
-        first, *others = (self._model(ref.name) for ref in release.body.models)
-        kept = Cached(first, self._outputs, ttl=release.body.cache.ttl_seconds, product=PRODUCT)
-        return Fallback([kept, *others])
-
-    def health(self) -> dict[str, Ping]:
-        return {f"model:{name}": served.ping for name, served in self._served.items()}
-
-    def _model(self, name: str) -> ChatModel:
-        if name not in self._built:
-            self._built[name] = self._build(name)
-        return self._built[name]
-
-    def _build(self, name: str) -> ChatModel:
-        tracer = telemetry.tracer()
-        if name == EXTRACTIVE:
-            return TracedModel(Extractive(self._score), tracer, provider="plumbline")
-        if self._settings.model_url is None:
-            return Absent(name, "Set PLUMBLINE_MODEL_URL to a server that has it.")
-        self._served[name] = served = Vllm(
-            self._settings.model_url,
-            name,
-            key=_secret(self._settings.model_key) or None,
-            client=self._client,
-            headers=telemetry.trace_headers,
-        )
-        return TracedModel(Breaker(served), tracer, provider="vllm")
-
-    async def _score(self, question: str, sentences: Sequence[str]) -> Sequence[float]:
-        texts = [_clipped(self._embedder, text) for text in (question, *sentences)]
-        vectors = await self._embedder.embed(texts)
+    async def score(question: str, sentences: Sequence[str]) -> Sequence[float]:
+        texts = [_clipped(embedder, text) for text in (question, *sentences)]
+        vectors = await embedder.embed(texts)
         return [float(score) for score in vectors[1:] @ vectors[0]]
+
+    return score
 
 
 def _clipped(embedder: Embedder, text: str) -> str:
