@@ -25,7 +25,7 @@ from app.errors import Forbidden, KeyUnknown, OpenAccessRefused, RequestInvalid,
 from app.settings import Settings
 from app.tables import audit, keys, tenants, transaction
 from app.types import Principal, Scope
-from retrieval.types import Filter, Where
+from retrieval.types import Condition, Filter
 
 KNOWN_FOR = 2.0
 _MOST_KNOWN = 4_096
@@ -227,7 +227,7 @@ def filter_for(
     principal: Principal,
     collections: Sequence[str] = (),
     document_ids: Sequence[str] = (),
-    where: Sequence[Where] = (),
+    where: Condition | None = None,
 ) -> Filter:
     """What this caller may read of these. The only place where a caller becomes a `Filter`."""
     return Filter(
@@ -235,7 +235,7 @@ def filter_for(
         groups=principal.groups,
         collections=tuple(dict.fromkeys(collections)),
         document_ids=tuple(dict.fromkeys(document_ids)),
-        where=tuple(where),
+        where=where,
     )
 
 

@@ -1,9 +1,9 @@
 """L1: finished answers, served again only where nothing that went into them has changed.
 
 The key holds tenant, rights, release, product version, every request field that reaches the model, the
-normalised question, the history, the filter and the epoch of its collections. A flip, delete or rights
-change raises the epoch, so an old answer is simply never asked for again. A hit is still checked against
-the visible revisions before it is served.
+normalised question, the history and the filter. The epoch of the filter's collections lies in the value: a
+flip, delete or rights change raises it, and whoever reads a value asks the ledger for the epoch and for the
+visible revisions in one question, and serves it only when both are as they were.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from app.context import citation
 from app.release import Release
-from app.types import Answer, Citation, Question, Usage
+from app.types import Answer, Citation, Question, SourceSpan, Support, Usage
 from llm.types import Outputs
+from retrieval.conditions import canonical
 from retrieval.types import Chunk, Filter, Hit, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A cached answer with the sources that it was made from."""
+    """A cached answer with the sources that it was made from, and the epoch of their collections then."""
 
     hits: tuple[Hit, ...]
     answer: Answer
+    epoch: str
 
 
 def rights(where: Filter) -> str:
@@ -47,17 +49,16 @@ class Answers:
         self._outputs = outputs
         self._product = product
 
-    def key(self, question: Question, release: Release, epoch: str) -> str:
+    def key(self, question: Question, release: Release) -> str:
         where = question.where
         parts: list[Any] = [
             self._product,
             release.fingerprint,
             where.tenant,
             rights(where),
-            epoch,
             sorted(where.collections),
             sorted(where.document_ids),
-            sorted([w.field, sorted(map(repr, w.values))] for w in where.where),
+            canonical(where.where),
             [[m.role, normalised(m.content)] for m in question.messages],
             [question.max_tokens, question.temperature, question.top_p, question.seed],
             list(question.stop),
@@ -80,15 +81,13 @@ def _dump(kept: Kept) -> bytes:
     answer = replace(kept.answer, citations=())
     return orjson.dumps(
         {
-            "answer": asdict(answer),
+            "answer": answer,
             "cited": [c.number for c in kept.answer.citations],
-            "hits": [{"score": h.score, "chunk": _plain(h.chunk)} for h in kept.hits],
-        }
+            "hits": [{"score": h.score, "chunk": h.chunk} for h in kept.hits],
+            "epoch": kept.epoch,
+        },
+        default=sorted,
     )
-
-
-def _plain(chunk: Chunk) -> dict[str, Any]:
-    return {**asdict(chunk), "groups": sorted(chunk.groups)}
 
 
 def _load(value: bytes) -> Kept:
@@ -101,10 +100,16 @@ def _load(value: bytes) -> Kept:
             "citations": _citations(hits, raw["cited"]),
             "degraded": tuple(answer["degraded"]),
             "usage": Usage(**answer["usage"]),
+            "support": tuple(map(_support, answer["support"])),
             "cached": "answer",
         }
     )
-    return Kept(hits=hits, answer=restored)
+    return Kept(hits=hits, answer=restored, epoch=raw["epoch"])
+
+
+def _support(raw: dict[str, Any]) -> Support:
+    spans = tuple(SourceSpan(**span) for span in raw["spans"])
+    return Support(**{**raw, "citations": tuple(raw["citations"]), "spans": spans})
 
 
 def _chunk(raw: dict[str, Any]) -> Chunk:

@@ -6,22 +6,30 @@ first token raises, with its own type; after it only `StreamBroken` and `SourceC
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
-from app import context, deadline
+from app import context, deadline, searchonly
+from app.admission import TakeTurn, unhurried
 from app.answers import Answers, Kept, rights
-from app.citations import Markers
 from app.errors import SourceChanged
+from app.flights import Flights
+from app.ladder import Rung, rung_of, spared
+from app.rerankers import rerank_seconds
 from app.rewrite import standalone
 from app.serving import Current, Serving, Stages, degraded
+from app.speech import Speech
+from app.support import Reading, checks
 from app.types import Answer, Event, Question, Sources, Token, Usage
-from llm.prompts import NOT_FOUND, render_passages
+from llm.errors import ModelUnavailable
+from llm.language import declined, not_found
+from llm.prompts import render_passages
 from llm.types import Call, Delta, Sampling, Scope
 from retrieval.search import search
-from retrieval.types import Found, Hit, Visibility
+from retrieval.types import Found, Hit, Look, Visibility
 
 
 class Chat:
@@ -29,14 +37,16 @@ class Chat:
         self._current = current
         self._visibility = visibility
         self._answers = answers
+        self._flights = Flights()
+        self._reading = Reading()
         self._product = product
 
-    async def ask(self, question: Question) -> AsyncGenerator[Event, None]:
+    async def ask(self, question: Question, turn: TakeTurn = unhurried) -> AsyncGenerator[Event, None]:
+        """`turn` is taken, and may be refused, only when the answer has to be worked out."""
         serving, stages = self._current(), Stages()
+        key = self._answers.key(question, serving.release)
         async with deadline.within(question.deadline, "the look-up of a kept answer"):
             with stages.measure("cache"):
-                epoch = await self._visibility.epoch(question.where)
-                key = self._answers.key(question, serving.release, epoch)
                 kept = await self._kept(question, serving, key)
         if kept:
             yield Sources(kept.hits)
@@ -44,73 +54,131 @@ class Chat:
             yield replace(kept.answer, stages=stages.seconds)
             return
 
-        found, missing = await self._retrieve(question, serving, stages)
-        hits = context.fit(found.hits, serving.release.body.context.max_characters)
+        with self._flights.flight(key if question.cache else None):
+            async with turn() as place:
+                rung = rung_of(serving.release, place.pressure)
+                async with aclosing(self._answered(question, serving, stages, key, rung)) as events:
+                    async for event in events:
+                        yield event
+
+    async def _answered(
+        self, question: Question, serving: Serving, stages: Stages, key: str, rung: Rung
+    ) -> AsyncGenerator[Event, None]:
+        """An answer worked out anew."""
+        async with deadline.within(question.deadline, "the look at the collections"):
+            with stages.measure("cache"):
+                epoch = await self._visibility.epoch(question.where)
+        found, missing = await self._retrieve(question, serving, stages, rung)
+        hits = context.arranged(found.hits, serving.release.body.context)
         yield Sources(hits)
 
-        markers, said, last = Markers(len(hits)), list[str](), Delta(text="", model="")
-        async with aclosing(self._generate(question, serving, hits, stages)) as deltas:
+        last, said = Delta(text="", model=""), self._speech(question, serving, hits)
+        async with said, aclosing(self._generate(question, serving, hits, stages, rung)) as deltas:
             async for delta in deltas:
                 last = delta
-                if text := markers.feed(delta.text):
-                    said.append(text)
-                    yield Token(text)
-        if text := markers.finish():
-            said.append(text)
-            yield Token(text)
+                for event in said.hear(delta.text):
+                    yield event
+            for event in said.finish():
+                yield event
+            with stages.measure("support"):
+                late = await said.checked(question.deadline)
+            for verdict in late:
+                yield verdict
 
-        await self._still_visible(question, serving, hits)
+        with stages.measure("check"):
+            unchanged = await self._still_visible(question, serving, hits) == epoch
         answer = Answer(
-            text="".join(said),
-            citations=tuple(context.citation(n, hits[n - 1].chunk) for n in sorted(markers.cited)),
+            text=said.text,
+            citations=tuple(context.citation(n, hits[n - 1].chunk) for n in said.cited),
             release=serving.release.id,
-            degraded=degraded(missing, found.degraded, _model(last, serving), await self._cache(question)),
+            degraded=degraded(
+                missing,
+                found.degraded,
+                _model(last, serving),
+                said.degraded,
+                await self._cache(question),
+            ),
             stages=stages.seconds,
             usage=Usage(prompt_tokens=last.prompt_tokens or 0, output_tokens=last.output_tokens or 0),
             model=last.model,
             finish=last.finish or "stop",
+            support=said.support,
+            answered=bool(said.cited) or not declined(said.text),
             cached="output" if last.cached else None,
         )
-        await self._keep(question, serving, key, epoch, Kept(hits=hits, answer=answer))
+        if unchanged:
+            await self._keep(question, serving, key, Kept(hits=hits, answer=answer, epoch=epoch))
         yield answer
 
     async def _kept(self, question: Question, serving: Serving, key: str) -> Kept | None:
-        """A cached answer all of whose sources can still be seen by this caller."""
-        kept = await self._answers.get(key) if question.cache else None
-        if kept and await self._visible(question, serving, kept.hits):
-            return kept
-        return None
+        """A kept answer that may be served; if another caller is working it out, the one that they leave.
+        When there is none, nothing is awaited before it is said so: of those who ask at once, one begins."""
+        if not question.cache:
+            return None
+        kept = await self._valid(question, serving, key)
+        if kept is None and (flight := self._flights.under_way(key)):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(flight.wait(), deadline.left(question.deadline) / 2)
+            kept = await self._valid(question, serving, key)
+        return kept
+
+    async def _valid(self, question: Question, serving: Serving, key: str) -> Kept | None:
+        """The kept answer on which nothing has changed and all of whose sources this caller can still see."""
+        kept = await self._answers.get(key)
+        if kept is None:
+            return None
+        look = await self._look(question, serving, kept.hits)
+        return kept if look.epoch == kept.epoch and look.visible >= _revisions(kept.hits) else None
 
     async def _retrieve(
-        self, question: Question, serving: Serving, stages: Stages
+        self, question: Question, serving: Serving, stages: Stages, rung: Rung
     ) -> tuple[Found, tuple[str, ...]]:
         async with deadline.within(question.deadline, "retrieval"):
             with stages.measure("rewrite"):
                 query, missing = await standalone(question, serving, self._product)
             with stages.measure("search"):
-                found = await search(serving.index, query, question.where, serving.release.search)
+                seconds = rerank_seconds(serving.release, question.deadline, rung)
+                params = serving.release.search
+                found = await search(serving.index, query, question.where, params, rerank_seconds=seconds)
         return found, missing
 
+    def _speech(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> Speech:
+        part, chunks = serving.release.body.answer, [hit.chunk for hit in hits]
+        asked, tenant = question.messages[-1].content, question.where.tenant
+        return Speech(len(hits), part, checks(self._reading, chunks, serving, question=asked, tenant=tenant))
+
     async def _generate(
-        self, question: Question, serving: Serving, hits: tuple[Hit, ...], stages: Stages
+        self, question: Question, serving: Serving, hits: tuple[Hit, ...], stages: Stages, rung: Rung
     ) -> AsyncGenerator[Delta, None]:
+        """What the model says; the best passages alone when no model of the chain can begin, or may."""
+        asked = question.messages[-1].content
         if not hits:
-            yield Delta(text=NOT_FOUND, model=serving.first_model, finish="stop")
+            yield Delta(text=not_found(asked), model=serving.first_model, finish="stop")
             return
-        begin, first = time.perf_counter(), True
-        async with aclosing(serving.model.stream(self._call(question, serving, hits))) as deltas:
-            async for delta in deltas:
-                if first:
-                    stages.add("first_token", time.perf_counter() - begin)
-                    first = False
-                yield delta
+        if rung == Rung.SEARCH_ONLY:
+            yield Delta(text=searchonly.listed(asked, hits), model=searchonly.NAME, finish="stop")
+            return
+        begin, started = time.perf_counter(), False
+        try:
+            async with aclosing(serving.model.stream(self._call(question, serving, hits, rung))) as deltas:
+                async for delta in deltas:
+                    if not started:
+                        stages.add("first_token", time.perf_counter() - begin)
+                    started = True
+                    yield delta
+        except ModelUnavailable:
+            if started:
+                raise
+            deadline.left(question.deadline)
+            yield Delta(text=searchonly.listed(asked, hits), model=searchonly.NAME, finish="stop")
         stages.add("model", time.perf_counter() - begin)
 
-    def _call(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> Call:
+    def _call(self, question: Question, serving: Serving, hits: tuple[Hit, ...], rung: Rung) -> Call:
         release = serving.release
         chunks = [hit.chunk for hit in hits]
+        asked = question.messages[-1].content
         prompt = release.answer.render(
-            passages=render_passages(context.passages(chunks)), question=question.messages[-1].content
+            passages=render_passages(context.passages(chunks)), question=asked, not_found=not_found(asked)
         )
         *history, last = prompt.messages
         return Call(
@@ -125,31 +193,34 @@ class Chat:
             ),
             timeout=deadline.left(question.deadline),
             cache=question.cache,
+            spare=spared(release, rung),
         )
 
-    async def _visible(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> bool:
+    async def _look(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> Look:
         wanted = {(hit.chunk.document_id, hit.chunk.revision) for hit in hits}
-        if not wanted:
-            return True
-        seen = await self._visibility.visible(serving.index.generation, question.where, wanted)
-        return all(revision in seen for _, revision in wanted)
+        return await self._visibility.look(serving.index.generation, question.where, wanted)
 
-    async def _still_visible(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> None:
-        if not await self._visible(question, serving, hits):
+    async def _still_visible(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> str:
+        """The epoch now, if every source can still be seen."""
+        look = await self._look(question, serving, hits)
+        if not look.visible >= _revisions(hits):
             raise SourceChanged(
                 "A source of this answer was changed or deleted while it was being written. Ask again."
             )
+        return look.epoch
 
     async def _cache(self, question: Question) -> tuple[str, ...]:
         return () if not question.cache or await self._answers.available() else ("cache",)
 
-    async def _keep(self, question: Question, serving: Serving, key: str, epoch: str, kept: Kept) -> None:
-        """Keep only complete, undegraded answers, and only if nothing changed since the first look."""
+    async def _keep(self, question: Question, serving: Serving, key: str, kept: Kept) -> None:
+        """Keep only complete, undegraded answers."""
         answer = kept.answer
-        if not question.cache or answer.degraded or answer.finish != "stop" or not kept.hits:
-            return
-        if await self._visibility.epoch(question.where) == epoch:
+        if question.cache and not answer.degraded and answer.finish == "stop" and kept.hits:
             await self._answers.put(key, kept, serving.release.body.cache.ttl_seconds)
+
+
+def _revisions(hits: tuple[Hit, ...]) -> frozenset[int]:
+    return frozenset(hit.chunk.revision for hit in hits)
 
 
 def _model(last: Delta, serving: Serving) -> tuple[str, ...]:
@@ -157,10 +228,12 @@ def _model(last: Delta, serving: Serving) -> tuple[str, ...]:
 
 
 def _sampling(question: Question, default: Sampling) -> Sampling:
+    most = min(question.max_tokens or default.max_tokens, default.max_tokens)
     return Sampling(
         temperature=default.temperature if question.temperature is None else question.temperature,
         top_p=default.top_p if question.top_p is None else question.top_p,
-        max_tokens=min(question.max_tokens or default.max_tokens, default.max_tokens),
+        max_tokens=most,
+        min_tokens=min(default.min_tokens, most),
         seed=default.seed if question.seed is None else question.seed,
         stop=question.stop,
     )

@@ -12,8 +12,12 @@ import re
 HELD = 16
 _MARKER = re.compile(r"\[\s*\d{1,4}(?:\s*,\s*\d{1,4})*\s*\]")
 _BEGUN = re.compile(r"\[[\s\d,]*")
-_LIVE = re.compile(r"(?<=!)(?=\[)|(?<=\])(?=[(:])|(?<=<)(?=[A-Za-z/!?])")
-"""Places between two characters that together begin a link, an image, its definition or a tag."""
+_LIVE = re.compile(
+    r"(?<=!)(?=\[)|(?<=\])(?=[(:])|(?<=<)(?=[A-Za-z/!?])|(?<=[A-Za-z]:)(?=/)|(?<=[Ww]{3})(?=\.)"
+)
+"""Places between two characters that together begin a link, an image, its definition, a tag, or an address
+that renderers make a link of (which stays readable: `https: //`)."""
+_LOOK_BEHIND = 3
 
 
 class Markers:
@@ -63,7 +67,7 @@ class Markers:
 
     def _harmless(self, text: str) -> str:
         safe = _LIVE.sub(" ", self._last + text)[len(self._last) :]
-        self._last = safe[-1:] or self._last
+        self._last = (self._last + safe)[-_LOOK_BEHIND:]
         return safe
 
     def _cut(self, length: int) -> str:

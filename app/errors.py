@@ -11,7 +11,8 @@ AppError
 ├── AdmissionFull         too many questions at once: try again in `retry_after` seconds
 ├── ModelUnknown          no model of that name serves here
 ├── ReleaseUnknown        no release goes by that name or id
-├── ReleaseConflict       the release may not do this now: not evaluated, or no index of its own
+├── ReleaseConflict       the release may not do this now, it was not evaluated
+│   └── IndexNotReady         its index is missing, behind or not sound: `code` says which
 ├── KeyUnknown            no key goes by that id
 ├── OpenAccessRefused     this address may not be served without keys: the operator must make one
 └── ClientGone            the caller hung up; nobody hears of it
@@ -73,6 +74,14 @@ class ReleaseUnknown(AppError):
 
 class ReleaseConflict(AppError):
     pass
+
+
+class IndexNotReady(ReleaseConflict):
+    """`code` is one of index_missing, index_behind, index_differs, index_incomplete, index_unsound."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class KeyUnknown(AppError):

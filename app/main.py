@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import uvicorn
 import uvloop
@@ -20,13 +21,25 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from app import problems, telemetry
 from app.admission import Admission
 from app.edge import Edge
 from app.metrics import Metrics
-from app.routes import chat, documents, embeddings, health, jobs, models, releases, search, summarize, uploads
+from app.routes import (
+    chat,
+    documents,
+    embeddings,
+    health,
+    jobs,
+    models,
+    releases,
+    rerank,
+    search,
+    summarize,
+    uploads,
+)
 from app.settings import Settings
 from app.wiring import Services, open_services
 
@@ -83,7 +96,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         telemetry={"operation_spans": False, "metrics": False, "logs": False, "exclude": _untraced},
     )
     _tell_errors(app, counters)
-    for routes in (chat, search, summarize, embeddings, documents, jobs, models, releases, health):
+    for routes in (chat, search, summarize, embeddings, rerank, documents, jobs, models, releases, health):
         app.include_router(routes.router)
     _serve_page(app)
     return app
@@ -91,10 +104,15 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
 
 def run(settings: Settings) -> None:
     """Serve until a signal says stop. Raises before listening when the service cannot be opened."""
-    telemetry.log_to_stderr(settings.log_level)
+    run_process(serve(settings), settings.log_level)
+
+
+def run_process(work: Coroutine[Any, Any, None], log_level: str) -> None:
+    """Do this work as a process of the service: with its log, and its traces where OTEL_* says."""
+    telemetry.log_to_stderr(log_level)
     flush = telemetry.start("plumbline", os.environ)
     try:
-        uvloop.run(serve(settings))
+        uvloop.run(work)
     finally:
         flush()
 
@@ -102,8 +120,14 @@ def run(settings: Settings) -> None:
 async def serve(settings: Settings) -> None:
     async with open_services(settings) as services:
         await services.access.require_keys(settings)
-        config = uvicorn.Config(
-            create_app(settings, services),
+        await listen(settings, create_app(settings, services))
+
+
+async def listen(settings: Settings, app: ASGIApp, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve the application until a signal says stop; `ready` is called when it listens."""
+    server = Server(
+        uvicorn.Config(
+            app,
             host=settings.host,
             port=settings.port,
             http="httptools",
@@ -112,12 +136,22 @@ async def serve(settings: Settings) -> None:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=DRAIN,
-        )
-        await Server(config).serve()
+        ),
+        ready,
+    )
+    await server.serve()
 
 
 class Server(uvicorn.Server):
     """Stops at a signal without raising it again, so that the service's parts are closed afterwards."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

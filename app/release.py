@@ -10,15 +10,17 @@ import hashlib
 import json
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llm.errors import PromptInvalid
 from llm.prompts import Template, load_template
+from llm.serving import Dtype, Policy, ServingSpec
 from llm.types import Sampling
+from retrieval.languages import FUNCTION_WORDS
 from retrieval.types import EmbedderSpec, IndexSpec, SearchParams
 
 DEFAULT_RELEASE = Path(__file__).with_name("default.toml")
@@ -33,17 +35,52 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class ServingPart(_Strict):
+    """How vLLM serves a model (`llm.serving`); what is left out is vLLM's own choice."""
+
+    dtype: Dtype = "auto"
+    quantization: str | None = None
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = None
+    max_num_batched_tokens: Annotated[int, Field(ge=1)] | None = None
+    prefix_caching: bool = True
+    chunked_prefill: bool = True
+    scheduling: Policy = "priority"
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    eager: bool = False
+
+
 class ModelRef(_Strict):
     """A model by the name its server knows; `extractive` is the built-in one that needs no server."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     revision: str | None = None
+    serving: ServingPart | None = None
+
+    @model_validator(mode="after")
+    def _can_be_served(self) -> ModelRef:
+        if self.serving and self.name == EXTRACTIVE:
+            raise ValueError("extractive is built in: nothing serves it")
+        self.spec()
+        return self
+
+    def spec(self, folder: str | None = None) -> ServingSpec:
+        """What vLLM is started with; `folder` holds the model's files where it is not fetched by name."""
+        part = self.serving or ServingPart()
+        return ServingSpec(
+            model=folder or self.name,
+            revision=None if folder else self.revision,
+            served_name=self.name,
+            **part.model_dump(),
+        )
 
 
 class SamplingPart(_Strict):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[int, Field(gt=0, le=32_768)] = 512
+    min_tokens: Annotated[int, Field(ge=0, le=32_768)] = 0
     seed: int | None = None
 
 
@@ -55,13 +92,19 @@ class PromptsPart(_Strict):
     rewrite: str = "rewrite"
 
 
+def _language(name: str) -> str:
+    if name not in FUNCTION_WORDS:
+        raise ValueError(f"there is no language {name!r}; there are {', '.join(FUNCTION_WORDS)}")
+    return name
+
+
 class IndexPart(_Strict):
     embedder: str = "all-MiniLM-L6-v2"
     chunker: Literal["structure"] = "structure"
     chunk_tokens: Annotated[int, Field(ge=32, le=8_192)] = 200
     chunk_overlap: Annotated[int, Field(ge=0, le=1_024)] = 0
     header: str = "{title}\n{heading}\n"
-    analyzer: Literal["snowball-english", "plain"] = "snowball-english"
+    analyzer: Literal["snowball", "snowball-english", "plain"] = "snowball"
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> IndexPart:
@@ -71,13 +114,56 @@ class IndexPart(_Strict):
 
 
 class SearchPart(_Strict):
+    """`languages` are those that the embedder was trained on, by Snowball's names, empty for all: a question
+    in another one is searched with `foreign_weight` in place of `dense_weight`."""
+
     limit: Annotated[int, Field(ge=1, le=100)] = 8
     candidates: Annotated[int, Field(ge=1, le=1_000)] = 100
     dense_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    languages: list[Annotated[str, AfterValidator(_language)]] = ["english"]
+    foreign_weight: Annotated[float, Field(ge=0, le=1)] = 0.25
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.8
+    smoothing_depth: Annotated[int, Field(ge=2, le=100)] = 50
+
+
+class RerankPart(_Strict):
+    """A reranker by the name that its server knows, or `cross-encoder/...` for one in this process. It is
+    shown the best `candidates` and has that `share` of the time a request has left."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    candidates: Annotated[int, Field(ge=1, le=200)] = 30
+    share: Annotated[float, Field(gt=0, le=0.9)] = 0.3
 
 
 class ContextPart(_Strict):
+    """`order` is that of the passages in the prompt: `canonical` keeps it the same for the same sources."""
+
     max_characters: Annotated[int, Field(ge=200, le=1_000_000)] = 12_000
+    order: Literal["canonical", "score"] = "canonical"
+
+
+class AnswerPart(_Strict):
+    """`buffer`: text leaves as it comes, or by whole sentences. `support`: how each sentence is checked
+    against what it cites: by its words alone, by an embedder too, or not at all."""
+
+    buffer: Literal["token", "sentence"] = "token"
+    support: Literal["meaning", "words", "off"] = "meaning"
+
+
+class LadderPart(_Strict):
+    """How full the queue is, 0 to 1, when answers begin to do without something; 1 is never."""
+
+    no_rerank: Annotated[float, Field(ge=0, le=1)] = 0.25
+    smaller: Annotated[float, Field(ge=0, le=1)] = 0.5
+    extractive: Annotated[float, Field(ge=0, le=1)] = 0.75
+    search_only: Annotated[float, Field(ge=0, le=1)] = 0.9
+
+    @model_validator(mode="after")
+    def _rises(self) -> LadderPart:
+        steps = [self.no_rerank, self.smaller, self.extractive, self.search_only]
+        if steps != sorted(steps):
+            raise ValueError("no_rerank, smaller, extractive and search_only must not fall")
+        return self
 
 
 class CachePart(_Strict):
@@ -93,26 +179,29 @@ class ReleaseFile(_Strict):
     prompts: PromptsPart = PromptsPart()
     index: IndexPart = IndexPart()
     search: SearchPart = SearchPart()
+    rerank: RerankPart | None = None
     context: ContextPart = ContextPart()
+    answer: AnswerPart = AnswerPart()
+    ladder: LadderPart = LadderPart()
     cache: CachePart = CachePart()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A validated release. `id` is the first 12 hex digits of its fingerprint."""
+    """A validated release. `id`, which every request asks for, begins its fingerprint: 12 hex digits."""
 
     body: ReleaseFile
     answer: Template
     summarize: Template
     rewrite: Template
+    fingerprint: str = field(init=False)
 
     @property
     def name(self) -> str:
         return self.body.name
 
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", hashlib.sha256(self.canonical().encode()).hexdigest())
 
     @property
     def id(self) -> str:
@@ -122,13 +211,26 @@ class Release:
     def sampling(self) -> Sampling:
         part = self.body.sampling
         return Sampling(
-            temperature=part.temperature, top_p=part.top_p, max_tokens=part.max_tokens, seed=part.seed
+            temperature=part.temperature,
+            top_p=part.top_p,
+            max_tokens=part.max_tokens,
+            min_tokens=part.min_tokens,
+            seed=part.seed,
         )
 
     @property
     def search(self) -> SearchParams:
         part = self.body.search
-        return SearchParams(limit=part.limit, candidates=part.candidates, dense_weight=part.dense_weight)
+        return SearchParams(
+            limit=part.limit,
+            candidates=part.candidates,
+            dense_weight=part.dense_weight,
+            languages=tuple(part.languages),
+            foreign_weight=part.foreign_weight,
+            smoothing=part.smoothing,
+            smoothing_depth=part.smoothing_depth,
+            rerank=self.body.rerank.candidates if self.body.rerank else 0,
+        )
 
     def index_spec(self, embedder: EmbedderSpec, parser: str) -> IndexSpec:
         part = self.body.index
@@ -184,8 +286,10 @@ def parse_release(canonical: str) -> Release:
 
 
 def with_model(release: Release, model: str) -> Release:
-    """The release with a served model in front of its chain."""
-    models = [ModelRef(name=model), *(m for m in release.body.models if m.name != model)]
+    """The release with a served model in front of its chain, served as the release says if it does."""
+    known = release.body.models
+    first = next((ref for ref in known if ref.name == model), ModelRef(name=model))
+    models = [first, *(ref for ref in known if ref.name != model)]
     return Release(
         body=release.body.model_copy(update={"models": models}),
         answer=release.answer,

@@ -1,14 +1,15 @@
 """The registry of releases, and the pointer that says which one serves.
 
-The pointer lives in PostgreSQL; every process looks at it twice a second. A process that cannot read it
-goes on with the last champion it saw: losing the database must not change what is served.
+The pointer lives in PostgreSQL; every process looks at it twice a second. A process that cannot read it, or
+is not yet able to serve the release it names, goes on with the last champion it saw: losing the database,
+or loading an embedder, must not change what is served. `promotion` moves it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,6 +56,13 @@ class Registered:
     release: Release
 
 
+Prepare = Callable[[Release], Awaitable[None]]
+
+
+async def _at_once(release: Release) -> None:
+    """Nothing to prepare."""
+
+
 def first_release(settings: Settings) -> Release:
     """The release that a new instance starts with."""
     release = load_release(settings.release or DEFAULT_RELEASE)
@@ -68,6 +76,8 @@ class Registry:
         self._engine = engine
         self._poll = poll
         self._champion: Champion | None = None
+        self._prepare: Prepare = _at_once
+        self._looking = asyncio.Lock()
 
     def champion(self) -> Champion:
         """The release that serves, as of the last look at the pointer."""
@@ -97,27 +107,33 @@ class Registry:
                 await _register(connection, first, bootstrap=True)
                 await connection.execute(insert(pointers).values(name=CHAMPION, release_id=first.id))
                 await _set_state(connection, first.id, "champion")
-                await _note(connection, "service", "release.bootstrap", first.id, {})
+                await note(connection, "service", "release.bootstrap", first.id, {})
         await self.refresh()
 
     async def refresh(self) -> None:
-        """Look at the pointer now."""
-        async with transaction(self._engine) as connection:
-            row = (
-                await connection.execute(
-                    select(releases)
-                    .join(pointers, pointers.c.release_id == releases.c.id)
-                    .where(pointers.c.name == CHAMPION)
-                )
-            ).one()
-        state: Literal["bootstrap", "champion"] = "bootstrap" if row.bootstrap else "champion"
-        served = self._champion
-        if served is None or (served.release.id, served.state) != (row.id, state):
-            self._champion = Champion(parse_release(row.canonical), state)
+        """Look at the pointer now. One look ends before the next begins, so that none brings back what an
+        earlier one saw."""
+        async with self._looking:
+            async with transaction(self._engine) as connection:
+                row = (
+                    await connection.execute(
+                        select(releases)
+                        .join(pointers, pointers.c.release_id == releases.c.id)
+                        .where(pointers.c.name == CHAMPION)
+                    )
+                ).one()
+            state: Literal["bootstrap", "champion"] = "bootstrap" if row.bootstrap else "champion"
+            served = self._champion
+            if served is None or (served.release.id, served.state) != (row.id, state):
+                release = parse_release(row.canonical)
+                await self._prepare(release)
+                self._champion = Champion(release, state)
 
     @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
-        """Look at the pointer every `poll` seconds for as long as the block lasts."""
+    async def following(self, prepare: Prepare | None = None) -> AsyncIterator[None]:
+        """Look at the pointer every `poll` seconds for as long as the block lasts. A new champion is
+        prepared before it counts as the one that serves."""
+        self._prepare = prepare or _at_once
         task = asyncio.create_task(self._follow(), name="follow champion")
         try:
             yield
@@ -133,7 +149,7 @@ class Registry:
                 await self.refresh()
             except Exception as error:  # noqa: BLE001 - whatever is wrong there, the last champion serves
                 if readable:
-                    log.warning("The champion cannot be read; the last one goes on serving: %s", error)
+                    log.warning("The champion cannot be read or served; the last one goes on: %s", error)
                 readable = False
             else:
                 readable = True
@@ -142,8 +158,8 @@ class Registry:
         """Register as a draft. Adding the same release again changes nothing."""
         async with transaction(self._engine) as connection:
             if await _register(connection, release, bootstrap=False):
-                await _note(connection, who, "release.add", release.id, {"name": release.name})
-            return await _find(connection, release.id)
+                await note(connection, who, "release.add", release.id, {"name": release.name})
+            return await find(connection, release.id)
 
     async def list(self) -> list[Registered]:
         """Every release, the newest first."""
@@ -154,7 +170,7 @@ class Registry:
     async def show(self, reference: str) -> Registered:
         """By id, by a prefix of it that only one has, or by name."""
         async with transaction(self._engine) as connection:
-            return await _find(connection, reference)
+            return await find(connection, reference)
 
     async def judge(
         self, reference: str, evidence: Mapping[str, Any], *, passed: bool, who: str = "command line"
@@ -162,66 +178,29 @@ class Registry:
         """Keep the verdict of an evaluation; only a passed one lets a release be promoted."""
         verdict = {**evidence, "passed": passed}
         async with transaction(self._engine) as connection:
-            found = await _find(connection, reference)
+            found = await find(connection, reference)
             values: dict[str, Any] = {"evidence": verdict}
             if passed:
                 values["bootstrap"] = False
             await connection.execute(update(releases).where(releases.c.id == found.id).values(values))
-            await _note(connection, who, "release.judge", found.id, verdict)
-            return await _find(connection, found.id)
+            await note(connection, who, "release.judge", found.id, verdict)
+            return await find(connection, found.id)
 
-    async def promote(
-        self, reference: str, *, force: bool = False, reason: str = "", who: str = "command line"
-    ) -> Registered:
-        """Make it the champion. Without a passed evaluation it takes `force` and a reason, both audited."""
+    async def served(self) -> Registered:
+        """The champion as the database has it now. Raises `ReleaseConflict` where there is none yet."""
         async with transaction(self._engine) as connection:
-            served = await _served(connection)
-            found = await _find(connection, reference)
-            if found.id == served.id:
-                return found
-            _check_promotable(found, served, force=force, reason=reason)
-            evidence = {"from": served.id, "force": force, "reason": reason, "verdict": found.evidence}
-            await _move(connection, served.id, found.id)
-            await _note(connection, who, "release.promote", found.id, evidence)
-            promoted = await _find(connection, found.id)
-        await self._seen()
-        return promoted
+            return await find(connection, await _champion_id(connection))
 
-    async def rollback(self, *, reason: str = "", who: str = "command line") -> Registered:
-        """Make the champion before this one champion again. Nothing is re-ingested."""
+    async def before(self) -> Registered | None:
+        """The release that a rollback would bring back."""
         async with transaction(self._engine) as connection:
-            served = await _served(connection)
-            earlier = await _before(connection, served.id)
-            if earlier is None:
-                raise ReleaseConflict(f"Release {served.id} is the first champion: there is none before it.")
-            await _move(connection, served.id, earlier)
-            await _note(connection, who, "release.rollback", earlier, {"from": served.id, "reason": reason})
-            restored = await _find(connection, earlier)
-        await self._seen()
-        return restored
+            earlier = await _before(connection, await _champion_id(connection))
+            return await find(connection, earlier) if earlier else None
 
-    async def _seen(self) -> None:
+    async def seen(self) -> None:
         """Serve a change made here at once, where this process serves at all."""
         if self._champion is not None:
             await self.refresh()
-
-
-def _check_promotable(found: Registered, served: Registered, *, force: bool, reason: str) -> None:
-    if found.release.body.index != served.release.body.index:
-        raise ReleaseConflict(
-            f"Release {found.id} embeds or cuts text in another way than the champion {served.id}, and no "
-            "index of its own has been built. Keep its [index] part as the champion's."
-        )
-    passed = bool(found.evidence and found.evidence.get("passed"))
-    if passed:
-        return
-    if not force:
-        raise ReleaseConflict(
-            f"Release {found.id} has not passed an evaluation. Run `plumbline eval gate`, or promote with "
-            "--force and a --reason."
-        )
-    if not reason.strip():
-        raise RequestInvalid("Promoting without a passed evaluation needs a reason.", "reason")
 
 
 def _begins(release_id: str, reference: str) -> bool:
@@ -246,7 +225,7 @@ async def _register(connection: AsyncConnection, release: Release, *, bootstrap:
     return added.first() is not None
 
 
-async def _find(connection: AsyncConnection, reference: str) -> Registered:
+async def find(connection: AsyncConnection, reference: str) -> Registered:
     """The newest of a name; an id before a name; a prefix must be of one release only."""
     if "\x00" in reference:
         raise ReleaseUnknown(reference)
@@ -271,12 +250,20 @@ async def _pointer(connection: AsyncConnection) -> str | None:
     return cast("str | None", (await connection.execute(where)).scalar_one_or_none())
 
 
-async def _served(connection: AsyncConnection) -> Registered:
+async def _champion_id(connection: AsyncConnection) -> str:
     """The champion, with the pointer locked against others who would move it."""
     served = await _pointer(connection)
     if served is None:
         raise ReleaseConflict("No release serves yet: start the service once.")
-    return await _find(connection, served)
+    return served
+
+
+async def require_champion(connection: AsyncConnection, release_id: str) -> None:
+    """Keep the pointer where it is until the transaction ends; raise `ReleaseConflict` if it has moved from
+    this release."""
+    served = await _champion_id(connection)
+    if served != release_id:
+        raise ReleaseConflict(f"Release {served} became champion meanwhile. Look again, and try again.")
 
 
 async def _before(connection: AsyncConnection, served: str) -> str | None:
@@ -291,7 +278,8 @@ async def _before(connection: AsyncConnection, served: str) -> str | None:
     return cast("str | None", evidence["from"]) if evidence else None
 
 
-async def _move(connection: AsyncConnection, old: str, new: str) -> None:
+async def move(connection: AsyncConnection, old: str, new: str) -> None:
+    """Point at another release."""
     await connection.execute(
         update(pointers).where(pointers.c.name == CHAMPION).values(release_id=new, moved_at=func.now())
     )
@@ -303,7 +291,7 @@ async def _set_state(connection: AsyncConnection, release_id: str, state: Releas
     await connection.execute(update(releases).where(releases.c.id == release_id).values(state=state))
 
 
-async def _note(
+async def note(
     connection: AsyncConnection, who: str, what: str, subject: str, evidence: Mapping[str, Any]
 ) -> None:
     await connection.execute(

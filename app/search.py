@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from app import deadline as time_left
+from app.ladder import rung_of
+from app.rerankers import rerank_seconds
 from app.serving import Current
 from retrieval.search import search
 from retrieval.types import Filter, Found
@@ -20,9 +22,12 @@ class Search:
         deadline: float,
         limit: int | None = None,
         group_by_document: bool = False,
+        pressure: float = 0.0,
     ) -> tuple[Found, str]:
-        """What matches, best first, and the id of the release that searched."""
+        """What matches, best first, and the id of the release that searched. `pressure` is the share of the
+        queue that is taken."""
         serving = self._current()
+        rung = rung_of(serving.release, pressure)
         async with time_left.within(deadline, "search"):
             found = await search(
                 serving.index,
@@ -31,5 +36,6 @@ class Search:
                 serving.release.search,
                 limit=limit,
                 group_by_document=group_by_document,
+                rerank_seconds=rerank_seconds(serving.release, deadline, rung),
             )
         return found, serving.release.id

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from app.release import Release
 from llm.types import ChatModel
 from retrieval.search import Index
+
+KEPT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +51,36 @@ class Stages:
 
 
 class Servings:
-    """Follows the champion: its `Serving` is built when it is first asked for, and kept until it changes.
+    """Releases made ready to serve, and which of them serves: the champion, as soon as it is ready.
 
-    Building is cheap: embedders are loaded before a release may become champion, clients connect late.
+    `build` may load an embedder; the last few are kept, so that rolling back takes no time.
     """
 
-    def __init__(self, champion: Callable[[], Release], build: Callable[[Release], Serving]) -> None:
+    def __init__(
+        self, champion: Callable[[], Release], build: Callable[[Release], Awaitable[Serving]]
+    ) -> None:
         self._champion = champion
         self._build = build
-        self._serving = build(champion())
+        self._ready: dict[str, Serving] = {}
+        self._building = asyncio.Lock()
+        self._current: tuple[Release, Serving] | None = None
+
+    async def prepare(self, release: Release) -> None:
+        """Make it ready; raises what keeps it from serving."""
+        name = release.fingerprint
+        async with self._building:
+            if name not in self._ready:
+                self._ready[name] = await self._build(release)
+            self._ready[name] = self._ready.pop(name)
+            for oldest in list(self._ready)[:-KEPT]:
+                del self._ready[oldest]
 
     def current(self) -> Serving:
+        """The champion's, which was prepared before it became champion."""
         release = self._champion()
-        if release.fingerprint != self._serving.release.fingerprint:
-            self._serving = self._build(release)
-        return self._serving
+        if self._current is None or self._current[0] is not release:
+            self._current = (release, self._ready[release.fingerprint])
+        return self._current[1]
 
 
 def degraded(*parts: tuple[str, ...]) -> tuple[str, ...]:

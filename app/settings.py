@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -45,20 +46,50 @@ class Settings(BaseSettings):
     milvus_token: SecretStr | None = Field(
         None, validation_alias=_plain("MILVUS_TOKEN"), description="Milvus `user:password` or token."
     )
+    weaviate_url: str | None = Field(
+        None,
+        validation_alias=_plain("WEAVIATE_URL"),
+        description="Weaviate, 1.33 or newer, instead of Milvus: its HTTP address.",
+    )
+    weaviate_grpc_url: str | None = Field(
+        None,
+        validation_alias=_plain("WEAVIATE_GRPC_URL"),
+        description="Where its gRPC listens. Default: port 50051 of the same host.",
+    )
+    weaviate_api_key: SecretStr | None = Field(
+        None, validation_alias=_plain("WEAVIATE_API_KEY"), description="Its API key."
+    )
     blobs_url: str | None = Field(
         None, description="Where original files are kept (fsspec URL); by default a folder in `data`."
     )
 
     model_url: str | None = Field(
-        None, description="OpenAI-compatible base URL (ends in /v1) that serves the release's models."
+        None,
+        description=(
+            "OpenAI-compatible base URL (ends in /v1) that serves the release's models; several, for several "
+            "servers, with commas between. NAME=URL is a server of the model NAME alone."
+        ),
     )
     model_key: SecretStr | None = Field(None, description="Bearer key for the model URL.")
     model: str | None = Field(
         None, description="Model that the first release of a new instance names, before `extractive`."
     )
+    rerank_url: str | None = Field(
+        None,
+        description="Base URL (ends in /v1) of a server that reranks, or its endpoint (ends in /rerank).",
+    )
+    rerank_key: SecretStr | None = Field(None, description="Bearer key for the rerank URL.")
+    vllm_python: Path | None = Field(
+        None, description="Python of the environment of vLLM, for `up --model`. Default: .venv-vllm here."
+    )
+    vllm_cpu_cache: int = Field(1, gt=0, description="Memory of a model on the CPU for its cache, in GiB.")
     release: Path | None = Field(None, description="Release file that a new instance starts with.")
     embedder_path: Path | None = Field(
-        None, description="Folder with config.json, tokenizer.json and model.safetensors."
+        None,
+        description=(
+            "Folder with config.json, tokenizer.json and model.safetensors; or one that holds such folders, "
+            "each under the name that releases give the model."
+        ),
     )
 
     open_access: bool | None = Field(
@@ -90,6 +121,20 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings
+
+    def model_urls(self, name: str) -> tuple[str, ...]:
+        """The servers of a model."""
+        listed = [part.strip() for part in (self.model_url or "").split(",") if part.strip()]
+        parted = [part.rpartition("=") if not part.startswith("http") else ("", "", part) for part in listed]
+        return tuple(url for model, _, url in parted if model in ("", name))
+
+    def store(self) -> Literal["milvus", "weaviate"] | None:
+        """The vector store that is named. Raises `SettingsError` when two are."""
+        if self.milvus_uri and self.weaviate_url:
+            raise SettingsError("MILVUS_URI and WEAVIATE_URL are both set; name one store.")
+        if self.weaviate_url and urlsplit(self.weaviate_url).scheme not in ("http", "https"):
+            raise SettingsError("WEAVIATE_URL is not a URL like http://127.0.0.1:8080.")
+        return "weaviate" if self.weaviate_url else "milvus" if self.milvus_uri else None
 
     def require(self, *names: str) -> None:
         """Raise `SettingsError` naming every one of these settings that is not set."""

@@ -19,8 +19,10 @@ import psutil
 from pydantic import SecretStr
 
 from app import embedded, instance
-from app.child import Child
+from app.child import Child, StartFailed
 from app.embedded import NotReady, Part
+from app.modelserver import START as MODEL_START
+from app.modelserver import ModelServer, model_server
 from app.partlog import PartLog
 from app.settings import Settings
 from app.supervisor import Supervisor, signals
@@ -29,6 +31,12 @@ WORKER_READY = "The worker is ready."
 WORKER_NICE = 10
 """Embedding a pile of documents must not slow the answers down."""
 PROBE_TIMEOUT = 3.0
+OWN = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONSAFEPATH": "1",
+    # A question's products are small: on a busy machine a second thread makes them ten times slower.
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 Say = Callable[[str], None]
 
@@ -39,11 +47,12 @@ class PortTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Standalone:
-    """What is to run. `verbose` shows every line of every part. `at_ready` runs in a thread once all is
-    up, and must return soon after its event is set."""
+    """What is to run. `model` is the name or the folder of one to serve. `verbose` shows every line of
+    every part. `at_ready` runs in a thread once all is up, and must return soon after its event is set."""
 
     settings: Settings
     say: Say
+    model: str | None = None
     verbose: bool = False
     at_ready: Callable[[threading.Event], None] = field(default=lambda stopping: None)
 
@@ -74,21 +83,34 @@ class Standalone:
 
     async def _serve(self, supervisor: Supervisor, sockets: Path) -> None:
         announce = partial(self._announce, supervisor, sockets)
+        model = await asyncio.to_thread(model_server, self.settings, self.model) if self.model else None
         parts = await self._parts(sockets)
         await supervisor.start([self._child(part, announce) for part in parts.values()])
-        environment = self._environment(parts)
+        environment = {**self._environment(parts), **(model.environment if model else {})}
+        loading = asyncio.create_task(self._load(model, supervisor, announce)) if model else None
+        await asyncio.sleep(0)  # The model is started first, to be stopped after the API.
         workers = [self._worker(name, environment, announce) for name in _worker_names(self.settings.workers)]
         api = self._child(self._api(environment), announce)
         # The API stops first: what it still accepts while it drains is queued, and kept.
-        await supervisor.start(workers, [api])
-        announce()
         stopping = threading.Event()
         try:
+            await supervisor.start(workers, [api])
+            announce()
             await asyncio.to_thread(self.at_ready, stopping)
             api.log.always = True
             await asyncio.Event().wait()
         finally:
             stopping.set()
+            if loading:
+                loading.cancel()
+
+    async def _load(self, model: ModelServer, supervisor: Supervisor, announce: Callable[[], None]) -> None:
+        """Start the model beside everything else: until it is ready, answers come from the sources alone."""
+        self.say(f"loading  {model.name}; until it is ready, answers are sentences of the sources")
+        try:
+            await supervisor.start([self._child(model.part, announce)], timeout=MODEL_START)
+        except StartFailed as error:
+            self.say(f"{error}\n{model.name} cannot be served; answers go on without it.")
 
     async def _parts(self, sockets: Path) -> dict[str, Part]:
         """The parts that the settings name no server for."""
@@ -97,7 +119,7 @@ class Standalone:
             wanted["DATABASE_URL"] = lambda: embedded.postgres(self.data / "postgres", sockets)
         if self.settings.redis_url is None:
             wanted["REDIS_URL"] = lambda: embedded.redis(self.data / "redis", sockets)
-        if self.settings.milvus_uri is None:
+        if self.settings.store() is None:
             wanted["MILVUS_URI"] = lambda: embedded.milvus(self.data / "milvus", embedded.free_port())
         if "DATABASE_URL" in wanted and not (self.data / "postgres" / "PG_VERSION").exists():
             self.say("creating the database")
@@ -146,7 +168,7 @@ class Standalone:
             command=(sys.executable, "-m", "app.cli", command),
             url=self.url,
             ready=ready,
-            environment={**environment, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
+            environment={**environment, **OWN},
             folder=Path.cwd(),  # What the settings name by a relative path is meant from here.
             patience=patience,
             nice=nice,

@@ -1,37 +1,39 @@
 """Summaries: map over sections side by side, reduce, with citations that survive both steps.
 
-A section is as many consecutive passages as a prompt takes. Every passage keeps its number through all
-steps: a section's summary cites it, and what is reduced is the sentences under the numbers they cite.
+A section is as many consecutive passages as a prompt takes. A section's summary cites its passages, and
+what is reduced is the sentences under the passages they cite. Outputs are kept by what a section says, not
+by revision: after a document has changed, only the sections that changed are summarized again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from app import context, deadline
 from app.answers import rights
-from app.citations import Markers
+from app.coverage import coverage
 from app.errors import NothingToSummarize, SourceChanged, TooMuchToSummarize
+from app.sections import Section, condensed, numbered, paragraphs, sections, squeezed
 from app.serving import Current, Serving, Stages, degraded
-from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Token, Usage
+from app.speech import Speech
+from app.support import Reading, checks
+from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Usage
+from llm.language import LANGUAGES, detect
 from llm.prompts import render_passages
 from llm.types import Call, Delta, Passage, Scope
-from retrieval.types import Chunk, Filter, Span, Store, Visibility
+from retrieval.types import Chunk, Filter, Store, Visibility
 
 MOST_CHUNKS = 5_000
-_CITED = re.compile(r"(.+?)((?:\s*\[\d{1,4}\])+)[.!?]?", re.DOTALL)
-_SENTENCE = re.compile(r"\S.{0,1200}?(?=(?<=[.!?])\s|\n\s*\n|\Z)|\S.{0,1199}", re.DOTALL)
-PASSAGE = 1_200
-"""Characters of a passage of text handed in with the request, at most."""
+LONGER = 1.2
+"""How many times the words asked for a summary may have."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """What one request has gathered so far."""
+    """What one request has gathered so far. Passages are numbered over all of `chunks`, from 1."""
 
     request: SummaryRequest
     serving: Serving
@@ -39,6 +41,13 @@ class _Run:
     models: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     output_tokens: int = 0
+
+    @property
+    def budget(self) -> int:
+        return self.serving.release.body.context.max_characters
+
+    def sources(self, section: Section) -> list[Chunk]:
+        return [self.chunks[passage.number - 1] for passage in section]
 
     def count(self, last: Delta) -> None:
         self.models.append(last.model)
@@ -55,6 +64,7 @@ class Summarizer:
         self._current = current
         self._visibility = visibility
         self._store = store
+        self._reading = Reading()
         self._product = product
         self._concurrency = concurrency
 
@@ -64,35 +74,62 @@ class Summarizer:
             with stages.measure("read"):
                 chunks = await self._chunks(request, serving)
         run = _Run(request=request, serving=serving, chunks=chunks)
-        passages = context.passages(chunks)
-        sections = groups = _sections(passages, serving.release.body.context.max_characters)
+        first = groups = sections(context.passages(chunks), run.budget)
         with stages.measure("map"):
             while len(groups) > 1:
-                condensed: list[Passage] = []
+                shorter: list[Passage] = []
                 async with aclosing(self._map(run, groups)) as parts:
                     async for done, part in parts:
                         yield Progress(done, len(groups))
-                        condensed.extend(part)
-                condensed.sort(key=lambda passage: passage.number)
-                smaller = _sections(condensed, _budget(serving))
-                groups = smaller if len(smaller) < len(groups) else [_squeezed(condensed, _budget(serving))]
-        markers, said = Markers(len(passages)), list[str]()
-        with stages.measure("reduce"):
-            async with aclosing(self._stream(run, groups[0] if groups else ())) as deltas:
-                async for delta in deltas:
-                    if text := markers.feed(delta.text):
-                        said.append(text)
-                        yield Token(text)
-        if text := markers.finish():
-            said.append(text)
-            yield Token(text)
+                        shorter.extend(part)
+                shorter.sort(key=lambda passage: passage.number)
+                smaller = sections(shorter, run.budget)
+                groups = smaller if len(smaller) < len(groups) else [squeezed(shorter, run.budget)]
+        last = groups[0] if groups else ()
+        said = self._speech(run, last)
+        async with said:
+            with stages.measure("reduce"):
+                async with aclosing(self._stream(run, last)) as deltas:
+                    async for delta in deltas:
+                        for event in said.hear(delta.text):
+                            yield event
+                        if said.reached(request.max_words, LONGER):
+                            break
+            for event in said.finish():
+                yield event
+            with stages.measure("support"):
+                late = await said.checked(request.deadline)
+            for event in late:
+                yield event
         await self._still_visible(run)
-        yield Summary(
-            text="".join(said),
-            citations=tuple(context.citation(n, chunks[n - 1]) for n in sorted(markers.cited)),
-            coverage=_coverage(sections, markers.cited),
-            release=serving.release.id,
-            degraded=degraded(_models(run)),
+        yield await self._summary(run, said, first, last, stages)
+
+    def _speech(self, run: _Run, section: Section) -> Speech:
+        part, request = run.serving.release.body.answer, run.request
+        about = checks(
+            self._reading,
+            run.sources(section),
+            run.serving,
+            question=request.focus or "",
+            tenant=request.where.tenant,
+        )
+        return Speech(len(section), part, about)
+
+    async def _summary(
+        self, run: _Run, said: Speech, first: Sequence[Section], last: Section, stages: Stages
+    ) -> Summary:
+        sources = run.sources(last)
+        cited = {last[n - 1].number for n in said.cited}
+        texts = [chunk.text for chunk in run.chunks]
+        sentences = [said.text[one.start : one.end] for one in said.claims]
+        return Summary(
+            text=said.text,
+            citations=tuple(context.citation(n, sources[n - 1]) for n in said.cited),
+            support=said.support,
+            coverage=await asyncio.to_thread(coverage, texts, sentences),
+            sections_cited=_sections_cited(first, cited),
+            release=run.serving.release.id,
+            degraded=degraded(_models(run), said.degraded, _language(run.request, said.text)),
             stages=stages.seconds,
             usage=Usage(prompt_tokens=run.prompt_tokens, output_tokens=run.output_tokens),
             model=run.models[-1],
@@ -100,7 +137,7 @@ class Summarizer:
 
     async def _chunks(self, request: SummaryRequest, serving: Serving) -> tuple[Chunk, ...]:
         if request.text is not None:
-            chunks = _paragraphs(request.text, request.where.tenant)
+            chunks = paragraphs(request.text, request.where.tenant)
         else:
             chunks = await self._read(serving, replace(request.where, document_ids=request.document_ids))
         if not chunks:
@@ -118,15 +155,15 @@ class Summarizer:
         return tuple(await self._store.read(generation, where.tenant, ids))
 
     async def _map(
-        self, run: _Run, groups: Sequence[Sequence[Passage]]
+        self, run: _Run, groups: Sequence[Section]
     ) -> AsyncGenerator[tuple[int, list[Passage]], None]:
         """Summaries of the sections as they are done, as passages under the numbers they cite."""
         turn = asyncio.Semaphore(self._concurrency)
 
-        async def one(group: Sequence[Passage]) -> list[Passage]:
+        async def one(group: Section) -> list[Passage]:
             async with turn, aclosing(self._stream(run, group)) as deltas:
                 text = "".join([delta.text async for delta in deltas])
-            return _cited(text, {p.number: p for p in group})
+            return condensed(text, tuple(group))
 
         tasks = [asyncio.create_task(one(group)) for group in groups]
         try:
@@ -137,19 +174,25 @@ class Summarizer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _stream(self, run: _Run, group: Sequence[Passage]) -> AsyncGenerator[Delta, None]:
+    async def _stream(self, run: _Run, group: Section) -> AsyncGenerator[Delta, None]:
         last: Delta | None = None
-        async with aclosing(run.serving.model.stream(self._call(run, group))) as deltas:
-            async for delta in deltas:
-                last = delta
-                yield delta
-        if last is not None:
-            run.count(last)
+        try:
+            async with aclosing(run.serving.model.stream(self._call(run, group))) as deltas:
+                async for delta in deltas:
+                    last = delta
+                    yield delta
+        finally:
+            if last is not None:
+                run.count(last)
 
-    def _call(self, run: _Run, group: Sequence[Passage]) -> Call:
-        request, release = run.request, run.serving.release
+    def _call(self, run: _Run, group: Section) -> Call:
+        request, release, sources = run.request, run.serving.release, run.sources(group)
+        language = LANGUAGES[request.language].name if request.language else ""
         prompt = release.summarize.render(
-            passages=render_passages(group), max_words=str(request.max_words), focus=request.focus or ""
+            passages=render_passages(numbered(group)),
+            max_words=str(request.max_words),
+            focus=request.focus or "",
+            language=language,
         )
         return Call(
             prompt=prompt,
@@ -158,8 +201,8 @@ class Summarizer:
                 tenant=request.where.tenant,
                 rights=rights(request.where),
                 release=f"{release.fingerprint}/{self._product}",
-                evidence=tuple(run.chunks[p.number - 1].id for p in group),
-                documents=tuple(sorted({run.chunks[p.number - 1].document_id for p in group} - {""})),
+                evidence=tuple(f"{chunk.document_id}/{chunk.content_hash}" for chunk in sources),
+                documents=tuple(sorted({chunk.document_id for chunk in sources} - {""})),
             ),
             timeout=deadline.left(request.deadline),
             cache=request.cache,
@@ -175,88 +218,16 @@ class Summarizer:
             raise SourceChanged("A document was changed or deleted while it was being summarized. Ask again.")
 
 
-def _budget(serving: Serving) -> int:
-    return serving.release.body.context.max_characters
-
-
 def _models(run: _Run) -> tuple[str, ...]:
     first = run.serving.first_model
     return tuple(f"model:{name}" for name in dict.fromkeys(run.models) if name != first)
 
 
-def _sections(passages: Sequence[Passage], budget: int) -> list[tuple[Passage, ...]]:
-    """Consecutive passages in groups whose text fits the budget, each of at least one."""
-    groups: list[list[Passage]] = []
-    used = 0
-    for passage in passages:
-        if not groups or used + len(passage.text) > budget:
-            groups.append([])
-            used = 0
-        groups[-1].append(passage)
-        used += len(passage.text)
-    return [tuple(group) for group in groups]
+def _language(request: SummaryRequest, text: str) -> tuple[str, ...]:
+    """Whether the summary is in another language than was asked for: a model may not be able to translate."""
+    return () if request.language is None or detect(text) in (None, request.language) else ("language",)
 
 
-def _cited(text: str, group: dict[int, Passage]) -> list[Passage]:
-    """The sentences of a section's summary, under the first number that each cites."""
-    found: dict[int, Passage] = {}
-    for sentence, marks in _CITED.findall(text):
-        numbers = [n for n in map(int, re.findall(r"\d+", marks)) if n in group]
-        if numbers:
-            known = found.get(numbers[0], replace(group[numbers[0]], text=""))
-            found[numbers[0]] = replace(known, text=f"{known.text} {sentence.strip(' .')}.".strip())
-    if not found and text.strip():
-        first = min(group)
-        found[first] = replace(group[first], text=text.strip())
-    return list(found.values())
-
-
-def _squeezed(passages: Sequence[Passage], budget: int) -> tuple[Passage, ...]:
-    """For a model that does not shorten: an equal share of the budget for every passage."""
-    share = max(80, budget // len(passages))
-    return tuple(replace(passage, text=passage.text[:share]) for passage in passages)
-
-
-def _coverage(sections: Sequence[Sequence[Passage]], cited: Sequence[int]) -> float:
-    wanted = set(cited)
-    covered = sum(any(p.number in wanted for p in section) for section in sections)
-    return round(covered / len(sections), 4) if sections else 0.0
-
-
-def _paragraphs(text: str, tenant: str) -> tuple[Chunk, ...]:
-    """Text handed in with the request, as passages that belong to no document."""
-    return tuple(
-        Chunk(
-            id=f"text-{ordinal}",
-            tenant=tenant,
-            collection="",
-            document_id="",
-            revision=0,
-            ordinal=ordinal,
-            content_hash="",
-            title="Text",
-            heading="",
-            text=text[span.start : span.end],
-            page=None,
-            span=span,
-            groups=frozenset(),
-            metadata={},
-        )
-        for ordinal, span in enumerate(_packed(text))
-    )
-
-
-def _packed(text: str) -> list[Span]:
-    """Sentences packed into spans of at most `PASSAGE` characters; a blank line ends a long enough one."""
-    spans: list[Span] = []
-    for match in _SENTENCE.finditer(text):
-        last = spans[-1] if spans else None
-        if last and match.end() - last.start <= PASSAGE and not _breaks(text, last, match.start()):
-            spans[-1] = Span(last.start, match.end())
-        else:
-            spans.append(Span(match.start(), match.end()))
-    return spans
-
-
-def _breaks(text: str, last: Span, start: int) -> bool:
-    return last.end - last.start > PASSAGE // 4 and text[last.end : start].count("\n") > 1
+def _sections_cited(first: Sequence[Section], cited: set[int]) -> float:
+    told = sum(any(passage.number in cited for passage in section) for section in first)
+    return round(told / len(first), 4) if first else 0.0

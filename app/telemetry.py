@@ -1,7 +1,9 @@
 """Traces and logs of a process: where they go, and what ties them together.
 
 Traces leave only when the environment names where to (`OTEL_EXPORTER_OTLP_ENDPOINT`,
-`OTEL_TRACES_EXPORTER`); otherwise OpenTelemetry's no-op provider stays, and a span costs nothing.
+`OTEL_TRACES_EXPORTER`); otherwise OpenTelemetry's no-op provider stays, and a span costs nothing. One trace
+in ten is recorded unless the caller or `OTEL_TRACES_SAMPLER` says otherwise: a recorded answer costs as much
+processor time for its spans as for its own work.
 Every log line is one JSON object with the request's id, its release and its trace.
 """
 
@@ -22,7 +24,9 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
+RECORDED = 0.1
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -49,7 +53,9 @@ def start(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
     resource = Resource.create(
         {SERVICE_NAME: environ.get("OTEL_SERVICE_NAME", service), SERVICE_VERSION: version("plumbline")}
     )
-    provider = TracerProvider(resource=resource)
+    # Without one of ours, the SDK reads the environment.
+    sampler = None if environ.get("OTEL_TRACES_SAMPLER") else ParentBasedTraceIdRatio(RECORDED)
+    provider = TracerProvider(sampler=sampler, resource=resource)
     provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)
     return provider.shutdown

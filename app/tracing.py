@@ -107,11 +107,13 @@ def _failed(span: Span, error: Exception) -> None:
 
 
 class TracedStore:
-    """`retrieval {index}` around a search, `index {index}` around an upsert; the rest is passed on."""
+    """`retrieval {index}` around a search, `index {index}` around an upsert; the rest is passed on. `system`
+    names the store's product."""
 
-    def __init__(self, store: Store, tracer: Tracer) -> None:
+    def __init__(self, store: Store, tracer: Tracer, *, system: str | None = None) -> None:
         self._store = store
         self._tracer = tracer
+        self._system: dict[str, AttributeValue] = {names.DB_SYSTEM: system} if system else {}
 
     async def prepare(self, generation: str, spec: IndexSpec) -> None:
         await self._store.prepare(generation, spec)
@@ -144,7 +146,7 @@ class TracedStore:
 
     @contextmanager
     def _span(self, name: str, told: Mapping[str, AttributeValue]) -> Iterator[Span]:
-        with _span(self._tracer, name, told, SpanKind.CLIENT) as span:
+        with _span(self._tracer, name, {**self._system, **told}, SpanKind.CLIENT) as span:
             yield span
 
 

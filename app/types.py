@@ -73,10 +73,44 @@ class Token:
     text: str
 
 
+Verdict = Literal["supported", "weak", "unsupported", "uncited"]
+Reason = Literal[
+    "quoted", "words", "meaning", "number", "denial", "direction", "name", "unlike", "no citation"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpan:
+    """Characters `start` to `end` of the document's extracted text."""
+
+    document_id: str
+    chunk_id: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """What the sources that a sentence cites do for it. `sentence` counts from 1; `start` and `end` are
+    characters of the answer; `score` in [0, 1] estimates how likely they bear it out; `spans` are the
+    sentences that do, if any."""
+
+    sentence: int
+    start: int
+    end: int
+    citations: tuple[int, ...]
+    verdict: Verdict
+    score: float
+    reason: Reason
+    spans: tuple[SourceSpan, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The last event of a stream. `text` is everything the tokens said; `citations` are the sources it
-    named, by number; `stages` maps a stage to its seconds; `model` is the one that answered."""
+    named, by number; `support` has a verdict for each sentence that could be checked; `answered` is False
+    when it says that the documents do not hold it; `stages` maps a stage to its seconds; `model` is the one
+    that answered."""
 
     text: str
     citations: tuple[Citation, ...]
@@ -86,17 +120,20 @@ class Answer:
     usage: Usage
     model: str
     finish: Literal["stop", "length"]
+    support: tuple[Support, ...] = ()
+    answered: bool = True
     cached: Literal["answer", "output"] | None = None
 
 
-Event = Sources | Token | Answer
+Event = Sources | Token | Support | Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryRequest:
     """What to summarize: exactly one of `text`, `document_ids` or `collections` (those in `where`).
 
-    `focus` is a question to answer along the way; `max_words` bounds the summary.
+    `focus` is a question to answer along the way; `max_words` bounds the summary; `language` is the code of
+    the one to write in, None that of the passages.
     """
 
     where: Filter
@@ -105,6 +142,7 @@ class SummaryRequest:
     document_ids: tuple[str, ...] = ()
     focus: str | None = None
     max_words: int = 200
+    language: str | None = None
     cache: bool = True
 
 
@@ -118,11 +156,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """`coverage` in [0, 1] is the share of sections that the summary cites."""
+    """`coverage` in [0, 1] is the share of the text that the summary speaks of (`app.coverage`),
+    `sections_cited` the share of sections that it cites."""
 
     text: str
     citations: tuple[Citation, ...]
+    support: tuple[Support, ...]
     coverage: float
+    sections_cited: float
     release: str
     degraded: tuple[str, ...]
     stages: Mapping[str, float]
@@ -130,4 +171,4 @@ class Summary:
     model: str
 
 
-SummaryEvent = Progress | Token | Summary
+SummaryEvent = Progress | Token | Support | Summary

@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
-import httpx
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,29 +21,37 @@ from app import access, migrate, telemetry
 from app.admission import Admission
 from app.answers import Answers
 from app.chat import Chat
-from app.database import open_engine
+from app.database import connect_args, dsn, open_engine
+from app.embedders import Embedders
+from app.indexes import Indexes, Unsound
 from app.models import Models, Ping
+from app.promotion import Promotions
 from app.release import Release
 from app.releases import Registry, first_release
+from app.rerankers import Rerankers
 from app.search import Search
-from app.serving import Serving, Servings
+from app.serving import Current, Serving, Servings
 from app.settings import Settings
+from app.similarity import Similarity
 from app.stores import STORE_TIMEOUT, ServedStore, open_store
 from app.summarize import Summarizer
-from app.tracing import JobTraces, TracedEmbedder, TracedStore
+from app.tracing import JobTraces, TracedStore
+from ingestion import spotcheck
 from ingestion.blobs import Blobs
+from ingestion.errors import Conflict, LedgerUnavailable
+from ingestion.indexers import Indexer, OpenIndexers
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import PARSER_VERSION
-from ingestion.pipeline import Indexer
+from ingestion.reads import Reads
 from ingestion.sandbox import Sandbox
 from ingestion.sweeper import Sweeper
-from ingestion.worker import Worker
+from ingestion.types import Generation, Placed
+from ingestion.worker import BACKFILL, ORDINARY, Crew, Worker
 from llm.cache import RedisOutputs
-from llm.types import Outputs, Scorer
+from llm.types import ChatModel, Outputs, Scorer
 from retrieval.analyze import analyzer
-from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
-from retrieval.errors import StoreUnavailable
+from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.search import Index
 from retrieval.types import Embedder, IndexSpec, Store, Visibility
 
@@ -55,23 +62,42 @@ of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replacements:
+    """Parts that stand in for the real ones, so that a measurement can leave their time out. `model` makes
+    one by its name; the store and the embedder stay the caller's to close."""
+
+    store: ServedStore | None = None
+    embedder: Embedder | None = None
+    model: Callable[[str], ChatModel] | None = None
+
+
+REAL = Replacements()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything that a request may need. `health` has a check for each part that can be away."""
 
     settings: Settings
     release: Registry
+    promotions: Promotions
+    indexes: Indexes
     access: access.Access
     intake: Intake
     chat: Chat
     search: Search
     summarizer: Summarizer
     store: Store
-    embedder: Embedder
     visibility: Visibility
     outputs: Outputs
     admission: Admission
     current: Callable[[], Serving]
     health: Mapping[str, Ping]
+
+    @property
+    def embedder(self) -> Embedder:
+        """The champion's."""
+        return self.current().index.embedder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,46 +105,56 @@ class _Ground:
     """What the API and the workers both stand on."""
 
     ledger: Ledger
+    reads: Reads
     blobs: Blobs
     served: ServedStore
     store: Store
-    embedder: Embedder
+    embedders: Embedders
+    rerankers: Rerankers
     registry: Registry
     engine: AsyncEngine
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """The query side. Needs DATABASE_URL, REDIS_URL and MILVUS_URI."""
+async def open_services(settings: Settings, replacements: Replacements = REAL) -> AsyncIterator[Services]:
+    """The query side. Needs DATABASE_URL, REDIS_URL and MILVUS_URI or WEAVIATE_URL."""
     settings.require("database_url", "redis_url")
     async with AsyncExitStack() as stack:
-        ground = await _ground(settings, stack)
-        await stack.enter_async_context(ground.registry.following())
+        ground = await _ground(settings, stack, replacements)
         outputs = RedisOutputs(_secret(settings.redis_url))
         stack.push_async_callback(outputs.aclose)
-        client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
-        await stack.enter_async_context(client)
-        models = Models(settings, client, _scorer(ground.embedder), outputs, product=PRODUCT)
+        models = Models(
+            settings,
+            _scorer(lambda: servings.current()),
+            outputs,
+            product=PRODUCT,
+            build=replacements.model,
+        )
+        stack.push_async_callback(models.aclose)
         servings = Servings(
             lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
         )
+        await stack.enter_async_context(_following(ground, servings))
+        indexes = Indexes(ground.ledger, ground.embedders, _unsound(ground), parser=PARSER_VERSION)
         intake = Intake(ground.ledger, ground.blobs, upload_limit=settings.upload_limit)
         answers = Answers(outputs, product=PRODUCT)
         current = servings.current
-        await _prepare(ground)
         yield Services(
             settings=settings,
             release=ground.registry,
+            promotions=Promotions(ground.engine, ground.registry, indexes, servings.prepare),
+            indexes=indexes,
             access=access.Access(ground.engine, open_access=access.opened(settings)),
             intake=intake,
-            chat=Chat(current, ground.ledger, answers, product=PRODUCT),
+            chat=Chat(current, ground.reads, answers, product=PRODUCT),
             search=Search(current),
-            summarizer=Summarizer(current, ground.ledger, ground.store, product=PRODUCT),
+            summarizer=Summarizer(current, ground.reads, ground.store, product=PRODUCT),
             store=ground.store,
-            embedder=ground.embedder,
-            visibility=ground.ledger,
+            visibility=ground.reads,
             outputs=outputs,
-            admission=Admission(max_running=settings.max_running, max_waiting=settings.max_waiting),
+            admission=Admission(
+                max_running=settings.max_running, max_waiting=settings.max_waiting, load=models.load
+            ),
             current=current,
             health={
                 "ledger": ground.ledger.ping,
@@ -130,117 +166,169 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
 
 @asynccontextmanager
-async def open_worker(settings: Settings) -> AsyncIterator[Callable[[asyncio.Event], Awaitable[None]]]:
+async def open_worker(
+    settings: Settings, replacements: Replacements = REAL
+) -> AsyncIterator[Callable[[asyncio.Event], Awaitable[None]]]:
     """The writing side: yields what runs jobs and sweeps until the given event is set."""
     settings.require("database_url")
     async with AsyncExitStack() as stack:
-        ground = await _ground(settings, stack)
-        spec = _champion_spec(ground)
-        await _prepare(ground)
-        await ground.ledger.ensure_generation(spec)
-        await _retire_others(ground, spec)
-        sandbox = Sandbox(timeout=settings.parse_timeout, memory=settings.parse_memory)
-        stack.push_async_callback(sandbox.close)
-        worker = Worker(
-            ground.ledger,
-            ground.blobs,
-            sandbox,
-            ground.store,
-            {spec.generation: Indexer(spec, ground.embedder, analyzer(spec.analyzer))},
-            name=f"{socket.gethostname()}/{os.getpid()}",
-            lease=settings.lease,
-            observer=JobTraces(telemetry.tracer()),
-        )
+        ground = await _ground(settings, stack, replacements)
         sweeper = Sweeper(ground.ledger, ground.store, lease=settings.lease, call_deadline=LONGEST_WRITE)
+        await _ensure_champion(ground, sweeper)
+        indexers = OpenIndexers(ground.ledger, ground.store, _opener(ground.embedders))
+        ordinary = _worker(settings, ground, indexers, ORDINARY, stack)
+        backfill = _worker(settings, ground, indexers, BACKFILL, stack, first=ordinary.embedding)
 
         async def run(stop: asyncio.Event) -> None:
             async with asyncio.TaskGroup() as group:
-                group.create_task(worker.run(stop))
-                group.create_task(sweeper.run(stop))
+                for part in (ordinary, backfill, sweeper):
+                    group.create_task(part.run(stop))
 
         yield run
 
 
-async def _ground(settings: Settings, stack: AsyncExitStack) -> _Ground:
+def _worker(
+    settings: Settings,
+    ground: _Ground,
+    indexers: OpenIndexers,
+    crew: Crew,
+    stack: AsyncExitStack,
+    first: asyncio.Lock | None = None,
+) -> Worker:
+    """A crew, with a parsing process of its own: a file that takes long holds up no other crew."""
+    sandbox = Sandbox(timeout=settings.parse_timeout, memory=settings.parse_memory)
+    stack.push_async_callback(sandbox.close)
+    return Worker(
+        ground.ledger,
+        ground.blobs,
+        sandbox,
+        ground.store,
+        indexers,
+        name=f"{socket.gethostname()}/{os.getpid()}",
+        lease=settings.lease,
+        observer=JobTraces(telemetry.tracer()),
+        crew=crew,
+        first=first,
+    )
+
+
+async def _ground(settings: Settings, stack: AsyncExitStack, replacements: Replacements = REAL) -> _Ground:
     database_url = _secret(settings.database_url)
     await migrate.upgrade(database_url)
     engine = open_engine(database_url)
     stack.push_async_callback(engine.dispose)
+    reads = Reads(dsn(database_url), connect_args())
+    stack.push_async_callback(reads.close)
     registry = Registry(engine)
     await registry.start(first_release(settings))
     tracer = telemetry.tracer()
-    served = open_store(settings)
-    stack.push_async_callback(served.close)
+    served = replacements.store
+    system = None
+    if served is None:
+        served, system = open_store(settings), settings.store()
+        stack.push_async_callback(served.close)
+    rerankers = Rerankers(settings)
+    stack.push_async_callback(rerankers.aclose)
     return _Ground(
         ledger=Ledger(engine),
+        reads=reads,
         blobs=Blobs(settings.blobs_url or str(settings.data.resolve() / "blobs")),
         served=served,
-        store=TracedStore(served, tracer),
-        embedder=TracedEmbedder(_embedder(settings, registry.champion().release), tracer),
+        store=TracedStore(served, tracer, system=system),
+        embedders=Embedders(settings, tracer, replacements.embedder),
+        rerankers=rerankers,
         registry=registry,
         engine=engine,
     )
 
 
-def _champion_spec(ground: _Ground) -> IndexSpec:
-    return ground.registry.champion().release.index_spec(ground.embedder.spec, PARSER_VERSION)
+@asynccontextmanager
+async def _following(ground: _Ground, servings: Servings) -> AsyncIterator[None]:
+    """The champion ready to serve, and those that follow it; so is what it would be rolled back to."""
+    await servings.prepare(ground.registry.champion().release)
+    warming = asyncio.create_task(_warm(ground), name="load what may be rolled back to")
+    try:
+        async with ground.registry.following(servings.prepare):
+            yield
+    finally:
+        warming.cancel()
+        await asyncio.gather(warming, return_exceptions=True)
 
 
-async def _prepare(ground: _Ground) -> None:
-    """Make the champion's generation, so that it can be searched before anything is in it. A store that is
-    away now is no reason not to start: what needs it says so until it is back."""
-    spec = _champion_spec(ground)
+async def _warm(ground: _Ground) -> None:
+    with suppress(LedgerUnavailable, EmbedderUnavailable):
+        earlier = await ground.registry.before()
+        if earlier:
+            await ground.embedders.get(earlier.release.body.index.embedder)
+
+
+async def _ensure_champion(ground: _Ground, sweeper: Sweeper) -> None:
+    """Let the champion's generation take traffic, which another version of the product may have left."""
+    release = ground.registry.champion().release
+    name = release.body.index.embedder
+    spec = release.index_spec((await ground.embedders.get(name)).spec, PARSER_VERSION)
+    try:
+        await ground.ledger.ensure_generation(spec, name)
+    except Conflict:
+        await sweeper.sweep()
+        await ground.ledger.ensure_generation(spec, name)
+
+
+def _opener(embedders: Embedders) -> Callable[[Generation], Awaitable[Indexer]]:
+    async def open_indexer(known: Generation) -> Indexer:
+        embedder = await embedders.get(known.embedder)
+        if embedder.spec.artefact != known.spec.embedder:
+            raise EmbedderUnavailable(
+                f"The embedder {known.embedder!r} here is not the one that the index generation {known.id} "
+                "is made with: its files differ."
+            )
+        if known.spec.generation != known.id or known.spec.parser != PARSER_VERSION:
+            raise EmbedderUnavailable(f"The index generation {known.id} is of another version of Plumbline.")
+        return Indexer(known.spec, embedder, analyzer(known.spec.analyzer))
+
+    return open_indexer
+
+
+def _unsound(ground: _Ground) -> Unsound:
+    async def look(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
+        indexer = Indexer(spec, embedder, analyzer(spec.analyzer))
+        return await spotcheck.unsound(ground.store, ground.reads, indexer, sample)
+
+    return look
+
+
+async def _serving(release: Release, ground: _Ground, models: Models) -> Serving:
+    """Loads its embedder. A store that is away now is no reason not to serve: what needs it says so until it
+    is back."""
+    embedder = await ground.embedders.get(release.body.index.embedder)
+    spec = release.index_spec(embedder.spec, PARSER_VERSION)
+    # It can be searched before anything is in it.
     with suppress(StoreUnavailable):
         await ground.store.prepare(spec.generation, spec)
-
-
-async def _retire_others(ground: _Ground, spec: IndexSpec) -> None:
-    """Releases that may serve share the champion's index, so a generation of an older version of the product
-    is not searched any more: nobody need write it."""
-    for known in await ground.ledger.generations():
-        if known.spec.generation != spec.generation:
-            await ground.ledger.retire_generation(known.spec.generation)
-            with suppress(StoreUnavailable):
-                await ground.store.drop(known.spec.generation)
-
-
-def _embedder(settings: Settings, release: Release) -> Embedder:
-    name = release.body.index.embedder
-    folder = find_model(name, settings.embedder_path)
-    return OpenVinoEmbedder.load(folder, settings.data.resolve() / "cache" / "embedders", name)
-
-
-def _serving(release: Release, ground: _Ground, models: Models) -> Serving:
-    spec = release.index_spec(ground.embedder.spec, PARSER_VERSION)
     return Serving(
         release=release,
         index=Index(
             generation=spec.generation,
             store=ground.store,
-            embedder=ground.embedder,
+            embedder=embedder,
             analyzer=analyzer(spec.analyzer),
-            visibility=ground.ledger,
+            visibility=ground.reads,
+            reranker=await ground.rerankers.get(release.body.rerank),
         ),
         model=models.chain(release),
     )
 
 
-def _scorer(embedder: Embedder) -> Scorer:
-    """How close sentences are to a question, for the built-in model."""
+def _scorer(current: Current) -> Scorer:
+    """Sentences are ranked by the embedder of the release that serves."""
+    known: dict[str, Similarity] = {}
 
-    async def score(question: str, sentences: Sequence[str]) -> Sequence[float]:
-        texts = [_clipped(embedder, text) for text in (question, *sentences)]
-        vectors = await embedder.embed(texts)
-        return [float(score) for score in vectors[1:] @ vectors[0]]
+    async def score(tenant: str, text: str, sentences: Sequence[str]) -> Sequence[float]:
+        embedder = current().index.embedder
+        similarity = known.setdefault(embedder.spec.artefact, Similarity(embedder))
+        return await similarity.score(tenant, text, sentences)
 
     return score
-
-
-def _clipped(embedder: Embedder, text: str) -> str:
-    """What of the text fits the embedder's window: enough to tell how close a long sentence is."""
-    spans = embedder.token_spans(text)
-    most = embedder.spec.max_tokens - 2
-    return text if len(spans) <= most else text[: spans[most - 1][1]]
 
 
 def _secret(value: SecretStr | None) -> str:

@@ -1,4 +1,4 @@
-"""`plumbline eval run | gate | report`.
+"""`plumbline eval run | gate | report | ablate`.
 
 Exit codes: 0 passed (or done), 1 failed, 2 cannot judge. `run` ends with 1 when cases were lost.
 """
@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
+from eval.ablation import STEPS, Remembering, choose, named
+from eval.ablation import ablate as ablate_sets
 from eval.cases import limited, load_dataset
 from eval.gate import judge
 from eval.markdown import report_markdown, verdict_markdown
@@ -25,12 +28,16 @@ from eval.rules import DEFAULT_RULES, load_rules
 from eval.run import Progress, evaluate, evaluate_private
 from eval.target import HttpTarget
 from eval.types import Dataset, EvalError, Report, Verdict
+from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.errors import RetrievalError
 
 commands = typer.Typer(
     help="Judge releases: run a data set, compare two runs, read a report.", no_args_is_help=True
 )
 
 CANNOT = 2
+Out = Annotated[Path | None, typer.Option(help="Where to write it (JSON; Markdown beside it).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @commands.command()
@@ -94,6 +101,83 @@ def report(
         _give(dump(report_json(found)), report_markdown(found), None, as_json)
 
 
+@commands.command("checker")
+def check_checker(
+    halueval: Annotated[Path | None, typer.Option(help="HaluEval's questions (JSON lines).")] = None,
+    qags: Annotated[Path | None, typer.Option(help="QAGS's sentences (JSON lines).")] = None,
+    scifact: Annotated[Path | None, typer.Option(help="SciFact's folder, with its claims.")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Print weights fitted anew, too.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the check of answers against sentences that people labelled."""
+    from eval.measurements import measure_checker
+
+    with _failures(), _progress(as_json) as progress:
+        found = measure_checker(progress, halueval=halueval, qags=qags, scifact=scifact, fit=fit)
+    _give(found.json, found.markdown, out, as_json)
+
+
+@commands.command("unanswerable")
+def check_unanswerable(
+    squad: Annotated[Path, typer.Option(help="SQuAD 2.0's folder, with qa.jsonl.")],
+    questions: Annotated[int, typer.Option(min=2, help="Half of them without an answer.")] = 400,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure whether the built-in model declines what the documents do not hold."""
+    from eval.measurements import measure_unanswerable
+
+    with _failures(), _progress(as_json) as progress:
+        found = measure_unanswerable(progress, squad=squad, questions=questions)
+    _give(found.json, found.markdown, out, as_json)
+
+
+@commands.command("summaries")
+def check_summaries(
+    squality: Annotated[Path | None, typer.Option(help="SQuALITY's stories (JSON lines).")] = None,
+    qmsum: Annotated[Path | None, typer.Option(help="QMSum's meetings (JSON lines).")] = None,
+    texts: Annotated[int, typer.Option(min=1, help="So many texts of each, two summaries a text.")] = 5,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the built-in model's summaries against those that people wrote."""
+    from eval.measurements import measure_summaries
+
+    with _failures(), _progress(as_json) as progress:
+        found = measure_summaries(progress, squality=squality, qmsum=qmsum, texts=texts)
+    _give(found.json, found.markdown, out, as_json)
+
+
+@commands.command()
+def ablate(
+    folders: Annotated[list[Path], typer.Argument(help="Data sets in BEIR's layout.")],
+    release: Annotated[Path, typer.Option(help="Release file to take apart.")] = DEFAULT_RELEASE,
+    steps: Annotated[str, typer.Option(help="Which rows, separated by commas.")] = ",".join(STEPS),
+    cache: Annotated[Path, typer.Option(help="Folder that keeps what was embedded.")] = Path(
+        ".plumbline/ablation"
+    ),
+    most_cases: Annotated[
+        int, typer.Option(min=1, help="Questions of each data set, spread evenly.")
+    ] = 1_200,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the table (JSON; Markdown beside it).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Score search on data sets, one step of it added after the other."""
+    with _failures():
+        datasets = {
+            name: limited(load_dataset(str(folder)), most_cases) for name, folder in named(folders).items()
+        }
+        chosen, loaded = choose(steps), load_release(release)
+        name = loaded.body.index.embedder
+        embedder = OpenVinoEmbedder.load(find_model(name, None), cache, name)
+        with _progress(as_json) as progress:
+            table = asyncio.run(ablate_sets(datasets, loaded, Remembering(embedder, cache), chosen, progress))
+    _give(table.json(), table.markdown(), out, as_json)
+
+
 async def _evaluate(
     release: Path | None, target: HttpTarget | None, dataset: Dataset, progress: Progress
 ) -> Report:
@@ -143,7 +227,7 @@ def _failures() -> Iterator[None]:
     """What went wrong, in one sentence, and the exit code for "cannot judge"."""
     try:
         yield
-    except EvalError as error:
+    except (EvalError, ReleaseInvalid, RetrievalError) as error:
         typer.echo(f"plumbline eval: {error}", err=True)
         raise typer.Exit(CANNOT) from None
     except ModuleNotFoundError as error:

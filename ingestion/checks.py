@@ -16,10 +16,15 @@ from ingestion.errors import DocumentInvalid, DocumentTooLarge, EmptyDocument, R
 from ingestion.parse import FORMATS, sniff
 from ingestion.parse.formats import bare
 from ingestion.types import NewDocument
+from retrieval.conditions import ranks
 
 MAX_DOCUMENTS = 1_000
 MAX_METADATA_KEYS = 64
 MAX_METADATA_BYTES = 16 * 2**10
+MAX_METADATA_RANKED = 16
+"""Numbers and dates, which can lie in a range: each takes a column of its own where a store needs one."""
+MAX_METADATA_ITEMS = 1_000
+"""Texts in all lists together: a row is found by each."""
 MAX_GROUPS = 64
 MAX_TEXT = 1_000
 ID_LENGTH = 200
@@ -155,6 +160,14 @@ def _check_metadata(metadata: Mapping[str, object], place: str) -> None:
                 place,
             )
         _check_value(value, f"{place}.{key}")
+    ranked = sum(map(ranks, metadata.values()))
+    if ranked > MAX_METADATA_RANKED:
+        raise DocumentInvalid(
+            f"At most {MAX_METADATA_RANKED} metadata values are numbers or dates, not {ranked}.", place
+        )
+    items = sum(len(value) for value in metadata.values() if isinstance(value, list))
+    if items > MAX_METADATA_ITEMS:
+        raise DocumentInvalid(f"The lists hold at most {MAX_METADATA_ITEMS} texts, not {items}.", place)
     size = len(json.dumps(dict(metadata)).encode())
     if size > MAX_METADATA_BYTES:
         raise DocumentInvalid(

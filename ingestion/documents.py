@@ -62,6 +62,7 @@ _SUPERSEDE = text(
     """
     UPDATE jobs SET state = 'cancelled', stage = 'done', error = CAST(:error AS jsonb), finished_at = now()
     WHERE tenant = :tenant AND document_id = ANY(CAST(:ids AS text[])) AND state = 'queued'
+      AND generation IS NULL
     """
 )
 _JOBS = text(
@@ -111,9 +112,8 @@ _END_JOBS = text(
 )
 _READ = f"""
     SELECT d.*, shown.chunks FROM documents d LEFT JOIN LATERAL (
-        SELECT r.chunks FROM visibility v
+        SELECT v.chunks FROM visibility v
         JOIN generations g ON g.id = v.generation AND g.state = 'serving'
-        JOIN revisions r ON r.revision = v.revision
         WHERE v.tenant = d.tenant AND v.document_id = d.id ORDER BY v.revision DESC LIMIT 1
     ) AS shown ON true
     WHERE d.tenant = :tenant AND NOT d.deleted AND {_MAY_READ}

@@ -21,12 +21,14 @@ from ingestion.types import Collection, Document, Job, JobState, NewDocument
 MAX_PAGE = 1_000
 WRITES_AT_ONCE = 16
 WATCH_INTERVAL = 0.25
+MOST_SEEN = 10_000
 ENDED: frozenset[JobState] = frozenset({"succeeded", "failed", "quarantined", "cancelled"})
 
 
 class Intake:
     def __init__(self, ledger: Ledger, blobs: Blobs, *, upload_limit: int) -> None:
         self._ledger = ledger
+        self._seen: set[tuple[str, str]] = set()
         self._blobs = blobs
         self._upload_limit = upload_limit
 
@@ -145,14 +147,20 @@ class Intake:
         return await self._ledger.collections(tenant)
 
     async def require_collections(self, tenant: str, names: Sequence[str]) -> None:
-        """Raise `NotFound` for the first of these collections that the tenant does not have."""
-        if not names:
+        """Raise `NotFound` for the first of these collections that the tenant does not have.
+
+        A collection never goes away, so one that was seen once is not asked about again."""
+        unseen = [name for name in names if (tenant, name) not in self._seen]
+        if not unseen:
             return
-        possible = [name for name in names if COLLECTION.fullmatch(name)]
+        possible = [name for name in unseen if COLLECTION.fullmatch(name)]
         known = await self._ledger.known_collections(tenant, possible)
-        for name in names:
+        for name in unseen:
             if name not in known:
                 raise NotFound("collection", name)
+        if len(self._seen) + len(unseen) > MOST_SEEN:
+            self._seen.clear()
+        self._seen.update((tenant, name) for name in unseen)
 
     async def queue_depth(self) -> Mapping[JobState, int]:
         """Jobs of all tenants that are queued and running."""

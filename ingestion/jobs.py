@@ -23,19 +23,19 @@ from ingestion.types import Job, JobError, JobState
 
 COLUMNS = (
     *("id", "tenant", "document_id", "version", "state", "stage", "done", "total", "attempts", "losses"),
-    *("fence", "error", "traceparent", "created_at", "started_at", "finished_at"),
+    *("fence", "error", "traceparent", "created_at", "started_at", "finished_at", "generation"),
 )
 _LIST = ", ".join(COLUMNS)
 
-_ONE = text(f"SELECT {_LIST} FROM jobs WHERE tenant = :tenant AND id = :id")
-_MANY = text(
-    f"SELECT {_LIST} FROM jobs WHERE tenant = :tenant AND id = ANY(CAST(:ids AS uuid[])) ORDER BY seq"
-)
-_NEWEST = text(f"SELECT {_LIST} FROM jobs WHERE tenant = :tenant ORDER BY seq DESC LIMIT :limit")
+# Jobs that fill a generation are no owner's.
+_OWNED = "tenant = :tenant AND generation IS NULL"
+_ONE = text(f"SELECT {_LIST} FROM jobs WHERE {_OWNED} AND id = :id")
+_MANY = text(f"SELECT {_LIST} FROM jobs WHERE {_OWNED} AND id = ANY(CAST(:ids AS uuid[])) ORDER BY seq")
+_NEWEST = text(f"SELECT {_LIST} FROM jobs WHERE {_OWNED} ORDER BY seq DESC LIMIT :limit")
 _NEWEST_IN = text(
-    f"SELECT {_LIST} FROM jobs WHERE tenant = :tenant AND state = :state ORDER BY seq DESC LIMIT :limit"
+    f"SELECT {_LIST} FROM jobs WHERE {_OWNED} AND state = :state ORDER BY seq DESC LIMIT :limit"
 )
-_LOCKED = text(f"SELECT {_LIST} FROM jobs WHERE tenant = :tenant AND id = :id FOR UPDATE")
+_LOCKED = text(f"SELECT {_LIST} FROM jobs WHERE {_OWNED} AND id = :id FOR UPDATE")
 _DOCUMENT = text(
     "SELECT newest_version, deleted FROM documents WHERE tenant = :tenant AND id = :id FOR UPDATE"
 )
@@ -53,26 +53,31 @@ _RETRY = text(
     WHERE id = :id RETURNING {_LIST}
     """
 )
-_DEPTH = text("SELECT state, count(*) AS jobs FROM jobs WHERE state IN ('queued', 'running') GROUP BY state")
+_DEPTH = text(
+    "SELECT state, count(*) AS jobs FROM jobs "
+    "WHERE state IN ('queued', 'running') AND generation IS NULL GROUP BY state"
+)
 _PLACES = text(
-    """
+    f"""
     SELECT id, place FROM (
         SELECT id, row_number() OVER (ORDER BY priority, seq) - 1 AS place
-        FROM jobs WHERE state = 'queued' AND tenant = :tenant
+        FROM jobs WHERE state = 'queued' AND {_OWNED}
     ) AS queue WHERE id = ANY(CAST(:ids AS uuid[]))
     """
 )
-_WAITING = text("SELECT tenant, count(*) AS jobs FROM jobs WHERE state = 'queued' GROUP BY tenant")
+_WAITING = text(
+    "SELECT tenant, count(*) AS jobs FROM jobs WHERE state = 'queued' AND generation IS NULL GROUP BY tenant"
+)
 # Jobs a second over those that succeeded lately.
 _RATE = text(
     """
     SELECT count(*) / nullif(extract(epoch FROM max(finished_at) - min(started_at)), 0) AS rate
     FROM (SELECT started_at, finished_at FROM jobs
-          WHERE state = 'succeeded' AND finished_at > now() - interval '5 minutes'
+          WHERE state = 'succeeded' AND generation IS NULL AND finished_at > now() - interval '5 minutes'
           ORDER BY finished_at DESC LIMIT 200) AS recent
     """
 )
-_RUNNING = text("SELECT count(*) FROM jobs WHERE state = 'running'")
+_RUNNING = text("SELECT count(*) FROM jobs WHERE state = 'running' AND generation IS NULL")
 
 
 def loads(value: Any) -> Any:
@@ -97,6 +102,7 @@ def job_of(row: Row[Any], **changes: Any) -> Job:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        generation=row.generation,
     )
     return replace(job, **changes)
 

@@ -1,28 +1,43 @@
 """The ledger: what was accepted, who works on it, what may be seen. Every other folder's truth.
 
 Each method is one transaction, or one read, on PostgreSQL; the SQL lies beside the noun it is about
-(`documents`, `jobs`, `queue`, `revisions`, `visibility`, `generations`). When PostgreSQL is away every
-method raises `LedgerUnavailable`, having changed nothing that it does not find again when asked again.
+(`documents`, `jobs`, `queue`, `revisions`, `visibility`, `generations`, `backfill`). When PostgreSQL is away
+every method raises `LedgerUnavailable`, having changed nothing that it does not find again when asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ingestion import documents, generations, jobs, queue, revisions, visibility
+from ingestion import backfill, documents, generations, jobs, queue, revisions, visibility
 from ingestion.documents import Accepted, Claim
 from ingestion.transaction import reading, transaction
+from ingestion.types import (
+    Build,
+    Document,
+    Generation,
+    GenerationState,
+    Job,
+    JobError,
+    JobState,
+    Lease,
+    Placed,
+    Stage,
+)
 from ingestion.types import Collection as DocumentCollection
-from ingestion.types import Document, Generation, Job, JobError, JobState, Lease, Stage
-from ingestion.visibility import Flip, Written
+from ingestion.written import Flip, Written
 from retrieval.types import Filter, IndexSpec
 
 CLAIM_AGE = 24 * 3600.0
 """How long an idempotency key is remembered, in seconds."""
 SWEEP_BATCH = 500
+QUEUE_BATCH = 5_000
+LEASE_BYTES = 16 * 2**20
+"""Documents that are leased together have no more bytes together, unless one alone has."""
 
 
 class Ledger:
@@ -129,10 +144,17 @@ class Ledger:
     # Jobs, for workers.
 
     async def lease(
-        self, worker: str, seconds: float, limit: int, max_bytes: int = 16 * 2**20
+        self, worker: str, seconds: float, limit: int, max_bytes: int = LEASE_BYTES
     ) -> list[Lease]:
         async with transaction(self._engine) as connection:
             return await queue.lease(connection, worker, seconds, limit, max_bytes)
+
+    async def lease_backfill(
+        self, worker: str, seconds: float, limit: int, max_bytes: int = LEASE_BYTES
+    ) -> list[Lease]:
+        """Jobs that fill one generation that is being built."""
+        async with transaction(self._engine) as connection:
+            return await queue.lease_backfill(connection, worker, seconds, limit, max_bytes)
 
     async def heartbeat(self, held: Sequence[tuple[str, int]], seconds: float) -> set[str]:
         """Extend leases given as (job id, fence); the ids of those that still hold."""
@@ -151,9 +173,10 @@ class Ledger:
 
     async def flip(self, written: Sequence[Written]) -> dict[str, Flip]:
         """Make revisions the visible ones where that is allowed; the outcome of each by job id. Asking
-        again after an outage is safe."""
+        again after an outage is safe. All of them are of ordinary jobs, or all fill a generation."""
+        flip = backfill.fill if any(one.job.generation for one in written) else visibility.flip
         async with transaction(self._engine) as connection:
-            return await visibility.flip(connection, written)
+            return await flip(connection, written)
 
     async def release(self, held: Sequence[Job], error: JobError | None = None, delay: float = 0.0) -> None:
         """Back into the queue after `delay` seconds, not counted as an attempt."""
@@ -171,23 +194,71 @@ class Ledger:
 
     # Generations.
 
-    async def ensure_generation(self, spec: IndexSpec) -> None:
-        """Register the generation as serving; documents that are not in it yet get a job each."""
+    async def ensure_generation(self, spec: IndexSpec, embedder: str) -> None:
+        """See to it that the champion's generation takes traffic; `embedder` is the name of its artefact.
+        Raises `Conflict` while it is being removed."""
         async with transaction(self._engine) as connection:
-            await generations.ensure(connection, spec)
+            await generations.ensure(connection, spec, embedder)
 
-    async def retire_generation(self, generation: str) -> None:
+    async def build_generation(self, spec: IndexSpec, embedder: str) -> GenerationState:
+        """Register a generation as being built, and queue a job for every document that is not in it; its
+        state. Asked again it goes on where it was, and tries again what failed."""
         async with transaction(self._engine) as connection:
-            await generations.retire(connection, generation)
+            state = await generations.build(connection, spec, embedder)
+            if state in generations.UNFINISHED:
+                await backfill.again(connection, spec.generation)
+        last: tuple[str, str] | None = ("", "")
+        # From the first commit on every flip leaves a job for its documents: these are the ones before.
+        while state in generations.UNFINISHED and last is not None:
+            async with transaction(self._engine) as connection:
+                last = await backfill.enqueue(connection, spec.generation, last, QUEUE_BATCH)
+        return state
+
+    async def discard_generation(self, generation: str) -> None:
+        """Give up one that is being built. Raises `Conflict` if it takes traffic or may come back."""
+        async with transaction(self._engine) as connection:
+            await generations.discard(connection, generation)
+
+    async def join_generation(self, generation: str, seconds: float) -> None:
+        """Have every job write a generation that is being built, for so long; 0 ends it."""
+        async with transaction(self._engine) as connection:
+            await generations.join(connection, generation, seconds)
+
+    async def build(self, generation: str) -> Build | None:
+        """How far a generation is, None if there is none."""
+        async with reading(self._engine) as connection:
+            return await backfill.status(connection, generation)
+
+    async def sample(self, generation: str, limit: int) -> list[Placed]:
+        async with reading(self._engine) as connection:
+            return await backfill.sample(connection, generation, limit)
+
+    async def closed_generation(self, connection: AsyncConnection, generation: str) -> Generation | None:
+        """What is known of it; no generation is written or changed until the caller's transaction ends."""
+        await generations.close(connection)
+        return await generations.one(connection, generation)
+
+    async def closed_build(self, connection: AsyncConnection, generation: str) -> Build | None:
+        """As `build`, in the caller's transaction, after `closed_generation`."""
+        return await backfill.status(connection, generation)
+
+    async def switch_generation(self, connection: AsyncConnection, new: str, old: str) -> None:
+        """Let `new` take traffic and `old` come back; in the caller's transaction, after
+        `closed_generation`."""
+        await generations.switch(connection, new, old)
 
     async def generations(self) -> list[Generation]:
         async with reading(self._engine) as connection:
             return await generations.listed(connection)
 
-    async def serving(self) -> frozenset[str]:
-        """The generations that every job must write."""
+    async def generation(self, generation: str) -> Generation | None:
         async with reading(self._engine) as connection:
-            return await generations.serving(connection)
+            return await generations.one(connection, generation)
+
+    async def serving(self) -> frozenset[str]:
+        """The generations that every ordinary job must write."""
+        async with reading(self._engine) as connection:
+            return generations.written_by_all(await generations.states(connection))
 
     # For the sweeper.
 
@@ -207,3 +278,18 @@ class Ledger:
         async with transaction(self._engine) as connection:
             await revisions.looked(connection, again, window)
             await revisions.swept(connection, final)
+
+    async def clear(self, generation: str) -> int:
+        """Hide some of the documents of a retired generation; how many that were."""
+        async with transaction(self._engine) as connection:
+            return await backfill.clear(connection, generation, SWEEP_BATCH)
+
+    @asynccontextmanager
+    async def removing(self, generation: str) -> AsyncIterator[bool]:
+        """Whether the caller alone may remove a retired generation from the store within the block; at its
+        end the ledger forgets it."""
+        async with transaction(self._engine) as connection:
+            mine = await generations.claim_removal(connection, generation)
+            yield mine
+            if mine:
+                await generations.forget(connection, generation)

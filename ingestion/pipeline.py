@@ -17,15 +17,15 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ingestion.blobs import Blobs
-from ingestion.chunk import chunk, header
 from ingestion.documents import default_title
 from ingestion.errors import LedgerUnavailable, NotFound, Quarantined, StorageUnavailable, UnsupportedType
+from ingestion.indexers import Indexer, Indexers
 from ingestion.leases import Leases
 from ingestion.ledger import Ledger
 from ingestion.types import Job, JobError, Lease, Parsed, Piece, Stage
-from ingestion.visibility import Written
+from ingestion.written import Written
 from retrieval.errors import EmbedderUnavailable
-from retrieval.types import Analyzer, Chunk, Embedder, IndexSpec, Matrix, Row, Store
+from retrieval.types import Chunk, Matrix, Row, Store
 
 T = TypeVar("T")
 
@@ -40,24 +40,10 @@ class Parser(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Indexer:
-    """What it takes to write one generation."""
-
-    spec: IndexSpec
-    embedder: Embedder
-    analyzer: Analyzer
-
-    def texts(self, parsed: Parsed, title: str) -> list[tuple[Piece, str]]:
-        """The document's chunks, each with the text that is embedded and analyzed for it."""
-        window = self.embedder.spec.max_tokens
-        pieces = chunk(parsed, self.spec, title, self.embedder.token_spans, window)
-        return [(piece, header(self.spec, title, piece.heading) + piece.text) for piece in pieces]
-
-
 @dataclass(slots=True)
 class Draft:
-    """A document between its bytes and its flip; `written` counts its rows by generation."""
+    """A document between its bytes and its flip; `written` counts its rows by generation. `characters` were
+    embedded for it in `seconds`, its share of its batch."""
 
     lease: Lease
     parsed: Parsed
@@ -65,6 +51,8 @@ class Draft:
     revision: int = 0
     texts: list[tuple[Piece, str]] = field(default_factory=list)
     written: dict[str, int] = field(default_factory=dict)
+    characters: int = 0
+    seconds: float = 0.0
 
     @property
     def job(self) -> Job:
@@ -73,29 +61,34 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """`embedding` is held while the embedder works: it uses every core by itself."""
+    """`embedding` is held while the embedder works: it uses every core by itself. `texts` are embedded, or
+    written, at once; before each such turn whoever holds or waits for `first` goes first."""
 
     ledger: Ledger
     blobs: Blobs
     parser: Parser
     store: Store
-    indexers: Mapping[str, Indexer]
+    indexers: Indexers
     leases: Leases
     embedding: asyncio.Lock
+    first: asyncio.Lock | None = None
+    texts: int = TEXTS_AT_ONCE
 
     async def run(self, batch: Sequence[Lease]) -> None:
-        """Take each of these jobs to its end. What was not finished when this raises is still held."""
+        """Take each of these jobs to its end: ordinary ones, or such as fill the same generation. What was
+        not finished when this raises is still held."""
         stages: dict[Stage, tuple[float, float]] = {}
         async with _timed(stages, "parse"):
             read, unreachable = await self._read_all(batch)
         drafts = await self._begin(read)
         while drafts:
             for generation in await self._missing(drafts):
-                drafts = await self._cut(drafts, generation)
+                indexer = await self.indexers.get(generation)
+                drafts = await self._cut(drafts, indexer)
                 async with self.embedding, _timed(stages, "embed"):
-                    vectors = await self._embed(drafts, generation)
+                    vectors = await self._embed(drafts, indexer)
                 async with _timed(stages, "index"):
-                    drafts = await self._write(drafts, generation, vectors)
+                    drafts = await self._write(drafts, generation, indexer, vectors)
             drafts = await self._flip(drafts, stages)
         if unreachable:
             raise unreachable
@@ -139,19 +132,15 @@ class Pipeline:
         return [draft for draft in drafts if draft.revision]
 
     async def _missing(self, drafts: Sequence[Draft]) -> list[str]:
-        serving = await self._patiently(self.ledger.serving, drafts)
-        unknown = serving - self.indexers.keys()
-        if unknown or not serving:
-            raise EmbedderUnavailable(
-                f"This worker cannot write the index generation {', '.join(sorted(unknown))}."
-                if unknown
-                else "No index generation is registered yet."
-            )
-        return sorted(generation for generation in serving if generation not in drafts[0].written)
+        """The generations that these drafts are still to be written to."""
+        filled = drafts[0].job.generation
+        wanted = {filled} if filled else await self._patiently(self.ledger.serving, drafts)
+        if not wanted:
+            raise EmbedderUnavailable("No index generation is registered yet.")
+        return sorted(wanted - drafts[0].written.keys())
 
-    async def _cut(self, drafts: Sequence[Draft], generation: str) -> list[Draft]:
+    async def _cut(self, drafts: Sequence[Draft], indexer: Indexer) -> list[Draft]:
         """Chunk each document for this generation; one without any text is put aside."""
-        indexer = self.indexers[generation]
         for draft in drafts:
             draft.texts = await asyncio.to_thread(indexer.texts, draft.parsed, draft.title)
             if not draft.texts:
@@ -160,33 +149,45 @@ class Pipeline:
         await self._progress("embed", [(draft.job, 0, len(draft.texts)) for draft in left])
         return left
 
-    async def _embed(self, drafts: Sequence[Draft], generation: str) -> Matrix:
+    async def _embed(self, drafts: Sequence[Draft], indexer: Indexer) -> Matrix:
         """Vectors of all texts of all drafts, in their order, computed in the order of length."""
-        indexer = self.indexers[generation]
         texts = [text for draft in drafts for _, text in draft.texts]
         vectors = np.zeros((len(texts), indexer.spec.dimension), dtype=np.float32)
         owners = [n for n, draft in enumerate(drafts) for _ in draft.texts]
         done = [0] * len(drafts)
         order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
-        for start in range(0, len(order), TEXTS_AT_ONCE):
-            chosen = order[start : start + TEXTS_AT_ONCE]
+        seconds = 0.0
+        for start in range(0, len(order), self.texts):
+            chosen = order[start : start + self.texts]
+            await self._let_first()
+            begun = time.monotonic()
             vectors[chosen] = await indexer.embedder.embed([texts[n] for n in chosen])
+            seconds += time.monotonic() - begun
             for n in chosen:
                 done[owners[n]] += 1
-            if len(order) > TEXTS_AT_ONCE:
+            if len(order) > self.texts:
                 counts = [(one.job, n, len(one.texts)) for one, n in zip(drafts, done, strict=True)]
                 await self._progress("embed", counts)
+        _share(drafts, seconds)
         return vectors
 
-    async def _write(self, drafts: Sequence[Draft], generation: str, vectors: Matrix) -> list[Draft]:
+    async def _let_first(self) -> None:
+        """Wait for those who go first; they are asked in order, so this ends whatever they do next."""
+        if self.first is not None:
+            async with self.first:
+                pass
+
+    async def _write(
+        self, drafts: Sequence[Draft], generation: str, indexer: Indexer, vectors: Matrix
+    ) -> list[Draft]:
         """Upsert the rows of all drafts whose lease still holds; those that were written."""
-        rows = await asyncio.to_thread(_rows, drafts, self.indexers[generation], vectors)
+        rows = await asyncio.to_thread(_rows, drafts, indexer, vectors)
         await self._progress("index", [(one.job, len(one.texts), len(one.texts)) for one in drafts])
         held = {draft.revision: draft for draft in drafts}
-        for start in range(0, len(rows), TEXTS_AT_ONCE):
+        for start in range(0, len(rows), self.texts):
             # One that lapsed in between has lost rows for good, even if it is renewed later.
             held = {n: draft for n, draft in held.items() if self.leases.holds(draft.lease)}
-            part = [row for row in rows[start : start + TEXTS_AT_ONCE] if row.chunk.revision in held]
+            part = [row for row in rows[start : start + self.texts] if row.chunk.revision in held]
             if part:
                 await self.store.upsert(generation, part)
         for draft in drafts:
@@ -206,8 +207,9 @@ class Pipeline:
             Written(
                 job=draft.job,
                 revision=draft.revision,
-                chunks=max(draft.written.values()),
-                generations=frozenset(draft.written),
+                chunks=draft.written,
+                characters=draft.characters,
+                seconds=draft.seconds,
             )
             for draft in drafts
         ]
@@ -216,7 +218,8 @@ class Pipeline:
             outcome = outcomes[draft.job.id]
             if outcome != "generations_changed":
                 said = "succeeded" if outcome == "flipped" else outcome
-                self.leases.finish(draft.lease, said, chunks=one.chunks, stages=stages)
+                chunks = max(one.chunks.values())
+                self.leases.finish(draft.lease, said, chunks=chunks, stages=stages)
         return self._held(drafts)
 
     def _held(self, drafts: Sequence[Draft]) -> list[Draft]:
@@ -250,6 +253,14 @@ class Pipeline:
                 if not any(self.leases.holds(draft.lease) for draft in drafts):
                     raise
                 await asyncio.sleep(LEDGER_PAUSE)
+
+
+def _share(drafts: Sequence[Draft], seconds: float) -> None:
+    """Charge each document its part of the seconds that embedding them took."""
+    sizes = [sum(len(text) for _, text in draft.texts) for draft in drafts]
+    for draft, size in zip(drafts, sizes, strict=True):
+        draft.characters += size
+        draft.seconds += seconds * size / max(1, sum(sizes))
 
 
 def _rows(drafts: Sequence[Draft], indexer: Indexer, vectors: Matrix) -> list[Row]:

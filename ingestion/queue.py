@@ -11,13 +11,14 @@ counts as a loss (the worker died), an error that was raised as an attempt; outa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ingestion import revisions
+from ingestion import generations, revisions
 from ingestion.jobs import COLUMNS, job_of, loads
 from ingestion.types import Job, JobError, JobState, Lease, Stage
 
@@ -32,12 +33,31 @@ _SOURCE = (
     "d.content_hash, d.metadata, d.groups"
 )
 _JOB = ", ".join(f"j.{name}" for name in COLUMNS)
+# A generation is filled with what readers see in the one that serves.
+_SEEN = """
+    s.version AS newest_version, s.version IS NULL AS deleted, s.collection, s.title, s.filename,
+    s.media_type, coalesce(s.size, 0) AS size, s.content_hash, s.metadata, s.groups
+    FROM jobs j LEFT JOIN visibility s
+      ON s.tenant = j.tenant AND s.document_id = j.document_id AND s.generation = :serving
+"""
 
 _EXPIRED = text(
     f"""
     SELECT {_JOB}, {_SOURCE} FROM jobs j JOIN documents d ON d.tenant = j.tenant AND d.id = j.document_id
-    WHERE j.state = 'running' AND j.lease_until < now()
+    WHERE j.state = 'running' AND j.lease_until < now() AND j.generation IS NULL
     ORDER BY j.losses >= {SUSPECT_LOSSES}, j.lease_until LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+    """
+)
+_EXPIRED_BACKFILL = text(
+    f"""
+    SELECT {_JOB}, {_SEEN} WHERE j.state = 'running' AND j.lease_until < now() AND j.generation = :generation
+    ORDER BY j.losses >= {SUSPECT_LOSSES}, j.lease_until LIMIT :limit FOR UPDATE OF j SKIP LOCKED
+    """
+)
+_QUEUED_BACKFILL = text(
+    f"""
+    SELECT {_JOB}, {_SEEN} WHERE j.state = 'queued' AND j.run_after <= now() AND j.generation = :generation
+    ORDER BY j.seq LIMIT :limit FOR UPDATE OF j SKIP LOCKED
     """
 )
 # Tenants take turns: every tenant's first job comes before any tenant's second. The recursion steps from
@@ -45,16 +65,18 @@ _EXPIRED = text(
 _QUEUED = text(
     f"""
     WITH RECURSIVE tenants AS (
-        (SELECT tenant FROM jobs WHERE state = 'queued' ORDER BY tenant LIMIT 1)
+        (SELECT tenant FROM jobs WHERE state = 'queued' AND generation IS NULL ORDER BY tenant LIMIT 1)
         UNION ALL
-        SELECT (SELECT n.tenant FROM jobs n WHERE n.state = 'queued' AND n.tenant > t.tenant
+        SELECT (SELECT n.tenant FROM jobs n
+                WHERE n.state = 'queued' AND n.generation IS NULL AND n.tenant > t.tenant
                 ORDER BY n.tenant LIMIT 1)
         FROM tenants t WHERE t.tenant IS NOT NULL
     ), turns AS MATERIALIZED (
         SELECT c.id, row_number() OVER (PARTITION BY t.tenant ORDER BY c.priority, c.seq) AS turn
         FROM tenants t CROSS JOIN LATERAL (
             SELECT q.id, q.priority, q.seq FROM jobs q
-            WHERE q.state = 'queued' AND q.tenant = t.tenant AND q.run_after <= now()
+            WHERE q.state = 'queued' AND q.generation IS NULL AND q.tenant = t.tenant
+              AND q.run_after <= now()
             ORDER BY q.priority, q.seq LIMIT :reach
         ) c
     )
@@ -123,7 +145,50 @@ async def lease(
     connection: AsyncConnection, worker: str, seconds: float, limit: int, max_bytes: int
 ) -> list[Lease]:
     """Take up to `limit` jobs, fewer if their documents exceed `max_bytes` together (but at least one)."""
-    rows = await _candidates(connection, limit)
+    rows = await _expired(connection, _EXPIRED, {"limit": limit})
+    room = limit - len(rows)
+    if room > 0 and not _suspect(rows):
+        rows += await connection.execute(_QUEUED, {"limit": room, "reach": 4 * limit})
+    return await _take(connection, rows, worker, seconds, max_bytes)
+
+
+async def lease_backfill(
+    connection: AsyncConnection, worker: str, seconds: float, limit: int, max_bytes: int
+) -> list[Lease]:
+    """The same of jobs that fill a generation, all of them the same one."""
+    states = await generations.states(connection)
+    serving = next((one for one, state in states.items() if state == "serving"), None)
+    building = generations.being_built(states)
+    # One that makes no progress must not keep the others waiting.
+    random.shuffle(building)
+    for generation in building:
+        values = {"generation": generation, "serving": serving}
+        rows = await _expired(connection, _EXPIRED_BACKFILL, {**values, "limit": limit})
+        room = limit - len(rows)
+        if room > 0 and not _suspect(rows):
+            rows += await connection.execute(_QUEUED_BACKFILL, {**values, "limit": room})
+        taken = await _take(connection, rows, worker, seconds, max_bytes)
+        if taken:
+            return taken
+    return []
+
+
+async def _expired(
+    connection: AsyncConnection, query: TextClause, values: Mapping[str, Any]
+) -> list[Row[Any]]:
+    """Jobs whose worker was lost; one under suspicion comes alone."""
+    rows = list(await connection.execute(query, values))
+    healthy = [row for row in rows if not _suspect([row])]
+    return healthy or rows[:1]
+
+
+def _suspect(rows: Sequence[Row[Any]]) -> bool:
+    return any(row.losses >= SUSPECT_LOSSES for row in rows)
+
+
+async def _take(
+    connection: AsyncConnection, rows: Sequence[Row[Any]], worker: str, seconds: float, max_bytes: int
+) -> list[Lease]:
     crashed = [row for row in rows if row.losses + 1 >= MAX_LOSSES and row.state == "running"]
     stale = [row for row in rows if row.deleted or row.newest_version != row.version]
     await end(connection, _ids(stale), "cancelled", SUPERSEDED)
@@ -134,17 +199,6 @@ async def lease(
     taken = await connection.execute(_TAKE, {"ids": _ids(chosen), "worker": worker, "seconds": seconds})
     changes = {change.id: change for change in taken}
     return [_lease_of(row, changes[row.id]) for row in chosen]
-
-
-async def _candidates(connection: AsyncConnection, limit: int) -> list[Row[Any]]:
-    expired = list(await connection.execute(_EXPIRED, {"limit": limit}))
-    healthy = [row for row in expired if row.losses < SUSPECT_LOSSES]
-    if expired and not healthy:
-        return expired[:1]
-    room = limit - len(healthy)
-    if room <= 0:
-        return healthy
-    return healthy + list(await connection.execute(_QUEUED, {"limit": room, "reach": 4 * limit}))
 
 
 def _within(rows: Sequence[Row[Any]], max_bytes: int) -> list[Row[Any]]:
@@ -222,6 +276,12 @@ async def end(
         values = {"ids": ids, "state": state, "error": error_json(error), "attempts": attempts}
         await connection.execute(_END, values)
         await revisions.abandon(connection, ids)
+
+
+async def supersede(connection: AsyncConnection, outcomes: Mapping[str, str]) -> None:
+    """End those of these jobs (locked by the caller) whose outcome is that something newer was accepted."""
+    superseded = sorted(job_id for job_id, outcome in outcomes.items() if outcome == "superseded")
+    await end(connection, superseded, "cancelled", SUPERSEDED)
 
 
 async def _queue_again(

@@ -6,7 +6,7 @@ the sweeper at once and once more when no stalled writer can be left, and are `s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +25,15 @@ _BEGIN = text(
 _ABANDON = text(
     "UPDATE revisions SET state = 'retired', retired_at = now(), look_at = now() "
     "WHERE job_id = ANY(CAST(:job_ids AS uuid[])) AND state = 'writing'"
+)
+_RETIRE_UNSEEN = text(
+    """
+    UPDATE revisions SET state = 'retired', retired_at = now(), look_at = now()
+    FROM (SELECT DISTINCT * FROM unnest(CAST(:tenants AS text[]), CAST(:documents AS text[]))
+          AS w(tenant, document_id)) AS t
+    WHERE revisions.tenant = t.tenant AND revisions.document_id = t.document_id AND state = 'visible'
+      AND NOT EXISTS (SELECT FROM visibility v WHERE v.revision = revisions.revision)
+    """
 )
 # Locked ones are skipped: a flip is deciding about them.
 _EXPIRE = text(
@@ -66,6 +75,11 @@ async def begin(connection: AsyncConnection, jobs: Sequence[Job]) -> dict[str, i
 async def abandon(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
     """Retire what these jobs (locked by the caller) wrote and did not make visible."""
     await connection.execute(_ABANDON, {"job_ids": job_ids})
+
+
+async def retire_unseen(connection: AsyncConnection, places: Mapping[str, Sequence[str]]) -> None:
+    """Retire the revisions of these documents (locked by the caller) that no generation shows any more."""
+    await connection.execute(_RETIRE_UNSEEN, dict(places))
 
 
 async def expire(connection: AsyncConnection, limit: int) -> None:

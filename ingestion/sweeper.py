@@ -1,4 +1,5 @@
-"""The sweeper: removes from the store the rows of every revision that nobody may see or write any more.
+"""The sweeper: removes from the store the rows of every revision that nobody may see or write any more, and
+whole generations that no release may come back to.
 
 A stalled writer may still write after its lease ran out, and the store cannot check a fence. So a retired
 revision is looked at at once, and again when one lease and one call deadline have passed since; only then
@@ -44,11 +45,24 @@ class Sweeper:
     async def sweep(self) -> int:
         """Remove what is due now; how many revisions that were. Raises when a part is away, having
         recorded nothing that was not done."""
+        known = await self._ledger.generations()
+        for generation in known:
+            if generation.state == "retired":
+                await self._remove(generation.id)
         await self._ledger.expire()
         again, final = await self._ledger.due(self._window)
         due = [*again, *final]
         if due:
-            for generation in await self._ledger.generations():
-                await self._store.remove(generation.spec.generation, due)
+            for generation in known:
+                if generation.state != "retired":
+                    await self._store.remove(generation.id, due)
             await self._ledger.removed(again, final, self._window)
         return len(due)
+
+    async def _remove(self, generation: str) -> None:
+        """Hide what is left in a retired generation, then drop it."""
+        while await self._ledger.clear(generation):
+            pass
+        async with self._ledger.removing(generation) as mine:
+            if mine:
+                await self._store.drop(generation)

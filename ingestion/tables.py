@@ -13,6 +13,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -101,7 +102,6 @@ revisions = Table(
     Column("job_id", UUID(as_uuid=False), nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("state", Text, nullable=False),
-    _count("chunks"),
     _now("created_at"),
     _time("retired_at"),
     _time("look_at"),
@@ -113,7 +113,8 @@ revisions = Table(
     Index("revisions_retired", "look_at", postgresql_where=text("state = 'retired'")),
 )
 
-# `collection` and `groups` are those of the visible revision, which a newer version may be about to change.
+# What readers see of a document in one generation. Everything said about it here is of the visible version,
+# which a newer one may be about to replace: another generation is filled from it.
 visibility = Table(
     "visibility",
     metadata,
@@ -121,11 +122,22 @@ visibility = Table(
     Column("document_id", _name(), primary_key=True),
     Column("generation", _name(), primary_key=True),
     Column("revision", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("chunks", Integer, nullable=False),
     Column("collection", _name(), nullable=False),
     Column("groups", ARRAY(Text), nullable=False),
+    Column("title", Text),
+    Column("filename", Text),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("metadata", JSONB, nullable=False),
     Index("visibility_of_revision", "revision"),
+    Index("visibility_of_generation", "generation", "tenant", "document_id"),
 )
 
+# `generation` names the one that is built by this job, nobody's but the builder's; without one the job is an
+# accepted version's.
 jobs = Table(
     "jobs",
     metadata,
@@ -134,6 +146,7 @@ jobs = Table(
     Column("tenant", _name(), nullable=False),
     Column("document_id", _name(), nullable=False),
     Column("version", BigInteger, nullable=False),
+    Column("generation", _name()),
     Column("state", Text, nullable=False, server_default=text("'queued'")),
     Column("stage", Text, nullable=False, server_default=text("'waiting'")),
     _count("done"),
@@ -153,19 +166,32 @@ jobs = Table(
     CheckConstraint(
         "state IN ('queued', 'running', 'succeeded', 'failed', 'quarantined', 'cancelled')", name="jobs_state"
     ),
-    Index("jobs_queue", "tenant", "priority", "seq", postgresql_where=text("state = 'queued'")),
+    Index(
+        *("jobs_queue", "tenant", "priority", "seq"),
+        postgresql_where=text("state = 'queued' AND generation IS NULL"),
+    ),
     Index("jobs_leases", "lease_until", postgresql_where=text("state = 'running'")),
     Index("jobs_finished", "finished_at", postgresql_where=text("state = 'succeeded'")),
     Index("jobs_of_document", "tenant", "document_id"),
-    Index("jobs_newest", "tenant", "seq"),
+    Index("jobs_newest", "tenant", "seq", postgresql_where=text("generation IS NULL")),
+    Index(
+        *("jobs_of_generation", "generation", "state", "seq"),
+        postgresql_where=text("generation IS NOT NULL"),
+    ),
 )
 
+# `embedder` is the name that the spec's artefact goes by; `tokens` (an estimate) and `embedding_seconds` are
+# what building it took so far. Until `joined_until` one being built is written by every job.
 generations = Table(
     "generations",
     metadata,
     Column("id", _name(), primary_key=True),
     Column("spec", JSONB, nullable=False),
+    Column("embedder", Text, nullable=False),
     Column("state", Text, nullable=False),
+    Column("tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("embedding_seconds", Double, nullable=False, server_default=text("0")),
+    _time("joined_until"),
     _now("created_at"),
     CheckConstraint("state IN ('building', 'serving', 'rollback', 'retired')", name="generations_state"),
 )

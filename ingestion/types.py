@@ -15,7 +15,7 @@ from retrieval.types import IndexSpec, Metadata, Span
 
 JobState = Literal["queued", "running", "succeeded", "failed", "quarantined", "cancelled"]
 Stage = Literal["waiting", "parse", "embed", "index", "done"]
-GenerationState = Literal["building", "serving", "rollback", "retired"]
+GenerationState = Literal["building", "joining", "serving", "rollback", "retired"]
 BlockKind = Literal["heading", "paragraph", "list", "table", "code"]
 
 
@@ -68,6 +68,7 @@ class Job:
 
     `fence` rises with every lease; a holder of an older one can change nothing. `position` is the number
     of jobs ahead in the queue and `eta_seconds` the estimate until it is done (None when unknown).
+    `generation` is the one being built that the job fills; its owner is not told of such a job.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Job:
     finished_at: datetime | None
     position: int | None = None
     eta_seconds: float | None = None
+    generation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +131,54 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """An index that the ledger knows, by what its rows look like."""
+    """An index that the ledger knows, by what its rows look like. `embedder` is the name under which the
+    spec's artefact is loaded; `id` is the spec's hash, as the version of the product that made it counts."""
 
+    id: str
     spec: IndexSpec
     state: GenerationState
+    embedder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """How far a generation is. `documents` are those that readers can find, `done` those of them that are in
+    it in the same version, `failed` those that cannot be put into it, by reason; the others are still to do.
+    `extra` counts what is in it and should not be. `trouble` is what holds the work up now, if anything.
+    `tokens` is an estimate (four characters each).
+    """
+
+    generation: str
+    state: GenerationState
+    documents: int
+    done: int
+    extra: int
+    failed: Mapping[str, int]
+    chunks: int
+    tokens: int
+    embedding_seconds: float
+    eta_seconds: float | None
+    trouble: str | None
+
+    @property
+    def behind(self) -> int:
+        """Documents still to do."""
+        return max(0, self.documents - self.done - sum(self.failed.values()))
+
+    @property
+    def embedding_seconds_left(self) -> float | None:
+        """By what the documents done took; None before the first."""
+        return self.embedding_seconds / self.done * self.behind if self.done else None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A document's revision in one generation, and its number of rows."""
+
+    tenant: str
+    document_id: str
+    revision: int
+    chunks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

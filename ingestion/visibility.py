@@ -2,6 +2,8 @@
 
 A flip holds the document's row, its job, its revision and the set of generations; every other writer of
 visibility holds the document's row too, so a document is never seen in two revisions of a generation.
+Generations being built hold what their readers will see of the same version, or nothing: a flip empties
+the document's place there and leaves a job to fill it again.
 """
 
 # SQL is put together from this file's constants only; every value is bound.
@@ -11,85 +13,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ingestion import generations, queue
-from ingestion.revisions import abandon
-from ingestion.types import Job
+from ingestion import backfill, generations, queue
+from ingestion.revisions import retire_unseen
+from ingestion.types import GenerationState
+from ingestion.written import Flip, Written, held, lock_documents, lock_jobs, places, succeed
 from retrieval.types import Filter
-
-Flip = Literal["flipped", "superseded", "lost", "generations_changed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """A revision whose `chunks` rows are in the store, in each of these generations."""
-
-    job: Job
-    revision: int
-    chunks: int
-    generations: frozenset[str]
-
 
 _THESE = "unnest(CAST(:tenants AS text[]), CAST(:documents AS text[])) AS t(tenant, document_id)"
 
-_LOCK_DOCUMENTS = text(
-    f"""
-    SELECT d.tenant, d.id, d.newest_version, d.deleted FROM documents d
-    JOIN (SELECT DISTINCT * FROM {_THESE}) AS t ON d.tenant = t.tenant AND d.id = t.document_id
-    ORDER BY d.tenant, d.id FOR UPDATE OF d
-    """
-)
-_LOCK_JOBS = text(
-    """
-    SELECT j.id, j.fence, j.state, r.state AS revision_state FROM jobs j
-    JOIN unnest(CAST(:ids AS uuid[]), CAST(:revisions AS bigint[])) AS w(id, revision) ON j.id = w.id
-    JOIN revisions r ON r.revision = w.revision AND r.job_id = j.id
-    ORDER BY j.id FOR UPDATE OF j, r
-    """
-)
 _SHOWN_IN = text(
     "SELECT DISTINCT v.tenant, v.collection AS name FROM visibility v "
     f"JOIN {_THESE} USING (tenant, document_id)"
 )
+# One row is one document in one generation, with its number of rows there.
 _SHOW = text(
     """
-    INSERT INTO visibility (tenant, document_id, generation, revision, collection, groups)
-    SELECT d.tenant, d.id, g.id, w.revision, d.collection, d.groups
-    FROM unnest(CAST(:tenants AS text[]), CAST(:documents AS text[]), CAST(:revisions AS bigint[]))
-      AS w(tenant, document_id, revision)
+    INSERT INTO visibility (tenant, document_id, generation, revision, version, chunks, collection, groups,
+                            title, filename, media_type, size, content_hash, metadata)
+    SELECT d.tenant, d.id, w.generation, w.revision, d.newest_version, w.chunks, d.collection, d.groups,
+           d.title, d.filename, d.media_type, d.size, d.content_hash, d.metadata
+    FROM unnest(CAST(:tenants AS text[]), CAST(:documents AS text[]), CAST(:revisions AS bigint[]),
+                CAST(:generations AS text[]), CAST(:chunks AS int[]))
+      AS w(tenant, document_id, revision, generation, chunks)
     JOIN documents d ON d.tenant = w.tenant AND d.id = w.document_id
-    CROSS JOIN unnest(CAST(:generations AS text[])) AS g(id)
     ON CONFLICT (tenant, document_id, generation) DO UPDATE
-    SET revision = excluded.revision, collection = excluded.collection, groups = excluded.groups
+    SET revision = excluded.revision, version = excluded.version, chunks = excluded.chunks,
+        collection = excluded.collection, groups = excluded.groups, title = excluded.title,
+        filename = excluded.filename, media_type = excluded.media_type, size = excluded.size,
+        content_hash = excluded.content_hash, metadata = excluded.metadata
     RETURNING tenant, collection AS name
-    """
-)
-_VISIBLE = text(
-    """
-    UPDATE revisions SET state = 'visible', chunks = w.chunks
-    FROM unnest(CAST(:revisions AS bigint[]), CAST(:chunks AS int[])) AS w(revision, chunks)
-    WHERE revisions.revision = w.revision
-    """
-)
-_SUCCEED = text(
-    """
-    UPDATE jobs SET state = 'succeeded', stage = 'done', done = w.chunks, total = w.chunks, error = NULL,
-        lease_until = NULL, worker = NULL, finished_at = now()
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:chunks AS int[])) AS w(id, chunks) WHERE jobs.id = w.id
-    """
-)
-_RETIRE = text(
-    f"""
-    UPDATE revisions SET state = 'retired', retired_at = now(), look_at = now()
-    FROM (SELECT DISTINCT * FROM {_THESE}) AS t
-    WHERE revisions.tenant = t.tenant AND revisions.document_id = t.document_id AND state = 'visible'
-      AND NOT EXISTS (SELECT FROM visibility v WHERE v.revision = revisions.revision)
     """
 )
 _HIDE = text(
@@ -122,7 +80,7 @@ _CHECK = text(
 )
 _CONTENTS = text(
     """
-    SELECT v.document_id, v.revision, r.chunks FROM visibility v JOIN revisions r USING (revision)
+    SELECT v.document_id, v.revision, v.chunks FROM visibility v
     WHERE v.tenant = :tenant AND v.generation = :generation
       AND (CAST(:groups AS text[]) IS NULL OR v.groups = '{}' OR v.groups && CAST(:groups AS text[]))
       AND (CAST(:collections AS text[]) = '{}' OR v.collection = ANY(CAST(:collections AS text[])))
@@ -141,10 +99,11 @@ _EPOCHS = text(
 
 async def flip(connection: AsyncConnection, written: Sequence[Written]) -> dict[str, Flip]:
     """Show each of these revisions if its fence holds, its version is the newest accepted, its document
-    is not deleted and every serving generation was written. The outcome of each, by job id."""
-    documents = await _lock_documents(connection, written)
-    jobs = await _lock_jobs(connection, written)
-    serving = await generations.lock_serving(connection)
+    is not deleted and every generation that all jobs write was written. The outcome of each, by job id."""
+    documents = await lock_documents(connection, written)
+    jobs = await lock_jobs(connection, written)
+    states = await generations.lock_states(connection)
+    serving = generations.written_by_all(states)
     outcomes: dict[str, Flip] = {}
     shown: dict[tuple[str, str], Written] = {}
     for one in written:
@@ -155,47 +114,42 @@ async def flip(connection: AsyncConnection, written: Sequence[Written]) -> dict[
         outcomes[one.job.id] = outcome
     fresh = [one for one in shown.values() if jobs[one.job.id].state == "running"]
     if fresh:
-        await _show(connection, fresh, serving)
-    superseded = sorted(job_id for job_id, outcome in outcomes.items() if outcome == "superseded")
-    await queue.end(connection, superseded, "cancelled", queue.SUPERSEDED)
+        await _show(connection, fresh, states)
+    await queue.supersede(connection, outcomes)
     return outcomes
 
 
 def _judge(written: Written, job: Row[Any] | None, document: Row[Any], serving: frozenset[str]) -> Flip:
-    if job is None or job.fence != written.job.fence:
-        return "lost"
-    if job.state == "succeeded" and job.revision_state != "writing":
-        return "flipped"  # An earlier call committed and its answer was lost.
-    if job.state != "running" or job.revision_state != "writing":
-        return "lost"
+    ended = held(written, job)
+    if ended:
+        return ended
     if document.deleted or document.newest_version != written.job.version:
         return "superseded"
-    return "flipped" if serving and serving <= written.generations else "generations_changed"
+    return "flipped" if serving and serving <= written.chunks.keys() else "generations_changed"
 
 
-async def _lock_documents(
-    connection: AsyncConnection, written: Sequence[Written]
-) -> dict[tuple[str, str], Row[Any]]:
-    rows = await connection.execute(_LOCK_DOCUMENTS, _places(written))
-    return {(row.tenant, row.id): row for row in rows}
-
-
-async def _lock_jobs(connection: AsyncConnection, written: Sequence[Written]) -> dict[str, Row[Any]]:
-    values = {"ids": [one.job.id for one in written], "revisions": [one.revision for one in written]}
-    return {str(row.id): row for row in await connection.execute(_LOCK_JOBS, values)}
-
-
-async def _show(connection: AsyncConnection, fresh: Sequence[Written], serving: frozenset[str]) -> None:
-    places, revisions = _places(fresh), [one.revision for one in fresh]
-    changed = _names(await connection.execute(_SHOWN_IN, places))
-    shown = {**places, "revisions": revisions, "generations": sorted(serving)}
-    changed |= _names(await connection.execute(_SHOW, shown))
-    chunks, ids = [one.chunks for one in fresh], [one.job.id for one in fresh]
-    await connection.execute(_VISIBLE, {"revisions": revisions, "chunks": chunks})
-    await connection.execute(_RETIRE, places)
-    await connection.execute(_SUCCEED, {"ids": ids, "chunks": chunks})
-    await abandon(connection, ids)
+async def _show(
+    connection: AsyncConnection, fresh: Sequence[Written], states: Mapping[str, GenerationState]
+) -> None:
+    """Show them in every generation that was written; those being built that were not must follow."""
+    these = places(fresh)
+    changed = _names(await connection.execute(_SHOWN_IN, these))
+    changed |= _names(await connection.execute(_SHOW, _rows(fresh, states)))
+    for generation in generations.being_built(states):
+        await backfill.follow(connection, [one for one in fresh if generation not in one.chunks], generation)
+    await succeed(connection, fresh)
+    await retire_unseen(connection, these)
     await _raise_epochs(connection, changed)
+
+
+def _rows(fresh: Sequence[Written], known: Collection[str]) -> dict[str, list[Any]]:
+    rows = [(one, generation) for one in fresh for generation in sorted(one.chunks) if generation in known]
+    return {
+        **places([one for one, _ in rows]),
+        "revisions": [one.revision for one, _ in rows],
+        "generations": [generation for _, generation in rows],
+        "chunks": [one.chunks[generation] for one, generation in rows],
+    }
 
 
 async def hide(connection: AsyncConnection, tenant: str, document_id: str, collection: str) -> None:
@@ -247,10 +201,3 @@ async def _raise_epochs(connection: AsyncConnection, changed: Collection[tuple[s
 
 def _names(rows: Iterable[Row[Any]]) -> set[tuple[str, str]]:
     return {(row.tenant, row.name) for row in rows}
-
-
-def _places(written: Sequence[Written]) -> dict[str, list[str]]:
-    return {
-        "tenants": [one.job.tenant for one in written],
-        "documents": [one.job.document_id for one in written],
-    }

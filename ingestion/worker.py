@@ -1,7 +1,9 @@
 """The worker: leases jobs, takes them through the pipeline, says what became of those that failed.
 
 Several lanes work side by side, so that one batch is parsed or written while another is embedded. Being
-killed at any moment loses nothing: leases run out and others take the jobs under a higher fence.
+killed at any moment loses nothing: leases run out and others take the jobs under a higher fence. Generations
+that are being built are filled by a crew of their own, which shares nothing with the ordinary one that it
+could hold up: other jobs, lanes, leases and pauses, and the cores only in small turns.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from ingestion.blobs import Blobs
 from ingestion.errors import LedgerUnavailable, ParserUnavailable, StorageUnavailable
+from ingestion.indexers import Indexers
 from ingestion.leases import Leases
 from ingestion.ledger import Ledger
-from ingestion.pipeline import Indexer, Parser, Pipeline
+from ingestion.pipeline import TEXTS_AT_ONCE, Parser, Pipeline
 from ingestion.types import JobError, Lease, Observer
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.types import Store
@@ -39,9 +43,26 @@ IDLE = 0.25
 IDLE_BEHIND = 2.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Which jobs are taken (`backfill`: those that fill a generation), by how many lanes, how many jobs and
+    texts at a time, and how often an idle lane looks for more, in seconds."""
+
+    backfill: bool
+    lanes: int
+    batch: int
+    texts: int
+    idle: float
+
+
+ORDINARY = Crew(backfill=False, lanes=3, batch=24, texts=TEXTS_AT_ONCE, idle=IDLE)
+BACKFILL = Crew(backfill=True, lanes=1, batch=8, texts=32, idle=4 * IDLE)
+
+
 class Worker:
-    """`name` is what the ledger shows as the holder. A lane takes up to `batch` jobs at a time. `lease` is
-    how long a job is held without renewal, `grace` how long work may go on after a stop, in seconds."""
+    """`name` is what the ledger shows as the holder. `lease` is how long a job is held without renewal,
+    `grace` how long work may go on after a stop, in seconds. Who holds or waits for `first` embeds before
+    this worker's next turn; `embedding` is what this one holds."""
 
     def __init__(
         self,
@@ -49,22 +70,20 @@ class Worker:
         blobs: Blobs,
         parser: Parser,
         store: Store,
-        indexers: Mapping[str, Indexer],
+        indexers: Indexers,
         *,
         name: str,
         lease: float,
         observer: Observer,
-        lanes: int = 3,
-        batch: int = 24,
+        crew: Crew = ORDINARY,
         grace: float = 5.0,
+        first: asyncio.Lock | None = None,
     ) -> None:
         self._ledger = ledger
-        self._store = store
-        self._indexers = indexers
         self._name = name
-        self._lanes = lanes
-        self._batch = batch
+        self._crew = crew
         self._grace = grace
+        self.embedding = asyncio.Lock()
         self._leases = Leases(lease, observer)
         self._more = asyncio.Event()
         self._watching = asyncio.Lock()
@@ -76,13 +95,14 @@ class Worker:
             store=store,
             indexers=indexers,
             leases=self._leases,
-            embedding=asyncio.Lock(),
+            embedding=self.embedding,
+            first=first,
+            texts=crew.texts,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is under way or, after a grace period, give it back."""
-        await self._prepare(stop)
-        lanes = [asyncio.create_task(self._lane(stop)) for _ in range(self._lanes)]
+        lanes = [asyncio.create_task(self._lane(stop)) for _ in range(self._crew.lanes)]
         beat = asyncio.create_task(self._heartbeat())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -99,15 +119,6 @@ class Worker:
             if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
                 raise end
 
-    async def _prepare(self, stop: asyncio.Event) -> None:
-        for generation, indexer in self._indexers.items():
-            while not stop.is_set():
-                try:
-                    await self._store.prepare(generation, indexer.spec)
-                    break
-                except StoreUnavailable as error:
-                    await self._pause(stop, self._setback(error))
-
     async def _lane(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
@@ -122,8 +133,9 @@ class Worker:
                 await self._idle(stop)
 
     async def _take(self) -> list[Lease]:
+        take = self._ledger.lease_backfill if self._crew.backfill else self._ledger.lease
         asked = time.monotonic()
-        batch = await self._ledger.lease(self._name, self._leases.seconds, self._batch)
+        batch = await take(self._name, self._leases.seconds, self._crew.batch)
         self._leases.take(batch, asked)
         return batch
 
@@ -193,7 +205,7 @@ class Worker:
                 await asyncio.wait_for(self._more.wait(), IDLE_BEHIND)
         else:
             async with self._watching:
-                await self._pause(stop, IDLE)
+                await self._pause(stop, self._crew.idle)
 
     async def _pause(self, stop: asyncio.Event, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -50,6 +50,11 @@ class Breaker:
     def state(self) -> Literal["closed", "open"]:
         return "closed" if self._probe_at is None else "open"
 
+    @property
+    def due(self) -> bool:
+        """Whether it is open and the next call is the one that looks whether the model is back."""
+        return self._probe_at is not None and self._clock() >= self._probe_at
+
     async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
         probing = self._admit()
         begin = self._clock()

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import fields
 from typing import Any
 
 from redis.asyncio import Redis
@@ -181,8 +181,7 @@ class Cached:
         key = self.key(call)
         kept = await self._outputs.get(key) if use else None
         if kept is not None:
-            for delta in _load(kept):
-                yield delta
+            yield _load(kept)
             return
         said: list[Delta] = []
         async with aclosing(self._model.stream(call)) as deltas:
@@ -196,12 +195,12 @@ class Cached:
         scope = call.scope
         parts: list[Any] = [
             self._product,
-            [scope.tenant, scope.rights, scope.release, list(scope.evidence)],
+            [scope.tenant, scope.rights, scope.release, scope.evidence],
             self.name,
-            [[m.role, m.content] for m in call.prompt.messages],
-            asdict(call.sampling),
+            [(m.role, m.content) for m in call.prompt.messages],
+            [getattr(call.sampling, field.name) for field in fields(call.sampling)],
         ]
-        body = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        body = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
         return "model:" + hashlib.sha256(body.encode("utf-8", errors="surrogatepass")).hexdigest()
 
     async def _keep(self, key: str, call: Call, said: list[Delta]) -> None:
@@ -241,8 +240,18 @@ def _value(kept: bytes) -> bytes:
 
 
 def _dump(said: list[Delta]) -> bytes:
-    return json.dumps([asdict(delta) for delta in said]).encode()
+    last = said[-1]
+    told = ["".join(delta.text for delta in said), last.model, last.prompt_tokens, last.output_tokens]
+    return json.dumps(told).encode()
 
 
-def _load(kept: bytes) -> list[Delta]:
-    return [replace(Delta(**delta), cached=True) for delta in json.loads(kept)]
+def _load(kept: bytes) -> Delta:
+    text, model, prompt_tokens, output_tokens = json.loads(kept)
+    return Delta(
+        text=text,
+        model=model,
+        finish="stop",
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        cached=True,
+    )

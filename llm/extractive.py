@@ -15,17 +15,20 @@ from dataclasses import dataclass
 from llm import digest, quoting
 from llm.errors import ModelTimeout
 from llm.followup import joined
-from llm.prompts import NOT_FOUND, parse_passages
-from llm.quoting import Quote, Relevance
+from llm.language import NOT_FOUND, code_of, detect, not_found
+from llm.prompts import parse_passages
+from llm.quoting import Quote, Relevance, Scores
 from llm.types import Call, Delta, Message, Scorer
 
 NAME = "extractive"
 WORDS = 200
 """Words of a summary whose prompt names no number."""
+WORDS_OF_A_PIECE = 6
+"""A summary takes no more pieces than one for so many of its words."""
 
 _NUMBERS = re.compile(r"\[(\s*\d[\d\s,]*)\]")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_ASKED = re.compile(r"<(question|focus|history)>.*</\1>", re.DOTALL)
+_ASKED = re.compile(r"<(question|focus|history|language)>.*</\1>", re.DOTALL)
 _PASSAGES = re.compile(r"<passages?\b[^<]*|</passages?>")
 
 
@@ -65,7 +68,8 @@ class Extractive:
     async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
         try:
             async with asyncio.timeout(call.timeout):
-                said = await self._said(call.prompt.name, _Request(_last_user(call.prompt.messages)))
+                request = _Request(_last_user(call.prompt.messages))
+                said = await self._said(call.prompt.name, request, call.scope.tenant)
         except TimeoutError as error:
             raise ModelTimeout(f"Model {NAME!r} was not done within the time given.") from error
         asked = sum(_tokens(message.content) for message in call.prompt.messages)
@@ -80,44 +84,50 @@ class Extractive:
             output_tokens=_tokens(text),
         )
 
-    async def _said(self, purpose: str, request: _Request) -> list[str]:
+    async def _said(self, purpose: str, request: _Request, tenant: str) -> list[str]:
         """What to say, sentence by sentence."""
         if purpose == "rewrite":
             return [joined(request.tagged("history"), request.question)]
         found = await asyncio.to_thread(lambda: request.quotes)
         if purpose == "summarize":
-            return await self._summary(request, found)
-        return await self._answer(request.question, found)
+            return await self._summary(request, found, tenant)
+        return await self._answer(
+            request.question, quoting.in_language(detect(request.question), found), tenant
+        )
 
-    async def _answer(self, question: str, found: Sequence[Quote]) -> list[str]:
+    async def _answer(self, question: str, found: Sequence[Quote], tenant: str) -> list[str]:
         relevance = await asyncio.to_thread(Relevance, question, found)
-        scores = await self._scores(question, found, relevance)
-        chosen = quoting.choose(relevance, scores, self._enough)
-        return _cited(found, chosen) or [NOT_FOUND]
+        scores = await self._scores(question, found, relevance, tenant)
+        chosen = quoting.choose(relevance, scores)
+        return _cited(found, chosen) or [not_found(question)]
 
-    async def _summary(self, request: _Request, found: Sequence[Quote]) -> list[str]:
+    async def _summary(self, request: _Request, found: Sequence[Quote], tenant: str) -> list[str]:
         focus, scores = request.tagged("focus"), None
+        most = int(words) if (words := request.tagged("words")).isdecimal() else WORDS
+        found = quoting.in_language(code_of(request.tagged("language")), found)
         if focus:
             relevance = await asyncio.to_thread(Relevance, focus, found)
-            scores = await self._scores(focus, found, relevance)
-        if not found or (scores is not None and max(scores) < self._enough / 2):
+            enough = max(quoting.CANDIDATES, most // WORDS_OF_A_PIECE)
+            scores = await self._scores(focus, found, relevance, tenant, enough)
+        if not found or (scores is not None and not scores.touched):
             return [NOT_FOUND]
-        words = request.tagged("words")
-        chosen = await asyncio.to_thread(
-            digest.choose, found, int(words) if words.isdecimal() else WORDS, scores
-        )
+        chosen = await asyncio.to_thread(digest.choose, found, most, scores.each if scores else None)
         return _cited(found, chosen)
 
-    @property
-    def _enough(self) -> float:
-        return quoting.ENOUGH if self._score is None else quoting.ENOUGH_BLENDED
-
-    async def _scores(self, question: str, found: Sequence[Quote], relevance: Relevance) -> list[float]:
+    async def _scores(
+        self,
+        question: str,
+        found: Sequence[Quote],
+        relevance: Relevance,
+        tenant: str,
+        most: int = quoting.CANDIDATES,
+    ) -> Scores:
         if self._score is None or not found:
-            return relevance.plain()
-        places = relevance.candidates()
-        similarities = await self._score(question, [found[at].in_context for at in places])
-        return relevance.blended(dict(zip(places, map(float, similarities), strict=True)))
+            return Scores(relevance.plain())
+        places = relevance.candidates(most)
+        similarities = await self._score(tenant, question, [found[at].in_context for at in places])
+        known = dict(zip(places, map(float, similarities), strict=True))
+        return Scores(relevance.blended(known), max(known.values()))
 
 
 def guessed(messages: Sequence[Message]) -> str:

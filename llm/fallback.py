@@ -2,7 +2,8 @@
 
 Both a model that is unavailable and one that rejects the request hand over to the next: another model may
 have a longer window. After the first delta nothing is tried again, since what was sent stands. When all
-fail, the first model's error is raised: it is the one that the release means.
+fail, the first model's error is raised: it is the one that the release means. A call may spare models from
+the front of the chain, under load; the last one is always tried.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Fallback:
         clock = asyncio.get_running_loop().time
         end = clock() + call.timeout
         first: LlmError | None = None
-        for model in self._models:
+        for model in self._models[min(call.spare, len(self._models) - 1) :]:
             started = False
             try:
                 left = replace(call, timeout=end - clock())

@@ -17,12 +17,9 @@ from typing import Literal, cast
 from llm.errors import PromptInvalid
 from llm.types import Message, Passage, Prompt
 
-NOT_FOUND = "The documents do not answer this question."
-"""What an answer says, word for word, when the passages do not hold it; the answer template names it."""
-
 PLACEHOLDERS = {
-    "answer": frozenset({"passages", "question"}),
-    "summarize": frozenset({"passages", "max_words", "focus"}),
+    "answer": frozenset({"passages", "question", "not_found"}),
+    "summarize": frozenset({"passages", "max_words", "focus", "language"}),
     "rewrite": frozenset({"history", "question"}),
 }
 """What each kind of template may name. Leaving one out is legal: the evaluation judges the result."""

@@ -12,22 +12,27 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from llm.language import detect
 from llm.sentences import Piece, split
 from llm.terms import terms
 from llm.types import Passage
 
 ENOUGH = 0.36
 """Score in [0, 1] that the best piece needs, without an embedder."""
-ENOUGH_BLENDED = 0.5
+ENOUGH_BLENDED = 0.45
+"""The same with one,"""
+SURE = 0.55
+"""and what it needs on average with the nearest similarity, which counts half: a question that only borrows
+words of a passage is not answered by it."""
 MOST = 3
 """Pieces in an answer, at most; a list's introduction brings its items along."""
 ITEMS = 8
 NEAR = 0.82
 """A further piece must score this share of the best, or add words of the question."""
-CANDIDATES = 24
-"""Pieces that an embedder is asked about."""
+CANDIDATES = 10
+"""Pieces that an embedder is asked about: those whose words cover most of the question."""
 
 _IN_CONTEXT, _IN_TITLE, _BESIDE = 0.75, 0.6, 0.35
 _CUE = 0.08
@@ -88,6 +93,23 @@ def quotes(passages: Sequence[Passage]) -> list[Quote]:
     return [Quote(passage.number, at, passage.title, piece) for at, (passage, piece) in enumerate(found)]
 
 
+def in_language(wanted: str | None, found: Sequence[Quote]) -> list[Quote]:
+    """The quotes in the language of this code, where the passages have some; else, and without a code, all
+    of them. A piece is in the language of its passage."""
+    if wanted is None:
+        return list(found)
+    said: dict[int, list[str]] = {}
+    for quote in found:
+        said.setdefault(quote.number, []).append(quote.piece.text)
+    spoken_in = {number: detect(" ".join(texts)) for number, texts in said.items()}
+    if set(spoken_in.values()) <= {None, wanted} or wanted not in spoken_in.values():
+        return list(found)
+    return [
+        replace(quote, at=at)
+        for at, quote in enumerate(q for q in found if spoken_in[q.number] in (None, wanted))
+    ]
+
+
 class Relevance:
     """How far each quote covers a question, in [0, 1]."""
 
@@ -102,9 +124,9 @@ class Relevance:
         self._unseen = self._share(self.weights.keys() - self._seen())
         self.lexical = [self._covered(at) for at in range(len(found))]
 
-    def candidates(self) -> list[int]:
+    def candidates(self, most: int = CANDIDATES) -> list[int]:
         """The quotes worth an embedder's time, best first."""
-        return sorted(range(len(self._quotes)), key=lambda at: -self.lexical[at])[:CANDIDATES]
+        return sorted(range(len(self._quotes)), key=lambda at: -self.lexical[at])[:most]
 
     def blended(self, similarities: dict[int, float]) -> list[float]:
         """Scores with an embedder's similarities mixed in; those it was not asked about are out."""
@@ -183,10 +205,35 @@ class Relevance:
         return max(0.0, min(1.0, score))
 
 
-def choose(relevance: Relevance, scores: Sequence[float], enough: float) -> list[int]:
-    """The places of the quotes that make the answer, in passage order; none when none is good enough."""
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of each quote, in [0, 1]. `nearest` is the best of an embedder's similarities, None without one."""
+
+    each: Sequence[float]
+    nearest: float | None = None
+
+    @property
+    def best(self) -> float:
+        return max(self.each, default=0.0)
+
+    @property
+    def enough(self) -> bool:
+        """Whether the best quote answers the question."""
+        if self.nearest is None:
+            return self.best >= ENOUGH
+        return self.best >= ENOUGH_BLENDED and (self.best + self.nearest / 2) / 1.5 >= SURE
+
+    @property
+    def touched(self) -> bool:
+        """Whether any quote has to do with it at all."""
+        return self.best >= (ENOUGH if self.nearest is None else ENOUGH_BLENDED) / 2
+
+
+def choose(relevance: Relevance, given: Scores) -> list[int]:
+    """The places of the quotes that make the answer, best first; none when none is good enough."""
+    scores = given.each
     order = sorted(range(len(scores)), key=lambda at: -scores[at])
-    if not order or scores[order[0]] < enough:
+    if not given.enough:
         return []
     chosen = [order[0]]
     for at in order[1:]:
@@ -194,13 +241,18 @@ def choose(relevance: Relevance, scores: Sequence[float], enough: float) -> list
         adds = scores[at] >= 0.5 * scores[order[0]] and relevance.new_words(at, chosen) >= 0.2
         if len(chosen) < MOST and (close or adds):
             chosen.append(at)
-    return sorted(chosen)
+    return chosen
 
 
 def spoken(found: Sequence[Quote], chosen: Sequence[int]) -> list[tuple[int, str]]:
-    """(passage number, text) of what the chosen quotes say, in order. An introduction takes the items of its
-    list along, an item its introduction; items side by side share it."""
-    places = sorted({member for at in chosen for member in (at, *_items(found, at))})
+    """(passage number, text) of what the chosen quotes say: passages in the order in which they were chosen,
+    each in its own. An introduction takes the items of its list along, an item its introduction; items side
+    by side share it."""
+    passages = list(dict.fromkeys(found[at].number for at in chosen))
+    places = sorted(
+        {member for at in chosen for member in (at, *_items(found, at))},
+        key=lambda at: (passages.index(found[at].number), at),
+    )
     said: list[tuple[int, str]] = []
     last: Quote | None = None
     for at in places:

@@ -59,12 +59,16 @@ def sentences(paragraph: str) -> list[str]:
     """The sentences of running text on one line."""
     found, start = [], 0
     for end in _END.finditer(paragraph):
-        before = max(start, end.start() - 12)
-        if not _ABBREVIATION.search(paragraph, before, end.start() + 1):
+        if not abbreviated(paragraph[max(start, end.start() - 12) : end.start() + 1]):
             found.append(paragraph[start : end.end()].strip())
             start = end.end()
     found.append(paragraph[start:].strip())
     return [cut for sentence in found for cut in _cut(sentence)]
+
+
+def abbreviated(text: str) -> bool:
+    """Whether the full stop at the end of the text belongs to an abbreviation or a number in a list."""
+    return bool(_ABBREVIATION.search(text[-12:]))
 
 
 class _Reader:

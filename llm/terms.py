@@ -9,7 +9,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-import snowballstemmer
+import Stemmer
 
 # A version or a decimal number is one word: 6.0 is not a 6 and a 0.
 _WORD = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+")
@@ -46,4 +46,4 @@ def terms(text: str) -> list[str]:
 @lru_cache(maxsize=1 << 16)
 def _stem(word: str) -> str:
     # A stemmer holds the word it works on, so threads cannot share one; making one costs a microsecond.
-    return str(snowballstemmer.stemmer("english").stemWord(word))
+    return str(Stemmer.Stemmer("english").stemWord(word))

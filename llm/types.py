@@ -37,9 +37,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
+    """`min_tokens` is a field of vLLM; it is sent only where it is not 0."""
+
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int = 512
+    min_tokens: int = 0
     seed: int | None = None
     stop: tuple[str, ...] = ()
 
@@ -63,13 +66,15 @@ class Scope:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request to a model. `timeout` is what is left of the deadline, in seconds, for the whole
-    stream. `cache` False bypasses reading and writing of cached outputs."""
+    stream. `cache` False bypasses reading and writing of cached outputs. `spare` is how many models of a
+    chain are left out from the front, to spare them under load."""
 
     prompt: Prompt
     sampling: Sampling
     scope: Scope
     timeout: float
     cache: bool = True
+    spare: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,16 @@ class Delta:
     cached: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a server has to do: requests that run in it and that wait in it, as it said at `at` (seconds of
+    the monotonic clock)."""
+
+    running: int
+    waiting: int
+    at: float
+
+
 class ChatModel(Protocol):
     @property
     def name(self) -> str: ...
@@ -98,8 +113,9 @@ class ChatModel(Protocol):
         ...
 
 
-Scorer = Callable[[str, Sequence[str]], Awaitable[Sequence[float]]]
-"""Similarity in [-1, 1] of a question to each sentence; the composition root lends an embedder as one."""
+Scorer = Callable[[str, str, Sequence[str]], Awaitable[Sequence[float]]]
+"""Given a tenant, a question and sentences of that tenant's: the similarity in [-1, 1] of the question to
+each; the composition root lends an embedder as one."""
 
 
 class Outputs(Protocol):

@@ -15,8 +15,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 
-from snowballstemmer import EnglishStemmer
+import Stemmer
 
+from retrieval.languages import ENGLISH, FUNCTION_WORDS, language, possible
 from retrieval.types import Analyzer
 
 # Letters and digits, in parts that one mark joins: E-1042, state-of-the-art, v2.1, config/app_1.
@@ -29,6 +30,7 @@ _CODE = re.compile(r"(?=.*\d)(?=.*[^\W\d_])")
 _POSSESSIVE = re.compile(r"(?<=\w)['’]s\b")
 _APOSTROPHE = re.compile(r"(?<=\w)['’](?=\w)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_LAST_LATIN = "\u024f"
 _LONGEST_CODE = 32
 _LONGEST_TERM = 64
 _REMEMBERED = 1 << 16
@@ -49,7 +51,7 @@ _STOP_WORDS = frozenset(_STOP_LIST.split())
 
 
 def analyzer(name: str) -> Analyzer:
-    """The analyzer of this name: `snowball-english`, or `plain` for text in any language.
+    """The analyzer of this name: `snowball`, `snowball-english`, or `plain` for text in any language.
 
     Raises `ValueError` for an unknown name."""
     try:
@@ -65,16 +67,45 @@ class SnowballEnglish:
     name = "snowball-english"
 
     def __init__(self) -> None:
-        stem = _stemmer()
+        stem = _stemmer(ENGLISH)
         self._every = _remembering(lambda word: " ".join(map(stem, _parts(word))))
         self._telling = _remembering(
             lambda word: " ".join(stem(part) for part in _parts(word) if part not in _STOP_WORDS)
         )
 
     def terms(self, text: str) -> str:
-        text = _POSSESSIVE.sub("", _folded(text))
-        words = _WORD.findall(_THOUSANDS.sub("", _APOSTROPHE.sub("", text)))
+        words = _words(text)
         return _joined(map(self._telling, words)) or _joined(map(self._every, words))
+
+    def question(self, text: str) -> str:
+        return self.terms(text)
+
+
+class Snowball:
+    """Stems by the text's own language, as its function words tell it, without those words.
+
+    A question is short: where it may be in several languages it is stemmed by each, so that it shares a term
+    with a text in any of them.
+    """
+
+    name = "snowball"
+
+    def __init__(self) -> None:
+        self._stems = {name: _remembering(_stemmer(name)) for name in FUNCTION_WORDS}
+
+    def terms(self, text: str) -> str:
+        parts = [part for word in _words(text) for part in _parts(word)]
+        spoken = language(parts)
+        stem = self._stems[spoken]
+        return _joined(map(stem, _without(parts, _SILENT[spoken])))
+
+    def question(self, text: str) -> str:
+        parts = [part for word in _words(text) for part in _parts(word)]
+        spoken = possible(parts)
+        telling = _without(parts, frozenset().union(*(_SILENT[name] for name in spoken)))
+        return _joined(
+            term for part in telling for term in dict.fromkeys(self._stems[name](part) for name in spoken)
+        )
 
 
 class Plain:
@@ -85,8 +116,37 @@ class Plain:
     def terms(self, text: str) -> str:
         return _joined(" ".join(_parts(word)) for word in _WORD.findall(_folded(text)))
 
+    def question(self, text: str) -> str:
+        return self.terms(text)
 
-_ANALYZERS: dict[str, Callable[[], Analyzer]] = {SnowballEnglish.name: SnowballEnglish, Plain.name: Plain}
+
+def languages(question: str) -> frozenset[str]:
+    """The languages that a question may be in, as far as Snowball knows them: none of those when it is
+    written in another script than Latin, all when nothing tells."""
+    letters = [char for char in question if char.isalpha()]
+    foreign = sum(char > _LAST_LATIN for char in letters)
+    if 2 * foreign > len(letters):
+        return frozenset()
+    return frozenset(possible([part for word in _words(question) for part in _parts(word)]))
+
+
+_ANALYZERS: dict[str, Callable[[], Analyzer]] = {
+    Snowball.name: Snowball,
+    SnowballEnglish.name: SnowballEnglish,
+    Plain.name: Plain,
+}
+_SILENT = {**FUNCTION_WORDS, ENGLISH: _STOP_WORDS}
+"""The words that each language's texts are indexed without."""
+
+
+def _words(text: str) -> list[str]:
+    text = _POSSESSIVE.sub("", _folded(text))
+    return _WORD.findall(_THOUSANDS.sub("", _APOSTROPHE.sub("", text)))
+
+
+def _without(parts: list[str], silent: frozenset[str]) -> list[str]:
+    """The parts that say something; all of them when none does."""
+    return [part for part in parts if part not in silent] or parts
 
 
 def _folded(text: str) -> str:
@@ -118,9 +178,9 @@ def _remembering(work: Callable[[str], str]) -> Callable[[str], str]:
     return lru_cache(maxsize=_REMEMBERED)(work)
 
 
-def _stemmer() -> Callable[[str], str]:
-    """Snowball's stemmer has state; this may be called from several threads."""
-    stemmer = EnglishStemmer()
+def _stemmer(name: str) -> Callable[[str], str]:
+    """Snowball's stemmers have state; this may be called from several threads."""
+    stemmer = Stemmer.Stemmer(name)
     lock = threading.Lock()
 
     def stem(word: str) -> str:

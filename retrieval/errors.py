@@ -3,6 +3,7 @@
 RetrievalError
 ├── StoreUnavailable      the store is down or too slow: not the caller's fault, try again
 ├── EmbedderUnavailable   no embedder could be loaded or reached: not the caller's fault
+├── RerankerUnavailable   no reranker could be loaded or reached, or not in time: not the caller's fault
 ├── TextTooLong           a text exceeds the embedder's window: the caller must split it
 ├── RowInvalid            the store cannot hold this row (a field too long, text that is no Unicode)
 └── FilterInvalid         the caller's filter is malformed: trying again does not help
@@ -18,6 +19,10 @@ class StoreUnavailable(RetrievalError):
 
 
 class EmbedderUnavailable(RetrievalError):
+    pass
+
+
+class RerankerUnavailable(RetrievalError):
     pass
 
 

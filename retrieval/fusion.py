@@ -7,34 +7,35 @@ one parameter. Half and half beat reciprocal rank fusion on most of the open set
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from retrieval.types import Hit
 
 
-def fuse(dense: Sequence[Hit], keyword: Sequence[Hit], dense_weight: float) -> list[Hit]:
-    """Best first, each chunk once, scores in [0, 1]. A chunk that one list lacks gets that list's worst
-    score. Equal scores are ordered by chunk id, so the same lists always give the same order.
+def fuse(
+    dense: Sequence[Hit], keyword: Sequence[Hit], dense_weight: float, most: int | None = None
+) -> list[Hit]:
+    """Best first, each chunk once, scores in [0, 1], at most `most`. A chunk that one list lacks gets that
+    list's worst score. Equal scores are ordered by chunk id, so the same lists always give the same order.
 
     When one list is empty the other keeps its order, whatever the weight.
     """
     if not dense or not keyword:
         dense_weight = 1.0 if dense else 0.0
-    meaning, words = _normalised(dense), _normalised(keyword)
-    chunks = {hit.chunk.id: hit.chunk for hit in (*dense, *keyword)}
-    fused = [
-        Hit(chunk, dense_weight * meaning.get(chunk.id, 0.0) + (1 - dense_weight) * words.get(chunk.id, 0.0))
-        for chunk in chunks.values()
-    ]
-    return sorted(fused, key=lambda hit: (-hit.score, hit.chunk.id))
+    hits = {hit.chunk.id: hit for hit in (*dense, *keyword)}
+    scores = dict.fromkeys(hits, 0.0)
+    _add(scores, dense, dense_weight)
+    _add(scores, keyword, 1 - dense_weight)
+    best = sorted(scores.items(), key=lambda each: (-each[1], each[0]))[:most]
+    return [Hit(hits[key].chunk, score, hits[key].vector) for key, score in best]
 
 
-def _normalised(hits: Sequence[Hit]) -> Mapping[str, float]:
-    """Scores scaled to [0, 1] by chunk id; all 1 when they are all the same."""
+def _add(scores: dict[str, float], hits: Sequence[Hit], weight: float) -> None:
+    """Add each hit's score, scaled to [0, 1] (1 when all are the same) and weighted, by chunk id."""
     if not hits:
-        return {}
-    scores = [hit.score for hit in hits]
-    low, high = min(scores), max(scores)
+        return
+    low, high = min(hit.score for hit in hits), max(hit.score for hit in hits)
     if high == low:
-        return {hit.chunk.id: 1.0 for hit in hits}
-    return {hit.chunk.id: (hit.score - low) / (high - low) for hit in hits}
+        low = high - 1
+    for hit in hits:
+        scores[hit.chunk.id] += weight * (hit.score - low) / (high - low)

@@ -3,7 +3,7 @@
 The question is embedded and asked of the dense and the keyword index side by side; the two lists are fused;
 the ledger then says which revisions are visible. A store may still hold rows of an older, deleted or
 half-written revision, and such a row may have taken the place of one that should be found: if any was
-dropped, the search is made again without its revision.
+dropped, the search is made again without its revision. What is left is smoothed, grouped and reranked.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from retrieval.errors import EmbedderUnavailable, StoreUnavailable, TextTooLong
+from retrieval.affinity import smooth
+from retrieval.analyze import languages
+from retrieval.errors import EmbedderUnavailable, RerankerUnavailable, StoreUnavailable, TextTooLong
 from retrieval.fusion import fuse
 from retrieval.types import (
     Analyzer,
+    Chunk,
     Dense,
     Embedder,
     Filter,
@@ -23,6 +26,7 @@ from retrieval.types import (
     Hit,
     Keyword,
     Query,
+    Reranker,
     SearchParams,
     Store,
     Vector,
@@ -35,6 +39,7 @@ _SEARCHES = 3
 _DEEPER = 4
 # Milvus returns no more than this.
 _DEEPEST = 16_384
+_RERANK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Index:
     embedder: Embedder
     analyzer: Analyzer
     visibility: Visibility
+    reranker: Reranker | None = None
 
 
 async def search(
@@ -56,26 +62,58 @@ async def search(
     *,
     limit: int | None = None,
     group_by_document: bool = False,
+    rerank_seconds: float | None = None,
 ) -> Found:
     """The best `limit` hits (by default the release's number), scores in [0, 1]; with `group_by_document`
-    only the best one of each document.
+    only the best one of each document. The index's reranker has `rerank_seconds` (5 by default); with none
+    left it is not asked.
 
     `degraded` names what the search did without: `dense` or `keyword` (that index, or the embedder, could
     not answer), `query_truncated` (only the beginning of the question fitted the embedder), `visibility`
-    (rows kept changing, so one that should be found may be missing). Raises `StoreUnavailable` or
-    `EmbedderUnavailable` when neither index could answer, and whatever the `Visibility` raises.
+    (rows kept changing, so one that should be found may be missing), `rerank` (hits are in fused order).
+    Raises `StoreUnavailable` or `EmbedderUnavailable` when neither index could answer, and whatever the
+    `Visibility` raises.
     """
     wanted = params.limit if limit is None else limit
     depth = max(params.candidates, wanted)
-    question = _Question(index, query, where, params.dense_weight)
-    hits = await question.visible(depth)
+    question = _Question(index, query, where, params)
+    # Of what is not grouped, only so many can be told or lend score to what is; no more are looked up.
+    most = None if group_by_document else max(wanted, params.smoothing_depth, params.rerank)
+    hits = await question.visible(depth, most)
     while group_by_document:
         hits = _best_of_each_document(hits)
         if len(hits) >= wanted or question.exhausted or depth >= _DEEPEST:
             break
         depth = min(depth * _DEEPER, _DEEPEST)
         hits = await question.visible(depth)
-    return Found(tuple(hits[:wanted]), question.degraded)
+    hits, missing = await _reranked(index.reranker, query, hits, params.rerank, rerank_seconds)
+    return Found(tuple(hits[:wanted]), (*question.degraded, *missing))
+
+
+async def _reranked(
+    reranker: Reranker | None, query: str, hits: list[Hit], depth: int, seconds: float | None
+) -> tuple[list[Hit], tuple[str, ...]]:
+    """The best `depth` hits in the reranker's order and with its scores, and what that went without."""
+    if reranker is None or depth == 0 or not hits:
+        return hits, ()
+    seconds = _RERANK_SECONDS if seconds is None else seconds
+    if seconds <= 0:
+        return hits, ("rerank",)
+    best, rest = hits[:depth], hits[depth:]
+    texts = [_readable(hit.chunk) for hit in best]
+    try:
+        scores = await reranker.rerank(query, texts, seconds)
+    except RerankerUnavailable:
+        return hits, ("rerank",)
+    least = min(scores)
+    ordered = [Hit(hit.chunk, score, hit.vector) for hit, score in zip(best, scores, strict=True)]
+    ordered.sort(key=lambda hit: (-hit.score, hit.chunk.id))
+    return [*ordered, *(Hit(hit.chunk, hit.score * least, hit.vector) for hit in rest)], ()
+
+
+def _readable(chunk: Chunk) -> str:
+    """The passage under its title and headings, without which it may not say what it is about."""
+    return "\n".join(part for part in (chunk.title, chunk.heading, chunk.text) if part)
 
 
 def _best_of_each_document(hits: Iterable[Hit]) -> list[Hit]:
@@ -92,12 +130,12 @@ class _Question:
     `exhausted` says that the last search saw everything that matches.
     """
 
-    def __init__(self, index: Index, query: str, where: Filter, dense_weight: float) -> None:
+    def __init__(self, index: Index, query: str, where: Filter, params: SearchParams) -> None:
         self._index = index
         self._query = query
         self._where = where
-        self._dense_weight = dense_weight
-        self._terms = index.analyzer.terms(query)
+        self._params = params
+        self._terms = index.analyzer.question(query)
         self._arms: dict[str, _Arm] = {"dense": self._dense}
         if self._terms:
             self._arms["keyword"] = self._keyword
@@ -113,17 +151,19 @@ class _Question:
         also = {"query_truncated": self._truncated, "visibility": not self._settled}
         return (*self._failed, *(name for name, true in also.items() if true))
 
-    async def visible(self, depth: int) -> list[Hit]:
-        """Fused hits of visible revisions, best first, from the best `depth` of each index."""
+    async def visible(self, depth: int, most: int | None = None) -> list[Hit]:
+        """Hits of visible revisions, fused and smoothed, best first, at most `most`, from the best `depth` of
+        each index."""
         hits: list[Hit] = []
         for _ in range(_SEARCHES):
-            hits = await self._candidates(depth)
+            hits = await self._candidates(depth, most)
             dropped = await self._dropped(hits)
             self._settled = not dropped
             if self._settled:
                 break
             self._hidden |= dropped
-        return [hit for hit in hits if hit.chunk.revision not in self._hidden]
+        seen = [hit for hit in hits if hit.chunk.revision not in self._hidden]
+        return smooth(seen, self._params.smoothing, self._params.smoothing_depth)
 
     async def _dropped(self, hits: Iterable[Hit]) -> frozenset[int]:
         found = {(hit.chunk.document_id, hit.chunk.revision) for hit in hits}
@@ -133,7 +173,7 @@ class _Question:
         shown = await index.visibility.visible(index.generation, self._where, found)
         return frozenset(revision for _, revision in found) - shown
 
-    async def _candidates(self, depth: int) -> list[Hit]:
+    async def _candidates(self, depth: int, most: int | None) -> list[Hit]:
         """Ask in every way that has not failed, side by side."""
         names = list(self._arms)
         answers = await asyncio.gather(*(self._arms[name](depth) for name in names), return_exceptions=True)
@@ -151,7 +191,12 @@ class _Question:
         if not lists:
             raise failures[-1]
         self.exhausted = all(len(found) < depth for found in lists.values())
-        return fuse(lists.get("dense", ()), lists.get("keyword", ()), self._dense_weight)
+        return fuse(lists.get("dense", ()), lists.get("keyword", ()), self._dense_weight(), most)
+
+    def _dense_weight(self) -> float:
+        params = self._params
+        known = not params.languages or not languages(self._query).isdisjoint(params.languages)
+        return params.dense_weight if known else params.foreign_weight
 
     async def _dense(self, depth: int) -> list[Hit]:
         if self._vector is None:

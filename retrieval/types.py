@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -68,8 +68,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """A metadata condition: the value under `field` equals one of `values`, or is a list holding one.
+class OneOf:
+    """The value under `field` equals one of `values`, or is a list that holds one.
 
     Numbers are equal by value (1 and 1.0); true and false are no numbers; a string equals only itself."""
 
@@ -78,18 +78,62 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """The value under `field` lies between the bounds, of which there is at least one.
+
+    Bounds are all numbers or all dates. Numbers are compared by value. A date is the text of an ISO 8601
+    date (`2024-03-01`) or date-time (`2024-03-01T09:30:00+01:00`), in a document as in a bound, and means
+    its first instant, in UTC where it names no offset, to the microsecond. Any other value, a list too, is
+    in no range."""
+
+    field: str
+    gt: int | float | str | None = None
+    gte: int | float | str | None = None
+    lt: int | float | str | None = None
+    lte: int | float | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The document has a value under `field`, be it an empty list."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Whatever the condition does not hold for, documents without its field included."""
+
+    condition: Condition
+
+
+Condition = OneOf | Range | Exists | And | Or | Not
+"""What a document's metadata must be like."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Whose text, and which of it. There is no default tenant and no default rights.
 
     `groups` None means unrestricted (administrators); otherwise a document is readable when it names
-    no group or shares one. Empty `collections` and `document_ids` mean all; `where` is a conjunction.
+    no group or shares one. Empty `collections` and `document_ids` mean all.
     """
 
     tenant: str
     groups: frozenset[str] | None
     collections: tuple[str, ...] = ()
     document_ids: tuple[str, ...] = ()
-    where: tuple[Where, ...] = ()
+    where: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +155,11 @@ Query = Dense | Keyword
 
 @dataclass(frozen=True, slots=True)
 class Hit:
+    """A found passage. `vector` is its row's, which every store's search brings along."""
+
     chunk: Chunk
     score: float
+    vector: Vector | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +196,22 @@ class IndexSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchParams:
-    """How to search, from the release. `candidates` are taken from each arm; `dense_weight` in [0, 1]
-    weighs min-max-normalised dense against keyword scores."""
+    """How to search, from the release.
+
+    `candidates` are taken from each arm; `dense_weight` in [0, 1] weighs min-max-normalised dense against
+    keyword scores, and `foreign_weight` takes its place for a question in none of the embedder's `languages`
+    (Snowball's names; none named means that it knows every language). The best `smoothing_depth` then lend
+    each other score with weight `smoothing`, and the index's reranker puts the best `rerank` in order.
+    """
 
     limit: int
     candidates: int
     dense_weight: float
+    languages: tuple[str, ...] = ()
+    foreign_weight: float = 0.0
+    smoothing: float = 0.0
+    smoothing_depth: int = 50
+    rerank: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,12 +237,27 @@ class Embedder(Protocol):
         ...
 
 
+class Reranker(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    async def rerank(self, query: str, texts: Sequence[str], seconds: float) -> Sequence[float]:
+        """How well each text answers the query, in [0, 1] and in the given order.
+
+        Raises `RerankerUnavailable` when the model is down or does not answer in so many seconds."""
+        ...
+
+
 class Analyzer(Protocol):
     @property
     def name(self) -> str: ...
 
     def terms(self, text: str) -> str:
-        """Space-separated index terms of the text, the same for documents and questions."""
+        """Space-separated index terms of a document's text."""
+        ...
+
+    def question(self, text: str) -> str:
+        """The terms to look for: a text that says the same in any language the analyzer knows shares them."""
         ...
 
 
@@ -228,6 +300,15 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the ledger says at one moment: the epoch of a filter's collections, and which of the revisions
+    that it was asked about are visible."""
+
+    epoch: str
+    visible: frozenset[int]
+
+
 class Visibility(Protocol):
     """Who may see which revision now. The ledger implements it; stores are never trusted with this."""
 
@@ -240,6 +321,10 @@ class Visibility(Protocol):
 
     async def epoch(self, where: Filter) -> str:
         """A value that changes with every flip, delete and rights change in the filter's collections."""
+        ...
+
+    async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
+        """`epoch` and `visible` at once."""
         ...
 
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
+from llm.language import not_found
 from llm.prompts import load_template, render_passages
 from llm.types import Call, ChatModel, Delta, Message, Passage, Prompt, Sampling, Scope
 
@@ -26,7 +27,9 @@ def asked(
     question: str, passages: Sequence[Passage], *, tokens: int = 512, stop: tuple[str, ...] = ()
 ) -> Call:
     """The call that a question about these passages becomes."""
-    prompt = load_template("answer").render(passages=render_passages(passages), question=question)
+    prompt = load_template("answer").render(
+        passages=render_passages(passages), question=question, not_found=not_found(question)
+    )
     sampling = Sampling(max_tokens=tokens, stop=stop)
     return Call(prompt=prompt, sampling=sampling, scope=SCOPE, timeout=20.0)
 

@@ -16,6 +16,7 @@ import pytest
 from app import embedded
 from tests import live
 from tests.live import Instance
+from tests.weaviate_stand_in import Address, stand_in
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +107,16 @@ def milvus_uri(parts_folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def weaviate_address() -> Iterator[Address]:
+    """A real Weaviate where WEAVIATE_URL (and WEAVIATE_GRPC_URL) name one, else the stand-in."""
+    if url := os.environ.get("WEAVIATE_URL"):
+        yield Address(url, os.environ.get("WEAVIATE_GRPC_URL"))
+    else:
+        with stand_in() as address:
+            yield address
+
+
+@pytest.fixture(scope="session")
 def sampled(parts_folder: Path) -> Iterator[Instance]:
     """One instance with the sample corpus, for all tests that only ask it and add to it."""
     folder = parts_folder / "sampled"
@@ -114,7 +125,9 @@ def sampled(parts_folder: Path) -> Iterator[Instance]:
         yield one
 
 
-REAL_PARTS = ("PostgreSQL", "Redis", "Milvus Lite", "Chromium", "vLLM on the CPU")
+REAL_PARTS = ("PostgreSQL", "Redis", "Milvus Lite", "Chromium", "vLLM on the CPU", "Weaviate")
+STAND_IN = "Weaviate's stand-in"
+NO_WEAVIATE = "not run against it: WEAVIATE_URL is not set"
 WHOLE_INSTANCE = {"e2e", "chaos", "browser"}
 """Folders whose tests run the product itself, with all its embedded parts."""
 
@@ -122,16 +135,21 @@ WHOLE_INSTANCE = {"e2e", "chaos", "browser"}
 def _parts_of(item: pytest.Item) -> list[str]:
     """The real parts that a test runs on."""
     names = set(getattr(item, "fixturenames", ()))
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    names.add(f"{parameters.get('make_store')} store")
     vllm = item.get_closest_marker("vllm") is not None
     whole = item.path.parent.name in WHOLE_INSTANCE and not vllm
+    weaviate = bool(names & {"weaviate_address", "weaviate store"})
     used = (
         whole or bool(names & {"postgres_url", "database_url", "sampled"}),
         whole or bool(names & {"redis_url", "sampled"}),
-        whole or bool(names & {"milvus_uri", "sampled"}),
+        whole or bool(names & {"milvus_uri", "sampled", "milvus store"}),
         item.get_closest_marker("browser") is not None,
         vllm,
+        weaviate and "WEAVIATE_URL" in os.environ,
+        weaviate and "WEAVIATE_URL" not in os.environ,
     )
-    return [part for part, is_used in zip(REAL_PARTS, used, strict=True) if is_used]
+    return [part for part, is_used in zip((*REAL_PARTS, STAND_IN), used, strict=True) if is_used]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -144,6 +162,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("real parts")
     ran = [r for key in ("passed", "failed") for r in terminalreporter.getreports(key) if r.when == "call"]
     skipped = terminalreporter.getreports("skipped")
+    stood_in = sum(("part", STAND_IN) in report.user_properties for report in ran)
     for part in REAL_PARTS:
         count = sum(("part", part) in report.user_properties for report in ran)
         left_out = [report for report in skipped if ("part", part) in report.user_properties]
@@ -153,6 +172,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             if isinstance(report.longrepr, tuple)
         }
         told = f"{count} tests ran on it" if count else "not used"
+        if part == "Weaviate" and stood_in:
+            told = f"{NO_WEAVIATE}; {stood_in} tests ran on a stand-in that speaks its protocol"
         if left_out:
             told += f"; {len(left_out)} tests skipped: {'; '.join(sorted(reasons))}"
         terminalreporter.write_line(f"{part:<16} {told}")

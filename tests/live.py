@@ -41,8 +41,10 @@ class Instance:
 
 
 @contextmanager
-def instance(folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[Instance]:
-    """Ready when the block begins; stopped, with nothing left running, when it ends."""
+def instance(
+    folder: Path, *options: str, environment: Mapping[str, str] | None = None, status: str = "ready"
+) -> Iterator[Instance]:
+    """Up, and of this status, when the block begins; stopped, with nothing left running, when it ends."""
     port, log = free_port(), folder / "up.log"
     command = [sys.executable, "-m", "app.cli", "up", "--port", str(port), *options]
     command += ["--data", str(folder / "data")]
@@ -52,7 +54,7 @@ def instance(folder: Path, *options: str, environment: Mapping[str, str] | None 
         )
     found = Instance(f"http://127.0.0.1:{port}", folder / "data", process, log)
     try:
-        wait_ready(found, READY)
+        wait_ready(found, READY, status)
         yield found
     finally:
         process.send_signal(signal.SIGTERM)
@@ -63,13 +65,13 @@ def instance(folder: Path, *options: str, environment: Mapping[str, str] | None 
             raise
 
 
-def wait_ready(one: Instance, seconds: float) -> None:
-    """Wait until the instance says that it is ready: all parts up, the first run over."""
+def wait_ready(one: Instance, seconds: float, status: str = "ready") -> None:
+    """Wait until the instance says that it is up, its first run over, and has this status."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if one.process.poll() is not None:
             break
-        if "is ready at" in one.log.read_text(errors="replace") and _healthy(one):
+        if "is ready at" in one.log.read_text(errors="replace") and _status(one) == status:
             return
         time.sleep(0.1)
     raise RuntimeError(f"the instance is not ready:\n{one.log.read_text(errors='replace')[-3000:]}")
@@ -86,8 +88,8 @@ def add(one: Instance, *documents: dict[str, str]) -> None:
                 raise RuntimeError(f"{job['document_id']} ended as {state}")
 
 
-def _healthy(one: Instance) -> bool:
+def _status(one: Instance) -> str:
     try:
-        return bool(httpx.get(f"{one.url}/health/ready", timeout=5).json()["status"] == "ready")
+        return str(httpx.get(f"{one.url}/health/ready", timeout=5).json()["status"])
     except (httpx.TransportError, ValueError):
-        return False
+        return "away"

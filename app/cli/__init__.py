@@ -21,7 +21,19 @@ def main() -> None:
 
 def build() -> typer.Typer:
     """All commands: 0 is done, 1 failed, 2 called in a wrong way, 3 cannot start."""
-    from app.cli import ask, doctor, documents, ingest, jobs, keys, releases, search, serve, summarize, up
+    from app.cli import (
+        ask,
+        doctor,
+        documents,
+        ingest,
+        jobs,
+        keys,
+        releases,
+        search,
+        serve,
+        summarize,
+        up,
+    )
 
     commands = typer.Typer(
         help="Cited answers, search and summaries over your own documents.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import console
+from app.cli.where import Where, filter_of
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -23,6 +24,7 @@ def ask(
     collection: Annotated[
         list[str] | None, typer.Option(help="Ask this collection only; repeatable.", show_default=False)
     ] = None,
+    where: Where = None,
     model: Annotated[str, typer.Option(help="`plumbline`, or `plumbline@RELEASE`.")] = "plumbline",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Use finished answers.")] = True,
     as_json: console.AsJson = False,
@@ -36,6 +38,8 @@ def ask(
     extra: dict[str, Any] = {"cache": cache}
     if collection:
         extra["collections"] = collection
+    if where:
+        extra["filter"] = filter_of(where)
     body = {"model": model, "messages": [{"role": "user", "content": question}], "plumbline": extra}
     with console.failures(), connect(url, key, data) as client:
         if as_json:
@@ -51,7 +55,8 @@ def _stream(client: Client, body: dict[str, Any]) -> None:
     for chunk in client.events("POST", PATH, {**body, "stream": True}):
         for choice in chunk["choices"]:
             print(choice["delta"].get("content") or "", end="", flush=True)
-        told = chunk.get("plumbline") or told
+        found = chunk.get("plumbline") or {}
+        told = found if "citations" in found else told
     print()
     for line in source_lines(told):
         print(line)

@@ -1,4 +1,4 @@
-"""`plumbline release`: which releases there are, and which one serves."""
+"""`plumbline release`: which releases there are, their indexes, and which one serves."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import console
+from app.cli.servecommand import serve_command
 
-commands = typer.Typer(help="List, add, promote and roll back releases.", no_args_is_help=True)
+commands = typer.Typer(
+    help="List, add, promote and roll back releases; build their indexes.", no_args_is_help=True
+)
+
+commands.command("serve-command")(serve_command)
 
 Reference = Annotated[str, typer.Argument(help="Id, the beginning of one, or name.")]
 File = Annotated[Path, typer.Argument(help="Release file (TOML).")]
@@ -126,6 +131,9 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Without a passed evaluation; needs a reason.")
     ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Let documents go that its index could not take.")
+    ] = False,
     reason: Reason = "",
     as_json: console.AsJson = False,
     url: console.Url = None,
@@ -136,7 +144,7 @@ def promote(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        body = {"force": force, "reason": reason}
+        body = {"force": force, "allow_missing": allow_missing, "reason": reason}
         console.show(client.post(f"/v1/releases/{_in_path(release)}/promote", body), as_json)
 
 
@@ -153,6 +161,45 @@ def rollback(
 
     with console.failures(), connect(url, key, data) as client:
         console.show(client.post("/v1/releases/rollback", {"reason": reason}), as_json)
+
+
+@commands.command("build-index")
+def build_index(
+    release: Reference,
+    wait: Annotated[bool, typer.Option(help="Stay until it is done; leaving earlier loses nothing.")] = True,
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """Embed and cut all documents as a release wants it, beside the index that serves. Run again, it goes on
+    where it was, and tries again what failed."""
+    from app.cli import building
+    from app.cli.client import connect
+
+    with console.failures(), connect(url, key, data) as client:
+        status = building.build(client, f"/v1/releases/{_in_path(release)}/index", wait=wait, quiet=as_json)
+    if as_json:
+        console.show_json(status)
+    else:
+        building.report(status)
+    if status["documents"]["failed"]:
+        raise typer.Exit(console.FAILED)
+
+
+@commands.command("drop-index")
+def drop_index(
+    release: Reference,
+    as_json: console.AsJson = False,
+    url: console.Url = None,
+    key: console.Key = None,
+    data: console.Data = None,
+) -> None:
+    """Give up an index that is being built."""
+    from app.cli.client import connect
+
+    with console.failures(), connect(url, key, data) as client:
+        console.show(client.delete(f"/v1/releases/{_in_path(release)}/index"), as_json)
 
 
 def _evaluated(release: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import console
+from app.cli.where import Where, filter_of
 
 SNIPPET = 160
 
@@ -21,6 +22,7 @@ def search(
     collection: Annotated[
         list[str] | None, typer.Option(help="Search this collection only; repeatable.", show_default=False)
     ] = None,
+    where: Where = None,
     by_document: Annotated[
         bool, typer.Option("--by-document", help="The best passage of each document only.")
     ] = False,
@@ -35,6 +37,8 @@ def search(
     body: dict[str, Any] = {"query": query, "limit": limit, "group": "document" if by_document else "chunk"}
     if collection:
         body["collections"] = collection
+    if where:
+        body["filter"] = filter_of(where)
     with console.failures(), connect(url, key, data) as client:
         found = client.post("/v1/search", body)
     if as_json:

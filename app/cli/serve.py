@@ -23,7 +23,8 @@ def serve(
     port: console.Port = None,
     data: console.Data = None,
 ) -> None:
-    """Run the API. Needs DATABASE_URL, REDIS_URL and MILVUS_URI; `plumbline up` starts those too."""
+    """Run the API. Needs DATABASE_URL, REDIS_URL and a store (MILVUS_URI or WEAVIATE_URL), as `plumbline up`
+    starts them."""
     from app import main
     from app.settings import load_settings
 
@@ -32,7 +33,7 @@ def serve(
 
 
 def worker(data: console.Data = None) -> None:
-    """Run one worker, which brings documents into the index. Needs DATABASE_URL and MILVUS_URI."""
+    """Run one worker, which indexes documents. Needs DATABASE_URL and MILVUS_URI or WEAVIATE_URL."""
     import asyncio
 
     from app.cli.workerprocess import run

@@ -32,6 +32,9 @@ def summarize(
     focus: Annotated[
         str | None, typer.Option(help="A question to answer along the way.", show_default=False)
     ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Write in it, e.g. en or de.", show_default=False)
+    ] = None,
     max_words: Annotated[int, typer.Option(min=10, max=2_000, help="At most this many words.")] = 200,
     as_json: console.AsJson = False,
     url: console.Url = None,
@@ -42,6 +45,8 @@ def summarize(
     from app.cli.client import connect
 
     body: dict[str, Any] = {"max_words": max_words, **_what(targets or (), collection)}
+    if language:
+        body["language"] = language
     if focus:
         body["focus"] = focus
     with console.failures(), connect(url, key, data) as client:
@@ -97,4 +102,4 @@ def _stream(client: Client, body: dict[str, Any]) -> None:
     print()
     for line in source_lines(told):
         print(line)
-    print(f"(covers {told['coverage']:.0%} of the sections)")
+    print(f"(speaks of {told['coverage']:.0%} of the text)")

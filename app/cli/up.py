@@ -28,6 +28,12 @@ def up(
             help="Release file that a new instance starts with (PLUMBLINE_RELEASE).", show_default=False
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve this model with vLLM: its name, or the folder it is in.", show_default=False
+        ),
+    ] = None,
     sample: Annotated[
         bool, typer.Option("--sample/--no-sample", help="Fill a new instance with the sample corpus.")
     ] = True,
@@ -50,7 +56,8 @@ def up(
         settings = settings.model_copy(update={"data": settings.data.resolve()})
         first_run = FirstRun(settings, console.say, sample=sample)
         try:
-            asyncio.run(Standalone(settings, console.say, verbose=verbose, at_ready=first_run).run())
+            standalone = Standalone(settings, console.say, model, verbose=verbose, at_ready=first_run)
+            asyncio.run(standalone.run())
         except (InstanceError, PortTaken, EmbeddedError, StartFailed) as error:
             console.fail(str(error), console.CANNOT_START)
 

@@ -15,7 +15,7 @@ from app.errors import RequestInvalid
 from app.metrics import Metrics
 from app.types import Principal, Scope
 from app.wiring import Services
-from retrieval.types import Filter, Where
+from retrieval.types import Condition, Filter
 
 LONGEST_TIMEOUT = 600.0
 SHORTEST_TIMEOUT = 0.05
@@ -90,7 +90,7 @@ async def reach(
     caller: Principal,
     collections: Sequence[str] = (),
     document_ids: Sequence[str] = (),
-    where: Sequence[Where] = (),
+    where: Condition | None = None,
 ) -> Filter:
     """What the caller may read of these; a collection that is not there is an error, not an empty result."""
     if collections:

@@ -7,11 +7,14 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
+from opentelemetry import trace
 from starlette.responses import Response
 
+from app import semconv
 from app.context import citation
 from app.deadline import within
 from app.metrics import Metrics
@@ -19,7 +22,7 @@ from app.routes import cited
 from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
 from app.routes.openai import ChatRequest, messages_of, refuse_unsupported
 from app.sse import DONE, Connected, EventStream, event, first_of
-from app.types import Answer, Question, Sources, Token
+from app.types import Answer, Question, Sources, Support, Token
 from app.wiring import Services
 from llm.errors import StreamBroken
 from retrieval.types import Hit
@@ -32,6 +35,7 @@ class _Shape:
     """What every chunk of one response repeats."""
 
     release: str
+    conversation: str
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -62,8 +66,9 @@ async def chat_completions(
 ) -> Response:
     """OpenAI's chat request. The last message is the question; those before it are the conversation.
 
-    The reply's `plumbline` object holds the citations, the release that answered, what it had to do
-    without and how long each stage took; with `stream` it is in the last chunk.
+    The reply's `plumbline` object holds the citations, what they do for each sentence (`support`), the
+    release that answered, what it had to do without and how long each stage took; with `stream` it is in
+    the last chunk, and each sentence's `support` follows the sentence in a chunk without text.
     """
     refuse_unsupported(body)
     messages = messages_of(body, parts.settings.question_limit)
@@ -81,7 +86,7 @@ async def chat_completions(
         stop=stops,
         cache=extra.cache,
     )
-    asked = _Asked(parts, question)
+    asked = _Asked(parts, question, _conversation(extra.conversation))
     events = asked.events()
     if body.stream:
         async with Connected(request.receive), within(deadline, "the answer"):
@@ -91,31 +96,40 @@ async def chat_completions(
     async with Connected(request.receive), aclosing(events), within(deadline, "the answer"):
         answer = await _answer(events)
     metrics.answered("chat", answer)
-    return reply(_completion(_Shape(answer.release), answer, asked.sources))
+    shape = _Shape(answer.release, asked.conversation)
+    return reply(_completion(shape, answer, asked.sources))
+
+
+def _conversation(given: str | None) -> str:
+    """The caller's id of the conversation, or a new one; noted on the request's span."""
+    conversation = given or f"conv-{uuid.uuid4().hex}"
+    trace.get_current_span().set_attribute(semconv.CONVERSATION, conversation)
+    return conversation
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A question in its turn. `release` and `sources` are known with the first event."""
+    """A question, in its turn if it must be worked out. `sources` are known with the first event."""
 
     parts: Services
     question: Question
+    conversation: str
     release: str = ""
     sources: tuple[Hit, ...] = ()
 
-    async def events(self) -> AsyncGenerator[Token | Answer, None]:
+    async def events(self) -> AsyncGenerator[Token | Support | Answer, None]:
         parts, question = self.parts, self.question
-        async with parts.admission.turn(question.where.tenant, question.deadline):
-            self.release = champion_id(parts)
-            async with aclosing(parts.chat.ask(question)) as events:
-                async for one in events:
-                    if isinstance(one, Sources):
-                        self.sources = one.hits
-                    else:
-                        yield one
+        turn = partial(parts.admission.turn, question.where.tenant, question.deadline)
+        self.release = champion_id(parts)
+        async with aclosing(parts.chat.ask(question, turn)) as events:
+            async for one in events:
+                if isinstance(one, Sources):
+                    self.sources = one.hits
+                else:
+                    yield one
 
 
-async def _answer(events: AsyncGenerator[Token | Answer, None]) -> Answer:
+async def _answer(events: AsyncGenerator[Token | Support | Answer, None]) -> Answer:
     async for one in events:
         if isinstance(one, Answer):
             return one
@@ -124,24 +138,27 @@ async def _answer(events: AsyncGenerator[Token | Answer, None]) -> Answer:
 
 async def _chunks(
     asked: _Asked,
-    first: Token | Answer | None,
-    events: AsyncGenerator[Token | Answer, None],
+    first: Token | Support | Answer | None,
+    events: AsyncGenerator[Token | Support | Answer, None],
     include_usage: bool,
     metrics: Metrics,
 ) -> AsyncGenerator[bytes, None]:
-    shape = _Shape(asked.release)
+    shape = _Shape(asked.release, asked.conversation)
     more: dict[str, Any] = {"usage": None} if include_usage else {}
     async with aclosing(events):
         yield shape.chunk({"role": "assistant", "content": ""}, **more)
-        one: Token | Answer | None = first
-        while isinstance(one, Token):
-            yield shape.chunk({"content": one.text}, **more)
+        one: Token | Support | Answer | None = first
+        while isinstance(one, Token | Support):
+            if isinstance(one, Token):
+                yield shape.chunk({"content": one.text}, **more)
+            else:
+                yield shape.chunk({}, plumbline={"support": cited.support_json(one)}, **more)
             one = await anext(events, None)
     if one is None:
         raise StreamBroken("The answer ended before it was complete. Ask again.")
     metrics.answered("chat", one)
     noted = {"annotations": cited.url_citations(one.text, one.citations)}
-    yield shape.chunk(noted, one.finish, plumbline=_told(one, asked.sources), **more)
+    yield shape.chunk(noted, one.finish, plumbline=_told(shape, one, asked.sources), **more)
     if include_usage:
         yield event(shape.body("chat.completion.chunk", [], usage=cited.usage_json(one.usage)))
     yield DONE
@@ -156,10 +173,10 @@ def _completion(shape: _Shape, answer: Answer, sources: Sequence[Hit]) -> dict[s
     }
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
     usage = cited.usage_json(answer.usage)
-    return shape.body("chat.completion", [choice], usage=usage, plumbline=_told(answer, sources))
+    return shape.body("chat.completion", [choice], usage=usage, plumbline=_told(shape, answer, sources))
 
 
-def _told(answer: Answer, sources: Sequence[Hit]) -> dict[str, Any]:
+def _told(shape: _Shape, answer: Answer, sources: Sequence[Hit]) -> dict[str, Any]:
     """`sources` are all passages that the model was given; `citations` those that the answer names."""
     told = cited.told(
         citations=answer.citations,
@@ -167,6 +184,13 @@ def _told(answer: Answer, sources: Sequence[Hit]) -> dict[str, Any]:
         degraded=answer.degraded,
         stages=answer.stages,
         model=answer.model,
+        support=answer.support,
     )
     given = [cited.citation_json(citation(n, hit.chunk)) for n, hit in enumerate(sources, start=1)]
-    return {**told, "sources": given, "cached": answer.cached}
+    return {
+        **told,
+        "sources": given,
+        "answered": answer.answered,
+        "conversation": shape.conversation,
+        "cached": answer.cached,
+    }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from app.types import Citation, Usage
+from app.types import Citation, Support, Usage
 from retrieval.types import Span
 
 _MARKER = re.compile(r"\[\s*(\d{1,4}(?:\s*,\s*\d{1,4})*)\s*\]")
@@ -55,6 +56,17 @@ def url_citations(text: str, citations: Sequence[Citation]) -> list[dict[str, An
     ]
 
 
+def support_json(support: Support) -> dict[str, Any]:
+    return asdict(support)
+
+
+def share(support: Sequence[Support]) -> float | None:
+    """The share of sentences that are supported, None without any."""
+    if not support:
+        return None
+    return round(sum(one.verdict == "supported" for one in support) / len(support), 4)
+
+
 def told(
     *,
     citations: Sequence[Citation],
@@ -62,6 +74,7 @@ def told(
     degraded: Sequence[str],
     stages: Mapping[str, float],
     model: str,
+    support: Sequence[Support],
 ) -> dict[str, Any]:
     return {
         "citations": [citation_json(citation) for citation in citations],
@@ -69,6 +82,8 @@ def told(
         "degraded": list(degraded),
         "stages": dict(stages),
         "model": model,
+        "support": [support_json(one) for one in support],
+        "supported": share(support),
     }
 
 

@@ -18,6 +18,8 @@ MOST_MESSAGES = 200
 MOST_HISTORY = 20
 """The whole conversation may be as long as this many questions."""
 
+CONVERSATION = r"^[A-Za-z0-9._:-]{1,128}$"
+
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _ROLES: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
@@ -49,6 +51,10 @@ class Extra(Selection):
     """Our own additions to the request."""
 
     cache: bool = Field(default=True, description="False neither reads nor writes cached outputs.")
+    conversation: Annotated[str, Field(pattern=CONVERSATION)] | None = Field(
+        default=None,
+        description="The conversation's id; made up, and told in the reply, where there is none.",
+    )
 
 
 class ChatRequest(Strict):

@@ -1,4 +1,4 @@
-"""`/v1/releases`: which releases there are, which serves, and moving the pointer between them."""
+"""`/v1/releases`: which releases there are, which serves, their indexes, and moving the pointer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from app.releases import Registered
 from app.routes.bodies import Strict, Text
 from app.routes.caller import Admin, Parts, Reader, champion_id, reply
 from app.types import Principal
+from ingestion.types import Build
 
 router = APIRouter(tags=["releases"])
 
@@ -21,6 +22,9 @@ Reference = Annotated[str, Path(max_length=100, description="Id, the beginning o
 
 class Promotion(Strict):
     force: bool = Field(False, description="Promote without a passed evaluation; needs a reason.")
+    allow_missing: bool = Field(
+        False, description="Let documents go that could not be put into the release's index."
+    )
     reason: Text = Field("", max_length=2_000)
 
 
@@ -49,17 +53,69 @@ async def show(parts: Parts, caller: Reader, reference: Reference) -> Response:
 
 @router.post("/v1/releases/rollback", summary="Let the champion before this one serve again")
 async def rollback(body: Rollback, parts: Parts, caller: Admin) -> Response:
-    return reply(_json(await parts.release.rollback(reason=body.reason, who=_who(caller))))
+    return reply(_json(await parts.promotions.rollback(reason=body.reason, who=_who(caller))))
 
 
 @router.post("/v1/releases/{reference}/promote", summary="Let a release serve")
 async def promote(body: Promotion, parts: Parts, caller: Admin, reference: Reference) -> Response:
-    promoted = await parts.release.promote(reference, force=body.force, reason=body.reason, who=_who(caller))
+    promoted = await parts.promotions.promote(
+        reference,
+        force=body.force,
+        allow_missing=body.allow_missing,
+        reason=body.reason,
+        who=_who(caller),
+    )
     return reply(_json(promoted))
+
+
+@router.post("/v1/releases/{reference}/index", summary="Build a release's index, or go on building it")
+async def build_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
+    found = await parts.release.show(reference)
+    return reply(_index(found, await parts.indexes.build(found.release)), 202)
+
+
+@router.get("/v1/releases/{reference}/index", summary="Show how far a release's index is")
+async def show_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
+    found = await parts.release.show(reference)
+    return reply(_index(found, await parts.indexes.status(found.release)))
+
+
+@router.delete("/v1/releases/{reference}/index", summary="Give up an index that is being built")
+async def drop_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
+    found = await parts.release.show(reference)
+    await parts.indexes.discard(found.release)
+    return reply({"release": found.id, "state": "retired"})
 
 
 def _who(caller: Principal) -> str:
     return f"key {caller.key_id}" if caller.key_id else "local user"
+
+
+def _index(found: Registered, build: Build) -> dict[str, Any]:
+    return {
+        "release": found.id,
+        "generation": build.generation,
+        "state": build.state,
+        "documents": {
+            "total": build.documents,
+            "done": build.done,
+            "failed": sum(build.failed.values()),
+            "left": build.behind,
+        },
+        "failures": dict(build.failed),
+        "trouble": build.trouble,
+        "cost": {
+            "chunks": build.chunks,
+            "tokens_estimate": build.tokens,
+            "embedding_seconds": round(build.embedding_seconds, 3),
+            "embedding_seconds_left": _rounded(build.embedding_seconds_left),
+        },
+        "eta_seconds": _rounded(build.eta_seconds),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _json(found: Registered) -> dict[str, Any]:

@@ -39,7 +39,7 @@ async def search(
 ) -> Response:
     _check_query(body.query, parts.settings.question_limit)
     where = await reach(parts, caller, body.names, body.document_ids, body.where())
-    async with Connected(request.receive), parts.admission.turn(caller.tenant, deadline):
+    async with Connected(request.receive), parts.admission.turn(caller.tenant, deadline) as place:
         champion_id(parts)
         found, release_id = await parts.search.find(
             body.query,
@@ -47,6 +47,7 @@ async def search(
             deadline=deadline,
             limit=body.limit,
             group_by_document=body.group == "document",
+            pressure=place.pressure,
         )
     metrics.degraded(found.degraded)
     hits = [hit_json(hit) for hit in found.hits]

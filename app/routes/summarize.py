@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -17,7 +17,7 @@ from app.routes import cited
 from app.routes.bodies import CollectionName, DocumentId, Strict, Text
 from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
 from app.sse import DONE, Connected, EventStream, event, first_of
-from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Token
+from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Support, Token
 from app.wiring import Services
 from llm.errors import StreamBroken
 
@@ -33,6 +33,9 @@ class SummarizeRequest(Strict):
     collection: CollectionName | None = None
     focus: Text | None = Field(None, max_length=8_000, description="A question to answer along the way.")
     max_words: Annotated[int, Field(ge=10, le=2_000)] = 200
+    language: Literal["en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "da"] | None = Field(
+        None, description="The language to write in; by default that of the text."
+    )
     stream: bool = False
     cache: bool = True
 
@@ -46,7 +49,7 @@ async def summarize(
     deadline: Deadline,
     metrics: Counters,
 ) -> Response:
-    """With `stream`, events `summary.progress` and `summary.delta` come before the `summary`."""
+    """With `stream`, `summary.progress`, `summary.delta` and `summary.support` come before the `summary`."""
     if sum(part is not None for part in (body.text, body.document_ids, body.collection)) != 1:
         raise RequestInvalid("Name exactly one of `text`, `document_ids` and `collection`.", "text")
     ids = tuple(dict.fromkeys(body.document_ids or ()))
@@ -60,6 +63,7 @@ async def summarize(
         document_ids=ids,
         focus=body.focus,
         max_words=body.max_words,
+        language=body.language,
         cache=body.cache,
     )
     events = _events(parts, wanted)
@@ -103,7 +107,9 @@ async def _told(
     yield DONE
 
 
-def _step_json(step: Progress | Token) -> dict[str, Any]:
+def _step_json(step: Progress | Token | Support) -> dict[str, Any]:
+    if isinstance(step, Support):
+        return {"object": "summary.support", "support": cited.support_json(step)}
     if isinstance(step, Progress):
         return {"object": "summary.progress", "done": step.done, "total": step.total}
     return {"object": "summary.delta", "delta": step.text}
@@ -114,6 +120,7 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
         "object": "summary",
         "text": summary.text,
         "coverage": summary.coverage,
+        "sections_cited": summary.sections_cited,
         "usage": cited.usage_json(summary.usage),
         **cited.told(
             citations=summary.citations,
@@ -121,5 +128,6 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
             degraded=summary.degraded,
             stages=summary.stages,
             model=summary.model,
+            support=summary.support,
         ),
     }

@@ -38,6 +38,7 @@ async function showStatus() {
 // ---- asking
 
 const history = [];
+let conversation = null;
 let running = null;
 
 // The headings above a passage, without a first one that only repeats the title.
@@ -50,17 +51,43 @@ function place(source) {
   return [source.title, under(source), source.page && `page ${source.page}`].filter(Boolean).join(" · ");
 }
 
-function fillAnswer(target, text, sources) {
-  const byNumber = new Map(sources.map((source) => [source.number, source]));
-  const pieces = text.split(/(\[\d{1,4}\])/).map((piece) => {
+// Text with its markers as buttons. `spans` are the places that bear the sentence out.
+function marked(text, byNumber, spans) {
+  return text.split(/(\[\d{1,4}\])/).map((piece) => {
     const source = byNumber.get(Number(piece.match(/^\[(\d+)\]$/)?.[1]));
     if (!source) return piece;
     const button = element("button", { className: "cite", type: "button", textContent: source.number, title: place(source) });
     button.setAttribute("aria-label", `Source ${source.number}: ${place(source)}`);
-    button.onclick = () => openPassage(source);
+    button.onclick = () => openPassage(source, spans.find((span) => span.chunk_id === source.chunk_id));
     return button;
   });
-  target.replaceChildren(...pieces);
+}
+
+const verdicts = { weak: "This may not be what the source says", unsupported: "The source does not bear this out", uncited: "No source is named for this" };
+const whys = { number: "a number or date is not in it", denial: "one of the two denies it", direction: "it speaks of less where this speaks of more, or the other way round", name: "a name is not in it", unlike: "the words are far apart", words: "only some of the words are there", meaning: "it is said in other words" };
+
+function doubt(verdict) {
+  const why = whys[verdict.reason] ? `${verdicts[verdict.verdict]}: ${whys[verdict.reason]}.` : `${verdicts[verdict.verdict]}.`;
+  const mark = element("span", { className: "doubt", textContent: "?", title: why, tabIndex: 0 });
+  mark.setAttribute("role", "note");
+  mark.setAttribute("aria-label", why);
+  return mark;
+}
+
+// Places are counted in characters as Python counts them, not in UTF-16.
+function fillAnswer(target, text, sources, support) {
+  const byNumber = new Map(sources.map((source) => [source.number, source]));
+  const characters = Array.from(text);
+  const slice = (start, end) => characters.slice(start, end).join("");
+  const pieces = [];
+  let at = 0;
+  for (const verdict of support) {
+    pieces.push(...marked(slice(at, verdict.start), byNumber, []));
+    const sentence = element("span", { className: `claim ${verdict.verdict}` }, ...marked(slice(verdict.start, verdict.end), byNumber, verdict.spans));
+    pieces.push(sentence, ...(verdict.verdict === "supported" ? [] : [doubt(verdict)]));
+    at = verdict.end;
+  }
+  target.replaceChildren(...pieces, ...marked(slice(at), byNumber, []));
 }
 
 function sourceList(citations) {
@@ -71,10 +98,10 @@ function sourceList(citations) {
   }));
 }
 
-const reasons = { dense: "similarity search was out", keyword: "keyword search was out", visibility: "documents were changing", rewrite: "the conversation could not be considered", cache: "outputs cannot be cached now", query_truncated: "the question was shortened for the search" };
+const reasons = { dense: "similarity search was out", keyword: "keyword search was out", visibility: "documents were changing", rewrite: "the conversation could not be considered", cache: "outputs cannot be cached now", support: "the sources could not be compared in full", query_truncated: "the question was shortened for the search" };
 
 function notices(final) {
-  const words = (final.degraded ?? []).map((name) => name.startsWith("model:") ? `the first model was out, ${name.slice(6)} answered` : reasons[name] ?? name);
+  const words = (final.degraded ?? []).map((name) => name === "model:none" ? "no model could answer, these are the nearest passages" : name.startsWith("model:") ? `the first model was out, ${name.slice(6)} answered` : reasons[name] ?? name);
   return words.length ? [element("p", { className: "notice", textContent: `Note: ${words.join("; ")}.` })] : [];
 }
 
@@ -91,11 +118,13 @@ async function onAsk(event) {
   toggleRunning(true);
   let text = "";
   try {
-    const final = await ask([...history, { role: "user", content: question }], running.signal, (piece) => {
+    const final = await ask([...history, { role: "user", content: question }], conversation, running.signal, (piece) => {
       text += piece;
       answer.textContent = text;
     });
-    fillAnswer(answer, text, final.citations ?? []);
+    conversation = final.conversation ?? conversation;
+    answer.classList.toggle("declined", final.answered === false);
+    fillAnswer(answer, text, final.citations ?? [], final.support ?? []);
     if (final.citations?.length) turn.append(sourceList(final.citations));
     turn.append(...notices(final));
     history.push({ role: "user", content: question }, { role: "assistant", content: text });
@@ -118,17 +147,26 @@ function toggleRunning(on) {
 
 // ---- the cited passage
 
-async function openPassage(source) {
+// A passage with the part that bears a sentence out marked; all of it where none is known.
+function withMark(text, source, span) {
+  const characters = Array.from(text);
+  const start = span ? span.start - source.span.start : 0;
+  const end = span ? span.end - source.span.start : characters.length;
+  const slice = (from, to) => characters.slice(from, to).join("");
+  return [slice(0, start), element("mark", { textContent: slice(start, end) }), slice(end)];
+}
+
+async function openPassage(source, span) {
   $("passage-title").textContent = source.title;
   $("passage-place").textContent = [under(source), source.page && `Page ${source.page}`, source.document_id].filter(Boolean).join(" · ");
-  $("passage-text").replaceChildren(element("mark", { textContent: source.text }));
+  $("passage-text").replaceChildren(...withMark(source.text, source, span));
   $("passage-original").hidden = !source.document_id;
   $("passage-original").onclick = () => openOriginal(source).catch((error) => $("passage-text").append(element("p", { className: "notice error", textContent: error.message })));
   $("passage").showModal();
   try {
     const around = await api("GET", `/v1/documents/${encodeURIComponent(source.document_id)}/chunks/${encodeURIComponent(source.chunk_id)}`);
     const soft = (chunk) => chunk ? [element("span", { className: "around", textContent: chunk.text })] : [];
-    $("passage-text").replaceChildren(...soft(around.before), around.before ? "\n\n" : "", element("mark", { textContent: around.text }), around.after ? "\n\n" : "", ...soft(around.after));
+    $("passage-text").replaceChildren(...soft(around.before), around.before ? "\n\n" : "", ...withMark(around.text, source, span), around.after ? "\n\n" : "", ...soft(around.after));
   } catch (error) {
     $("passage-text").append(element("p", { className: "notice error", textContent: error.message }));
   }
@@ -273,7 +311,7 @@ $("ask-form").onsubmit = onAsk;
 $("question").onkeydown = (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); $("ask-form").requestSubmit(); } };
 $("question").oninput = (event) => { event.target.rows = Math.min(8, event.target.value.split("\n").length); };
 $("stop-button").onclick = () => running?.abort();
-$("new-conversation").onclick = () => { history.length = 0; $("conversation").replaceChildren(); toggleRunning(false); };
+$("new-conversation").onclick = () => { history.length = 0; conversation = null; $("conversation").replaceChildren(); toggleRunning(false); };
 $("search-form").onsubmit = onSearch;
 $("more").onclick = () => listDocuments(true);
 $("files").onchange = (event) => { addFiles(event.target.files); event.target.value = ""; };

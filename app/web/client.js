@@ -67,12 +67,12 @@ async function* events(response) {
 }
 
 // Streams an answer; calls `onText` with each piece and returns the final `plumbline` object.
-export async function ask(messages, signal, onText) {
+export async function ask(messages, conversation, signal, onText) {
   const response = await call("/v1/chat/completions", {
     method: "POST",
     signal,
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ model: "plumbline", stream: true, messages }),
+    body: JSON.stringify({ model: "plumbline", stream: true, messages, plumbline: conversation ? { conversation } : {} }),
   });
   if (!response.ok) throw await failure(response);
   let final = {};

@@ -10,11 +10,11 @@ from eval.metrics.measure import Metric, answerable, any_case, quoted, reply_of,
 from eval.metrics.ranking import coverage
 from eval.report import LATENCY
 from eval.types import Case, Reply, Sample
-from llm.prompts import NOT_FOUND
+from llm.language import declined
 
 
 def abstains(reply: Reply) -> bool:
-    return NOT_FOUND in reply.text and not reply.citations
+    return declined(reply.text) and not reply.citations
 
 
 async def _abstained(case: Case, sample: Sample) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc
+import numpy as np
 from pymilvus import AsyncMilvusClient, DataType, Function, FunctionType, MilvusException
 
 from retrieval.errors import StoreUnavailable
-from retrieval.stores.expressions import compile_filter, is_one_of
+from retrieval.stores.expressions import SLOTS, compile_filter, is_one_of
 from retrieval.stores.filters import check
 from retrieval.stores.memory import K1, B
 from retrieval.stores.records import (
+    FACT_BYTES,
     NAME_BYTES,
     NAMES,
     NUMBERS,
@@ -35,13 +38,21 @@ from retrieval.stores.records import (
     to_record,
 )
 from retrieval.stores.rounds import Rounds
-from retrieval.types import Chunk, Dense, Filter, Hit, IndexSpec, Query, Row
+from retrieval.types import Chunk, Dense, Filter, Hit, IndexSpec, Query, Row, Vector
 
 T = TypeVar("T")
 _Request = Callable[[AsyncMilvusClient], Awaitable[T]]
 
 _FAULTS = (MilvusException, grpc.RpcError, grpc.aio.UsageError, TimeoutError, OSError)
 _NOT_FOUND = 100
+
+_LAYOUT = "pl2"
+"""Names the columns: a collection that was written with others is not read."""
+_OLD_LAYOUTS = ("pl",)
+
+_PACKED = "packed"
+"""The vector as text, on Milvus Lite, which hands out a text in a sixth of the time of a vector: 100 of 384
+dimensions take 1.5 ms of processor time on both sides, not 9."""
 
 _ROWS_A_REQUEST = 256
 _NAMES_A_REQUEST = 256
@@ -118,7 +129,7 @@ class MilvusStore:
         found = await self._ask(generation, partial(self._search, _collection(generation), arguments))
         # Milvus gives BM25 scores as they are, Milvus Lite below zero.
         score = float if dense else abs
-        hits = [Hit(to_chunk(hit["entity"]), score(hit["distance"])) for hit in found]
+        hits = [Hit(to_chunk(hit["entity"]), score(hit["distance"]), _vector(hit["entity"])) for hit in found]
         return sorted(hits, key=lambda hit: (-hit.score, hit.chunk.id))
 
     async def read(self, generation: str, tenant: str, ids: Sequence[str]) -> list[Chunk]:
@@ -155,7 +166,8 @@ class MilvusStore:
 
     async def _create(self, name: str, dimension: int, client: AsyncMilvusClient) -> None:
         if not await client.has_collection(name, timeout=self._timeout):
-            schema = _schema(dimension)
+            await self._refuse_old_layouts(name, client)
+            schema = _schema(dimension, lite=self._lite)
             await client.create_collection(
                 name, schema=schema, consistency_level="Strong", timeout=self._timeout
             )
@@ -168,13 +180,26 @@ class MilvusStore:
                 await client.create_index(name, wanted, timeout=self._timeout)
         await client.load_collection(name, timeout=self._timeout)
 
+    async def _refuse_old_layouts(self, name: str, client: AsyncMilvusClient) -> None:
+        """An index that an earlier version wrote would seem empty."""
+        for layout in _OLD_LAYOUTS:
+            old = name.replace(_LAYOUT, layout, 1)
+            if await client.has_collection(old, timeout=self._timeout):
+                raise StoreUnavailable(
+                    f"The collection {old} in Milvus was written by an earlier version. Start with an empty "
+                    "Milvus and hand the documents in again."
+                )
+
     async def _upsert(self, name: str, records: list[Record], client: AsyncMilvusClient) -> None:
+        if self._lite:
+            records = [{**record, _PACKED: _packed(record["vector"])} for record in records]
         await client.upsert(name, records, timeout=self._timeout)
 
     async def _search(self, name: str, arguments: Record, client: AsyncMilvusClient) -> Sequence[Record]:
         if arguments["limit"] <= 0:
             return []
-        found = await client.search(name, output_fields=READ, timeout=self._timeout, **arguments)
+        vector = _PACKED if self._lite else "vector"
+        found = await client.search(name, output_fields=[*READ, vector], timeout=self._timeout, **arguments)
         return list(found[0])
 
     async def _query(
@@ -259,21 +284,35 @@ def _missing_is_fine() -> Iterator[None]:
             raise
 
 
+def _packed(vector: Vector) -> str:
+    return b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
+def _vector(record: Record) -> Vector:
+    if _PACKED in record:
+        return np.frombuffer(b64decode(record[_PACKED]), "<f4")
+    return np.asarray(record["vector"], np.float32)
+
+
 def _collection(generation: str) -> str:
-    return f"pl_{generation}"
+    return f"{_LAYOUT}_{generation}"
 
 
-def _schema(dimension: int) -> Any:
+def _schema(dimension: int, *, lite: bool) -> Any:
     schema = AsyncMilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     for name in NAMES:
         schema.add_field(name, DataType.VARCHAR, max_length=NAME_BYTES, is_primary=name == "id")
     for name in NUMBERS:
         schema.add_field(name, DataType.INT64)
+    for name in SLOTS:
+        schema.add_field(name, DataType.VARCHAR, max_length=FACT_BYTES)
     # The standard tokenizer, the only one on both, leaves terms of letters and digits as they are.
     analyzed = {"enable_analyzer": True, "analyzer_params": {"tokenizer": "standard"}}
     for name in TEXTS:
         options = analyzed if name == "terms" else {}
         schema.add_field(name, DataType.VARCHAR, max_length=TEXT_BYTES, **options)
+    if lite:
+        schema.add_field(_PACKED, DataType.VARCHAR, max_length=TEXT_BYTES)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
     schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
     schema.add_function(Function("bm25", FunctionType.BM25, ["terms"], ["sparse"]))
@@ -283,6 +322,7 @@ def _schema(dimension: int) -> Any:
 def _indexes() -> dict[str, Record]:
     return {
         "vector": {"index_type": "AUTOINDEX", "metric_type": "COSINE"},
+        **{slot: {"index_type": "INVERTED"} for slot in SLOTS},
         "sparse": {
             "index_type": "SPARSE_INVERTED_INDEX",
             "metric_type": "BM25",

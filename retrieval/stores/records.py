@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval.errors import RowInvalid
-from retrieval.stores.expressions import keys
+from retrieval.stores.expressions import REST, columns
 from retrieval.types import Chunk, Row, Span
 
 Record = dict[str, Any]
 
 NAME_BYTES = 1024
 TEXT_BYTES = 65_535
+FACT_BYTES = 64
 NAMES = ("id", "tenant", "collection", "document_id")
-TEXTS = ("text", "details", "keys", "terms")
+TEXTS = ("text", "details", REST, "terms")
 NUMBERS = ("revision", "ordinal")
 READ = [*NAMES, *NUMBERS, "text", "details"]
 """The columns that `to_chunk` needs."""
@@ -29,15 +30,8 @@ def to_record(row: Row) -> Record:
     """Raises `RowInvalid` when a text is too long for its column or not valid Unicode."""
     chunk = row.chunk
     record: Record = {
-        "id": chunk.id,
-        "tenant": chunk.tenant,
-        "collection": chunk.collection,
-        "document_id": chunk.document_id,
-        "revision": chunk.revision,
-        "ordinal": chunk.ordinal,
-        "text": chunk.text,
-        "details": _details(chunk),
-        "keys": keys(chunk),
+        **_plain(chunk),
+        **columns(chunk),
         "terms": row.terms,
         "vector": row.vector,
     }
@@ -67,6 +61,28 @@ def to_chunk(record: Mapping[str, Any]) -> Chunk:
         groups=frozenset(details["groups"]),
         metadata=details["metadata"],
     )
+
+
+def to_text(chunk: Chunk) -> str:
+    """The whole chunk as one JSON text, for stores that hold it aside."""
+    return json.dumps(_plain(chunk), ensure_ascii=False, separators=(",", ":"))
+
+
+def from_text(text: str) -> Chunk:
+    return to_chunk(json.loads(text))
+
+
+def _plain(chunk: Chunk) -> Record:
+    return {
+        "id": chunk.id,
+        "tenant": chunk.tenant,
+        "collection": chunk.collection,
+        "document_id": chunk.document_id,
+        "revision": chunk.revision,
+        "ordinal": chunk.ordinal,
+        "text": chunk.text,
+        "details": _details(chunk),
+    }
 
 
 def _details(chunk: Chunk) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -57,6 +59,52 @@ async def test_a_question_gets_an_answer_whose_citation_opens_the_passage(page: 
     await expect(page.locator("#passage-text mark")).to_contain_text("certificate")
     await page.keyboard.press("Escape")
     await expect(page.locator("#passage")).to_be_hidden()
+
+
+async def test_a_citation_opens_the_passage_at_the_sentence_that_says_it(page: Page) -> None:
+    await page.fill("#question", "What caused the gateway outage of 14 March 2025?")
+    await page.keyboard.press("Enter")
+    sentence = page.locator(".claim.supported").first
+    await sentence.wait_for()
+    await sentence.locator(".cite").first.click()
+    mark = await page.locator("#passage-text mark").inner_text()
+    assert "certificate" in mark
+    assert len(mark) < len(await page.locator("#passage-text").inner_text())
+
+
+async def test_what_is_not_in_the_documents_is_shown_as_such(page: Page) -> None:
+    await page.fill("#question", "Wer hat die Pyramiden von Gizeh gebaut?")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".answer.declined")).to_have_text(
+        "Die Dokumente beantworten diese Frage nicht."
+    )
+    await expect(page.locator(".doubt")).to_have_count(0)
+
+
+async def test_a_sentence_that_its_source_does_not_bear_out_says_why(page: Page) -> None:
+    """The model of the sample instance invents nothing, so the stream is one that another could send."""
+    text = "Leave is 31 days. 😀 Ask early."
+    verdict = {"citations": [], "score": 0.1, "spans": []}
+    support = [
+        {**verdict, "sentence": 1, "start": 0, "end": 17, "verdict": "unsupported", "reason": "number"},
+        {**verdict, "sentence": 2, "start": 20, "end": 30, "verdict": "uncited", "reason": "no citation"},
+    ]
+    chunks: list[dict[str, object]] = [
+        {"choices": [{"index": 0, "delta": {"content": text}}]},
+        {"choices": [{"index": 0, "delta": {}}], "plumbline": {"support": support[0]}},
+        {"choices": [], "plumbline": {"support": support, "citations": [], "degraded": []}},
+    ]
+    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    await page.route(
+        "**/v1/chat/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream")
+    )
+    await page.fill("#question", "How long is leave?")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".claim.unsupported")).to_have_text("Leave is 31 days.")
+    await expect(page.locator(".claim.uncited")).to_have_text("Ask early.")
+    first = page.get_by_role("note").first
+    await expect(first).to_have_attribute("aria-label", re.compile("number or date"))
+    await expect(page.locator(".answer")).to_contain_text("😀")
 
 
 async def test_search_shows_hits_with_the_words_marked(page: Page) -> None:

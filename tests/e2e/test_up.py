@@ -19,7 +19,18 @@ import pytest
 
 from app.embedded import free_port
 
-ELSEWHERE = ("DATABASE_URL", "REDIS_URL", "MILVUS_URI", "URL", "KEY", "DATA", "PORT", "HOST", "RELEASE")
+ELSEWHERE = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "MILVUS_URI",
+    "WEAVIATE_URL",
+    "URL",
+    "KEY",
+    "DATA",
+    "PORT",
+    "HOST",
+    "RELEASE",
+)
 READY = "Plumbline is ready"
 PATIENCE = 120.0
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 import pytest
 
 from llm.errors import ModelRejected, ModelUnavailable, StreamBroken
 from llm.vllm import Vllm
 from tests.calls import call, drain
-
-if TYPE_CHECKING:
-    from tests.e2e.conftest import VllmServer
+from tests.vllm_server import VllmServer
 
 # Starting vLLM takes minutes on a busy machine, and the first test waits for it.
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(600)]

@@ -1,13 +1,14 @@
 """A chat completions server whose model is its own name: how fast it answers, and how it fails.
 
-    python -m tests.load.paced_server --port 9000
+    python -m tests.load.paced_server --port 9000 --slots 16
 
 The model `paced?first=0.2&rate=50&length=40` sends its first token after 0.2 s, then 50 a second, 40 in all.
 Further fields: `status` (answer with this HTTP status), `retry` (its Retry-After), `after` (go wrong after so
 many tokens) with `wrong` = `die` (drop the connection), `error` (an error event), `end` (end without a
 finish), `hang` (send nothing more); `finish` (its finish reason); `bytes=1` (every byte on its own);
 `salt=refuse` (400 for the field `cache_salt`). The model `echo-extractive` answers by the prompt, with the
-built-in model. `GET /state` tells how many streams run and what was asked last.
+built-in model. With `slots`, so many answers are written at once and the others wait. `GET /state`
+tells how many streams are open, `GET /metrics` how many run and wait, by vLLM's own names.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,13 +41,19 @@ class Died(Exception):
 
 @dataclass(slots=True)
 class PacedServer:
-    """The ASGI application. `running` is the number of open streams, `requests` all bodies so far, `headers`
-    those of the last request, `clients` the ports of all callers."""
+    """The ASGI application. `running` is the number of open streams, `waiting` those of them without a slot,
+    `requests` all bodies so far, `headers` those of the last request, `clients` the ports of all callers."""
 
+    slots: int = 1 << 30
     running: int = 0
+    waiting: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     clients: set[int] = field(default_factory=set)
+    _free: asyncio.Semaphore = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._free = asyncio.Semaphore(self.slots)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,6 +62,8 @@ class PacedServer:
             await self._complete(scope, receive, send)
         elif scope["path"] == "/v1/models":
             await _json(send, 200, {"object": "list", "data": [{"id": ECHO, "object": "model"}]})
+        elif scope["path"] == "/metrics":
+            await _text(send, self._gauges())
         elif scope["path"] == "/state":
             await _json(send, 200, {"running": self.running, "requests": len(self.requests)})
         else:
@@ -72,7 +81,26 @@ class PacedServer:
             headers = [(b"retry-after", script["retry"].encode())] if "retry" in script else []
             await _json(send, int(script["status"]), {"error": {"message": "As you asked."}}, headers)
         else:
-            await self._while_connected(receive, self._answer(body, script, send))
+            await self._while_connected(receive, self._in_turn(self._answer(body, script, send)))
+
+    def _gauges(self) -> str:
+        counts = {"running": self.running - self.waiting, "waiting": self.waiting}
+        return "".join(f'vllm:num_requests_{name}{{engine="0"}} {n}.0\n' for name, n in counts.items())
+
+    async def _in_turn(self, answer: Coroutine[Any, Any, None]) -> None:
+        """Answer when there is a slot."""
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        except asyncio.CancelledError:
+            answer.close()
+            raise
+        finally:
+            self.waiting -= 1
+        try:
+            await answer
+        finally:
+            self._free.release()
 
     async def _while_connected(self, receive: Receive, answer: Awaitable[None]) -> None:
         """Answer until the end or until the client goes away."""
@@ -198,6 +226,12 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
+async def _text(send: Send, text: str) -> None:
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
 async def _json(
     send: Send, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None
 ) -> None:
@@ -226,4 +260,7 @@ def serving(app: PacedServer) -> Iterator[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A paced chat completions server.")
     parser.add_argument("--port", type=int, default=9000)
-    uvicorn.run(PacedServer(), port=parser.parse_args().port, log_level="warning", lifespan="off", ws="none")
+    parser.add_argument("--slots", type=int, default=1 << 30)
+    options = parser.parse_args()
+    app = PacedServer(slots=options.slots)
+    uvicorn.run(app, port=options.port, log_level="warning", lifespan="off", ws="none")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
-import httpx
+import aiohttp
 import pytest
 
 from app.embedded import free_port
@@ -16,7 +16,7 @@ from llm.errors import (
     ModelUnavailable,
     StreamBroken,
 )
-from llm.vllm import Vllm
+from llm.vllm import Vllm, new_client
 from tests.calls import becomes, call, drain, text
 from tests.load.paced_server import PacedServer, serving
 
@@ -33,13 +33,13 @@ def url(server: PacedServer) -> Iterator[str]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient() as opened:
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with new_client() as opened:
         yield opened
 
 
 async def test_text_arrives_whole_when_every_byte_comes_on_its_own(
-    url: str, client: httpx.AsyncClient
+    url: str, client: aiohttp.ClientSession
 ) -> None:
     deltas = await drain(Vllm(url, "paced?length=3&bytes=1", client=client), call("Grüße?"))
     assert "".join(d.text for d in deltas) == "word0 word1 word2 "
@@ -47,7 +47,7 @@ async def test_text_arrives_whole_when_every_byte_comes_on_its_own(
 
 
 async def test_the_first_words_arrive_before_the_last_are_written(
-    url: str, server: PacedServer, client: httpx.AsyncClient
+    url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     stream = Vllm(url, "paced?length=1000&rate=100", client=client).stream(call())
     assert (await anext(stream)).text == "word0 "
@@ -56,7 +56,7 @@ async def test_the_first_words_arrive_before_the_last_are_written(
 
 
 async def test_closing_the_stream_ends_the_work_at_the_server(
-    url: str, server: PacedServer, client: httpx.AsyncClient
+    url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     stream = Vllm(url, "paced?length=100000&rate=20", client=client).stream(call(tokens=100_000))
     await anext(stream)
@@ -65,7 +65,7 @@ async def test_closing_the_stream_ends_the_work_at_the_server(
 
 
 async def test_a_caller_cancelled_before_the_first_word_ends_the_work_at_the_server(
-    url: str, server: PacedServer, client: httpx.AsyncClient
+    url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     asking = asyncio.create_task(drain(Vllm(url, "paced?first=60", client=client), call(timeout=60)))
     assert await becomes(lambda: server.running == 1)
@@ -76,7 +76,7 @@ async def test_a_caller_cancelled_before_the_first_word_ends_the_work_at_the_ser
 
 
 async def test_a_connection_is_used_again_after_a_finished_stream(
-    url: str, server: PacedServer, client: httpx.AsyncClient
+    url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     server.clients.clear()
     model = Vllm(url, "paced?length=2", client=client)
@@ -85,7 +85,7 @@ async def test_a_connection_is_used_again_after_a_finished_stream(
     assert len(server.clients) == 1
 
 
-async def test_no_server_at_the_address_is_an_unavailable_model(client: httpx.AsyncClient) -> None:
+async def test_no_server_at_the_address_is_an_unavailable_model(client: aiohttp.ClientSession) -> None:
     with pytest.raises(ModelUnavailable):
         await drain(Vllm(f"http://127.0.0.1:{free_port()}/v1", "m", client=client), call())
 
@@ -99,7 +99,7 @@ async def test_no_server_at_the_address_is_an_unavailable_model(client: httpx.As
     ],
 )
 async def test_a_server_with_too_much_to_do_says_when_to_come_again(
-    url: str, client: httpx.AsyncClient, model: str, error: type[ModelOverloaded], seconds: float | None
+    url: str, client: aiohttp.ClientSession, model: str, error: type[ModelOverloaded], seconds: float | None
 ) -> None:
     with pytest.raises(error) as caught:
         await drain(Vllm(url, model, client=client), call())
@@ -116,28 +116,28 @@ async def test_a_server_with_too_much_to_do_says_when_to_come_again(
         ("paced?after=0&wrong=die", ModelUnavailable),
         ("paced?after=0&wrong=error", ModelUnavailable),
         ("paced?after=0&wrong=end", ModelUnavailable),
-        ("paced?after=2&wrong=die", StreamBroken),
-        ("paced?after=2&wrong=error", StreamBroken),
-        ("paced?after=2&wrong=end", StreamBroken),
+        ("paced?after=2&rate=20&wrong=die", StreamBroken),
+        ("paced?after=2&rate=20&wrong=error", StreamBroken),
+        ("paced?after=2&rate=20&wrong=end", StreamBroken),
         ("paced?finish=content_filter", StreamBroken),
     ],
 )
 async def test_what_goes_wrong_has_a_type(
-    url: str, client: httpx.AsyncClient, model: str, error: type[Exception]
+    url: str, client: aiohttp.ClientSession, model: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error) as caught:
         await drain(Vllm(url, model, client=client), call())
     assert type(caught.value) is error
 
 
-async def test_what_the_server_says_is_in_the_error(url: str, client: httpx.AsyncClient) -> None:
+async def test_what_the_server_says_is_in_the_error(url: str, client: aiohttp.ClientSession) -> None:
     with pytest.raises(ModelRejected, match="400: As you asked"):
         await drain(Vllm(url, "paced?status=400", client=client), call())
     with pytest.raises(StreamBroken, match="The engine is dead"):
-        await drain(Vllm(url, "paced?after=2&wrong=error", client=client), call())
+        await drain(Vllm(url, "paced?after=2&rate=20&wrong=error", client=client), call())
 
 
-async def test_silence_before_the_first_word_is_a_timeout(url: str, client: httpx.AsyncClient) -> None:
+async def test_silence_before_the_first_word_is_a_timeout(url: str, client: aiohttp.ClientSession) -> None:
     with pytest.raises(ModelTimeout):
         await drain(Vllm(url, "paced?first=30", client=client), call(timeout=0.3))
     impatient = Vllm(url, "paced?first=30", client=client, first_token_timeout=0.3)
@@ -145,8 +145,8 @@ async def test_silence_before_the_first_word_is_a_timeout(url: str, client: http
         await drain(impatient, call(timeout=60))
 
 
-async def test_silence_in_mid_stream_ends_at_the_deadline(url: str, client: httpx.AsyncClient) -> None:
-    stream = Vllm(url, "paced?after=2&wrong=hang", client=client).stream(call(timeout=1.0))
+async def test_silence_in_mid_stream_ends_at_the_deadline(url: str, client: aiohttp.ClientSession) -> None:
+    stream = Vllm(url, "paced?after=2&rate=20&wrong=hang", client=client).stream(call(timeout=1.0))
     assert (await anext(stream)).text == "word0 "
     with pytest.raises(StreamBroken, match="time was up"):
         while True:
@@ -154,14 +154,14 @@ async def test_silence_in_mid_stream_ends_at_the_deadline(url: str, client: http
 
 
 async def test_a_long_answer_outlives_the_patience_for_its_first_word(
-    url: str, client: httpx.AsyncClient
+    url: str, client: aiohttp.ClientSession
 ) -> None:
     model = Vllm(url, "paced?length=10&rate=10", client=client, first_token_timeout=0.5)
     assert len((await text(model, call())).split()) == 10
 
 
 async def test_a_server_that_does_not_know_the_salt_is_asked_without_it(
-    url: str, server: PacedServer, client: httpx.AsyncClient
+    url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     model = Vllm(url, "paced?salt=refuse&length=1", client=client)
     before = len(server.requests)
@@ -171,7 +171,7 @@ async def test_a_server_that_does_not_know_the_salt_is_asked_without_it(
 
 
 async def test_tenants_have_different_salts_that_do_not_name_them(
-    url: str, server: PacedServer, client: httpx.AsyncClient
+    url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     model = Vllm(url, "paced?length=1", client=client)
     before = len(server.requests)
@@ -183,7 +183,7 @@ async def test_tenants_have_different_salts_that_do_not_name_them(
 
 
 async def test_key_and_trace_headers_go_along(
-    url: str, server: PacedServer, client: httpx.AsyncClient
+    url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     model = Vllm(url, "paced?length=1", client=client, key="secret", headers=lambda: trace)
@@ -193,7 +193,7 @@ async def test_key_and_trace_headers_go_along(
     assert "secret" not in repr(model)
 
 
-async def test_a_ping_tells_whether_the_server_is_there(url: str, client: httpx.AsyncClient) -> None:
+async def test_a_ping_tells_whether_the_server_is_there(url: str, client: aiohttp.ClientSession) -> None:
     await Vllm(url, "m", client=client).ping()
     with pytest.raises(ModelUnavailable):
         await Vllm(f"http://127.0.0.1:{free_port()}/v1", "m", client=client).ping()

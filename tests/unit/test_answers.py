@@ -11,10 +11,10 @@ import pytest
 from app.answers import Answers, Kept
 from app.context import citation
 from app.release import DEFAULT_RELEASE, load_release
-from app.types import Answer, Question, Usage
+from app.types import Answer, Question, SourceSpan, Support, Usage
 from llm.cache import MemoryOutputs
 from llm.types import Message
-from retrieval.types import Chunk, Filter, Hit, Span, Where
+from retrieval.types import Chunk, Filter, Hit, OneOf, Span
 
 QUESTION = Question(
     messages=(Message("user", "How long is paid leave?"),),
@@ -54,7 +54,7 @@ CHANGES: dict[str, Callable[[], Question]] = {
     "no group": lambda: _where(groups=frozenset()),
     "collections": lambda: _where(collections=("d",)),
     "document ids": lambda: _where(document_ids=("x",)),
-    "where": lambda: _where(where=(Where("year", (2026,)),)),
+    "where": lambda: _where(where=OneOf("year", (2026,))),
     "question": lambda: replace(QUESTION, messages=(Message("user", "How long is sick leave?"),)),
     "case": lambda: replace(QUESTION, messages=(Message("user", "how long is paid leave?"),)),
     "history": lambda: replace(QUESTION, messages=(Message("user", "Hello"), *QUESTION.messages)),
@@ -70,24 +70,21 @@ CHANGES: dict[str, Callable[[], Question]] = {
 @pytest.mark.parametrize("part", sorted(CHANGES))
 def test_every_part_of_the_key_counts(part: str) -> None:
     answers, release = _answers(), load_release(DEFAULT_RELEASE)
-    assert answers.key(CHANGES[part](), release, "e") != answers.key(QUESTION, release, "e")
+    assert answers.key(CHANGES[part](), release) != answers.key(QUESTION, release)
 
 
-def test_release_epoch_and_product_count(tmp_path: Path) -> None:
+def test_release_and_product_count(tmp_path: Path) -> None:
     release = load_release(DEFAULT_RELEASE)
     (tmp_path / "r.toml").write_text(DEFAULT_RELEASE.read_text().replace("limit = 8", "limit = 7"))
     other = load_release(tmp_path / "r.toml")
-    key = _answers().key(QUESTION, release, "e")
-    assert _answers().key(QUESTION, other, "e") != key
-    assert _answers().key(QUESTION, release, "f") != key
-    assert _answers("2").key(QUESTION, release, "e") != key
+    key = _answers().key(QUESTION, release)
+    assert _answers().key(QUESTION, other) != key
+    assert _answers("2").key(QUESTION, release) != key
 
 
 def test_values_of_different_types_do_not_meet() -> None:
     answers, release = _answers(), load_release(DEFAULT_RELEASE)
-    keys = {
-        answers.key(_where(where=(Where("year", (value,)),)), release, "e") for value in (1, "1", True, 1.5)
-    }
+    keys = {answers.key(_where(where=OneOf("year", (value,))), release) for value in (1, "1", True, 1.5)}
     assert len(keys) == 4
 
 
@@ -95,7 +92,7 @@ def test_outer_space_and_composition_do_not_count() -> None:
     answers, release = _answers(), load_release(DEFAULT_RELEASE)
     one = replace(QUESTION, messages=(Message("user", "Caf\u00e9?"),))
     two = replace(QUESTION, messages=(Message("user", "  Cafe\u0301? \n"),))
-    assert answers.key(one, release, "e") == answers.key(two, release, "e")
+    assert answers.key(one, release) == answers.key(two, release)
 
 
 async def test_an_answer_comes_back_as_it_was_kept() -> None:
@@ -109,9 +106,22 @@ async def test_an_answer_comes_back_as_it_was_kept() -> None:
         usage=Usage(prompt_tokens=1, output_tokens=2),
         model="m",
         finish="stop",
+        support=(
+            Support(
+                sentence=1,
+                start=0,
+                end=12,
+                citations=(1,),
+                verdict="supported",
+                score=0.9,
+                reason="quoted",
+                spans=(SourceSpan(document_id="leave", chunk_id="7-0", start=3, end=11),),
+            ),
+        ),
     )
-    await answers.put("k", Kept(hits=(Hit(CHUNK, 0.5),), answer=answer), 60)
+    await answers.put("k", Kept(hits=(Hit(CHUNK, 0.5),), answer=answer, epoch="e"), 60)
     kept = await answers.get("k")
     assert kept is not None
+    assert kept.epoch == "e"
     assert kept.hits == (Hit(CHUNK, 0.5),)
     assert kept.answer == replace(answer, cached="answer")

@@ -170,7 +170,7 @@ def test_a_piped_text_is_summarized(server: Server) -> None:
     assert made.exit_code == 0, made.stderr
     assert server.sent[0][1]["text"] == "A long text."
     assert "Short." in made.stdout
-    assert "covers 50%" in made.stdout
+    assert "speaks of 50%" in made.stdout
 
 
 def test_a_failed_document_is_named_with_its_reason_and_fails_the_command(

@@ -11,7 +11,8 @@ import pytest
 
 from llm.errors import ModelTimeout
 from llm.extractive import Extractive, guessed
-from llm.prompts import NOT_FOUND, Template, load_template, render_passages
+from llm.language import NOT_FOUND
+from llm.prompts import Template, load_template, render_passages
 from llm.types import Call, Message, Passage, Prompt, Sampling
 from tests.calls import SCOPE, asked, drain, text
 
@@ -40,7 +41,7 @@ PASSAGES = (LEAVE, REQUEST, PLANS, OUTAGE)
 
 
 def summary(passages: Sequence[Passage], *, words: str = "60", focus: str = "") -> Call:
-    values = {"passages": render_passages(passages), "max_words": words, "focus": focus}
+    values = {"language": "", "passages": render_passages(passages), "max_words": words, "focus": focus}
     prompt = load_template("summarize").render(**values)
     return Call(prompt=prompt, sampling=Sampling(), scope=SCOPE, timeout=20)
 
@@ -92,7 +93,7 @@ async def test_what_the_passages_do_not_say_is_declined(question: str) -> None:
 
 
 async def test_an_embedder_finds_what_other_words_say() -> None:
-    async def score(question: str, sentences: Sequence[str]) -> list[float]:
+    async def score(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
         return [0.9 if "28 days" in sentence else 0.05 for sentence in sentences]
 
     question = "How much vacation do staff get?"
@@ -165,8 +166,41 @@ async def test_a_question_without_meaning_or_passages_is_declined() -> None:
         assert await text(Extractive(), asked(question, passages)) == NOT_FOUND
 
 
+async def test_a_question_that_only_borrows_words_is_declined() -> None:
+    async def far(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
+        return [0.1] * len(sentences)
+
+    async def near(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
+        return [0.8] * len(sentences)
+
+    question = "How many days of paid leave has a full-time employee?"
+    assert await text(Extractive(far), asked(question, PASSAGES)) == NOT_FOUND
+    assert "28 days" in await text(Extractive(near), asked(question, PASSAGES))
+
+
+async def test_an_embedder_is_asked_about_a_few_pieces_of_the_callers_tenant_only() -> None:
+    asked_about: list[tuple[str, int]] = []
+
+    async def score(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
+        asked_about.append((tenant, len(sentences)))
+        return [0.5] * len(sentences)
+
+    long = Passage(1, "Rain", " ".join(f"Station {n} measures rain by the river." for n in range(80)))
+    await drain(Extractive(score), asked("Which station measures rain?", [long]))
+    assert asked_about == [("acme", 10)]
+
+
+async def test_the_passage_that_answers_best_speaks_first() -> None:
+    aside = Passage(1, "Aside", "Leave of absence is unpaid days off.")
+    best = Passage(
+        2, "Leave", "Every employee has 28 days of paid leave a year. Paid leave days expire in March."
+    )
+    said = await text(Extractive(), asked("How many days of paid leave a year?", [aside, best]))
+    assert said.startswith("Every employee has 28 days")
+
+
 async def test_a_judge_of_similarity_that_hangs_is_a_timeout() -> None:
-    async def score(question: str, sentences: Sequence[str]) -> list[float]:
+    async def score(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
         await asyncio.Event().wait()
         return []
 

@@ -13,7 +13,7 @@ from eval.cases import document_id, limited, load_dataset, load_shipped
 from eval.metrics.ranking import normalised
 from eval.types import Dataset, DatasetInvalid
 from ingestion.parse import parse
-from llm.prompts import NOT_FOUND
+from llm.language import NOT_FOUND
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from eval.metrics.answer import PIECE, answer_metrics, said, split
 from eval.metrics.measure import Metric, score
 from eval.metrics.service import service_metrics
 from eval.types import Case, Gold, Passage, Reply, Sample
-from llm.prompts import NOT_FOUND
+from llm.language import NOT_FOUND
 
 CASE = Case(
     id="leave",

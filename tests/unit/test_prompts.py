@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.errors import PromptInvalid
-from llm.prompts import NOT_FOUND, Template, load_template, parse_passages, render_passages
+from llm.language import NOT_FOUND
+from llm.prompts import Template, load_template, parse_passages, render_passages
 from llm.types import Passage
 
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -31,7 +32,9 @@ def test_passages_are_read_back_as_they_were(passages: list[Passage]) -> None:
 
 @given(PASSAGES, TEXT)
 def test_passages_survive_a_whole_prompt(passages: list[Passage], question: str) -> None:
-    prompt = load_template("answer").render(passages=render_passages(passages), question=question)
+    prompt = load_template("answer").render(
+        passages=render_passages(passages), question=question, not_found=NOT_FOUND
+    )
     before = prompt.messages[-1].content.partition("<question>")[0]
     assert parse_passages(before) == passages
     assert f"<question>\n{question}\n</question>" in prompt.messages[-1].content
@@ -79,7 +82,7 @@ def test_a_template_that_cannot_work_is_refused_by_name(text: str, named: str) -
 
 def test_a_missing_value_is_named() -> None:
     with pytest.raises(PromptInvalid, match=r"\{question\}"):
-        load_template("answer").render(passages="")
+        load_template("answer").render(passages="", not_found="")
 
 
 def test_a_template_may_leave_the_passages_out() -> None:
@@ -102,7 +105,14 @@ def test_any_change_of_the_text_is_another_version() -> None:
 @pytest.mark.parametrize("name", ["answer", "summarize", "rewrite"])
 def test_what_changes_stands_behind_what_stays(name: str) -> None:
     """A served model keeps the common beginning of prompts; the question must not be in it."""
-    values = {"passages": "P", "max_words": "9", "focus": "F", "history": "H"}
+    values = {
+        "passages": "P",
+        "max_words": "9",
+        "focus": "F",
+        "history": "H",
+        "not_found": "N",
+        "language": "",
+    }
     one = load_template(name).render(**values, question="one")
     other = load_template(name).render(**values, question="two")
     assert one.messages[0] == other.messages[0]
@@ -111,4 +121,5 @@ def test_what_changes_stands_behind_what_stays(name: str) -> None:
 
 
 def test_the_answer_prompt_asks_for_the_sentence_that_says_not_found() -> None:
-    assert NOT_FOUND in load_template("answer").text
+    prompt = load_template("answer").render(passages="", question="Wer?", not_found="Nirgends.")
+    assert "exactly this sentence: Nirgends." in prompt.messages[-1].content

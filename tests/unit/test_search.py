@@ -22,12 +22,13 @@ from retrieval.types import (
     Hit,
     IndexSpec,
     Keyword,
+    Look,
     Matrix,
+    OneOf,
     Query,
     Row,
     SearchParams,
     Span,
-    Where,
 )
 
 ACME = Filter(tenant="acme", groups=frozenset())
@@ -53,6 +54,9 @@ class Board:
         return frozenset(
             revision for document, revision in candidates if self._may(where, document, revision)
         )
+
+    async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
+        return Look(epoch=await self.epoch(where), visible=await self.visible(generation, where, candidates))
 
     def _may(self, where: Filter, document: str, revision: int) -> bool:
         key = (where.tenant, document)
@@ -338,7 +342,7 @@ async def test_a_store_that_is_down_is_a_typed_error(embedder: OpenVinoEmbedder)
 
 async def test_a_malformed_filter_is_the_callers_error(corpus: Corpus) -> None:
     with pytest.raises(FilterInvalid):
-        await corpus.find("pump", replace(ACME, where=(Where("kind", ()),)))
+        await corpus.find("pump", replace(ACME, where=OneOf("kind", ())))
 
 
 async def test_an_error_of_the_ledger_is_not_swallowed(corpus: Corpus) -> None:

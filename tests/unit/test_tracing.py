@@ -89,11 +89,12 @@ class Down(MemoryStore):
 
 
 async def test_a_search_that_fails_raises_the_same_and_its_span_says_so(spans: Spans) -> None:
-    store = TracedStore(Down(), spans.tracer)
+    store = TracedStore(Down(), spans.tracer, system="milvus")
     with pytest.raises(StoreUnavailable):
         await store.search("g", Keyword("owl"), Filter(tenant="t", groups=None), 3, frozenset())
     span = spans.only()
     assert span.name == "retrieval g"
+    assert (span.attributes or {})["db.system.name"] == "milvus"
     assert span.status.status_code is StatusCode.ERROR
 
 

@@ -18,7 +18,10 @@ from app.access import Access
 from app.admission import Admission
 from app.answers import Answers
 from app.chat import Chat
-from app.database import open_engine
+from app.database import connect_args, dsn, open_engine
+from app.embedders import Embedders
+from app.indexes import Indexes
+from app.promotion import Promotions
 from app.release import DEFAULT_RELEASE, Release, load_release
 from app.releases import Registry
 from app.search import Search
@@ -27,13 +30,16 @@ from app.settings import load_settings
 from app.summarize import Summarizer
 from app.tracing import JobTraces, TracedEmbedder, TracedModel, TracedStore
 from app.wiring import PRODUCT, Services
+from ingestion import spotcheck
 from ingestion import tables as ledger_tables
 from ingestion.blobs import Blobs
+from ingestion.indexers import Indexer, OpenIndexers
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import PARSER_VERSION
-from ingestion.pipeline import Indexer
+from ingestion.reads import Reads
 from ingestion.sandbox import Sandbox
+from ingestion.types import Generation, Placed
 from ingestion.worker import Worker
 from llm.cache import RedisOutputs
 from llm.extractive import Extractive
@@ -41,7 +47,7 @@ from retrieval.analyze import analyzer
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Embedder
+from retrieval.types import Embedder, IndexSpec
 from tests.service.http.house import House, Stage, Tenant, serving
 
 UPLOAD_LIMIT = 2 * 2**20
@@ -126,10 +132,12 @@ async def _built(
     outputs = RedisOutputs(redis_url)
     stack.push_async_callback(outputs.aclose)
     ledger, tracer = Ledger(engine), telemetry.tracer()
+    reads = Reads(dsn(database_url), connect_args())
+    stack.push_async_callback(reads.close)
     store = TracedStore(MemoryStore(), tracer)
     blobs = Blobs(str(folder / "blobs"))
 
-    async def score(question: str, sentences: Sequence[str]) -> Sequence[float]:
+    async def score(tenant: str, question: str, sentences: Sequence[str]) -> Sequence[float]:
         vectors = await embedder.embed([question, *sentences])
         return [float(x) for x in vectors[1:] @ vectors[0]]
 
@@ -137,19 +145,30 @@ async def _built(
     model = TracedModel(stage, tracer, provider="plumbline")
     spec = registry.champion().release.index_spec(embedder.spec, PARSER_VERSION)
     await store.prepare(spec.generation, spec)
-    await ledger.ensure_generation(spec)
+    await ledger.ensure_generation(spec, embedder.spec.name)
     index = Index(
         generation=spec.generation,
         store=store,
         embedder=embedder,
         analyzer=analyzer(spec.analyzer),
-        visibility=ledger,
+        visibility=reads,
     )
 
     def current() -> Serving:
         release: Release = registry.champion().release
         return Serving(release=release, index=index, model=model)
 
+    async def open_indexer(known: Generation) -> Indexer:
+        return Indexer(known.spec, embedder, analyzer(known.spec.analyzer))
+
+    async def unsound(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
+        return await spotcheck.unsound(store, reads, Indexer(spec, embedder, analyzer(spec.analyzer)), sample)
+
+    async def prepare(release: Release) -> None:
+        """Nothing: releases of these tests differ in their models only."""
+
+    embedders = Embedders(settings, tracer, embedder)
+    indexes = Indexes(ledger, embedders, unsound, parser=PARSER_VERSION)
     sandbox = Sandbox(30.0, 2**30)
     stack.push_async_callback(sandbox.close)
     worker = Worker(
@@ -157,7 +176,7 @@ async def _built(
         blobs,
         sandbox,
         store,
-        {spec.generation: Indexer(spec, embedder, analyzer(spec.analyzer))},
+        OpenIndexers(ledger, store, open_indexer),
         name="worker",
         lease=15.0,
         observer=JobTraces(tracer),
@@ -174,14 +193,15 @@ async def _built(
     services = Services(
         settings=settings,
         release=registry,
+        promotions=Promotions(engine, registry, indexes, prepare),
+        indexes=indexes,
         access=Access(engine),
         intake=intake,
-        chat=Chat(current, ledger, Answers(outputs, product=PRODUCT), product=PRODUCT),
+        chat=Chat(current, reads, Answers(outputs, product=PRODUCT), product=PRODUCT),
         search=Search(current),
-        summarizer=Summarizer(current, ledger, store, product=PRODUCT),
+        summarizer=Summarizer(current, reads, store, product=PRODUCT),
         store=store,
-        embedder=embedder,
-        visibility=ledger,
+        visibility=reads,
         outputs=outputs,
         admission=Admission(max_running=8, max_waiting=16),
         current=current,

@@ -23,6 +23,18 @@ def chat(**more: Any) -> dict[str, Any]:
     return {"model": "plumbline", "messages": [user()], **more}
 
 
+def filtered(conditions: dict[str, Any]) -> dict[str, Any]:
+    return {"json": {"query": "x", "filter": conditions}}
+
+
+def documented(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {"json": {"documents": [{"text": "a", "metadata": metadata}]}}
+
+
+NESTED: dict[str, Any] = {"a": 1}
+for _ in range(9):
+    NESTED = {"$not": NESTED}
+
 # (method, path, what httpx is told, status, code, param)
 CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", CHAT, {"content": b"{", "headers": JSON}, 400, "invalid_json", None),
@@ -68,7 +80,19 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", SEARCH, {"json": {"query": "x", "collection": "nowhere"}}, 404, "collection_not_found", None),
     ("POST", SEARCH, {"json": {"query": "x", "collection": "' OR 1=1 --"}}, 404, "collection_not_found", None),
     ("POST", SEARCH, {"json": {"query": "x", "collection": "a", "collections": ["b"]}}, 400, "invalid_body", None),
-    ("POST", SEARCH, {"json": {"query": "x", "filter": {"a": {"$gt": 1}}}}, 400, "filter_invalid", "filter.a"),
+    ("POST", SEARCH, filtered({"a": {"$above": 1}}), 400, "filter_invalid", "filter.a.$above"),
+    ("POST", SEARCH, filtered({"a": {}}), 400, "filter_invalid", "filter.a"),
+    ("POST", SEARCH, filtered({"a": {"$gt": "soon"}}), 400, "filter_invalid", "filter.a.$gt"),
+    ("POST", SEARCH, filtered({"a": {"$gt": True}}), 400, "filter_invalid", "filter.a.$gt"),
+    ("POST", SEARCH, filtered({"a": {"$gt": 1, "$gte": 1}}), 400, "filter_invalid", "filter"),
+    ("POST", SEARCH, filtered({"a": {"$exists": 1}}), 400, "filter_invalid", "filter.a.$exists"),
+    ("POST", SEARCH, filtered({"a": {"$in": "x"}}), 400, "filter_invalid", "filter.a.$in"),
+    ("POST", SEARCH, filtered({"$or": []}), 400, "filter_invalid", "filter.$or"),
+    ("POST", SEARCH, filtered({"$or": [{"a": 1}, {}]}), 400, "filter_invalid", "filter.$or[1]"),
+    ("POST", SEARCH, filtered({"$not": {"b": {"$near": 1}}}), 400, "filter_invalid", "filter.$not.b.$near"),
+    ("POST", SEARCH, filtered({"$where": "1"}), 400, "filter_invalid", "filter.$where"),
+    ("POST", SEARCH, filtered(NESTED), 400, "filter_invalid", "filter" + ".$not" * 8),
+    ("POST", SEARCH, filtered({f"f{n}": 1 for n in range(51)}), 400, "filter_invalid", "filter"),
     ("POST", SEARCH, {"json": {"query": "x", "filter": {'a"] == 1 or x["b': 1}}}, 400, "filter_invalid", "filter"),
     ("POST", SEARCH, {"json": {"query": "x", "filter": {"a": []}}}, 400, "filter_invalid", "filter.a"),
     ("POST", SEARCH, {"json": {"query": "x", "filter": {"a": 2**70}}}, 400, "filter_invalid", "filter.a"),
@@ -92,6 +116,8 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", DOCUMENTS, {"json": {"documents": [{"text": ""}]}}, 400, "empty_document", None),
     ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "id": "a/b"}]}}, 400, "document_invalid", None),
     ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "metadata": {"a": {}}}]}}, 400, "document_invalid", None),
+    ("POST", DOCUMENTS, documented({f"n{n}": n for n in range(17)}), 400, "document_invalid", "documents[0].metadata"),
+    ("POST", DOCUMENTS, documented({"a": ["b"] * 1_001}), 400, "document_invalid", "documents[0].metadata"),
     ("POST", DOCUMENTS, {"json": {"collection": "A B", "documents": [{"text": "a"}]}}, 400, "document_invalid", None),
     ("POST", DOCUMENTS, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "invalid_request", None),
     ("POST", DOCUMENTS, {"data": {"collection": "x"}, "files": {"nonsense": b"x"}}, 400, "unknown_parameter", "nonsense"),

@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from llm.errors import ModelOverloaded, ModelUnavailable, StreamBroken
+from llm.errors import LlmError, ModelOverloaded, ModelRejected, ModelUnavailable, StreamBroken
 from llm.scripted import Script, Scripted
 from tests.service.http.house import House, Tenant
 
@@ -145,16 +145,67 @@ async def test_a_broken_stream_ends_with_one_error_and_no_done(house: House, ten
 async def test_a_failure_before_the_first_word_has_its_real_status(
     house: House, tenant: Tenant, stream: bool
 ) -> None:
-    for error, code in (
-        (ModelUnavailable("It is down."), "model_unavailable"),
-        (ModelOverloaded("It is busy.", 7), "model_unavailable"),
-    ):
-        with house.stage.plays(Script(error=error)):
-            reply = await tenant.http.post(
-                "/v1/chat/completions", json=chat(stream=stream, plumbline={"cache": False})
-            )
-        assert (reply.status_code, reply.json()["error"]["code"]) == (503, code)
-        assert int(reply.headers["retry-after"]) >= 1
+    with house.stage.plays(Script(error=ModelRejected("It has no such field."))):
+        reply = await tenant.http.post(
+            "/v1/chat/completions", json=chat(stream=stream, plumbline={"cache": False})
+        )
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "model_rejected")
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("It is down."), ModelOverloaded("It is busy.", 7)])
+async def test_without_a_model_the_nearest_passages_are_given_and_that_is_declared(
+    house: House, tenant: Tenant, error: LlmError
+) -> None:
+    with house.stage.plays(Script(error=error)):
+        reply = await tenant.http.post("/v1/chat/completions", json=chat(plumbline={"cache": False}))
+    body = reply.json()
+    assert "28 days of paid leave" in body["choices"][0]["message"]["content"]
+    assert (body["plumbline"]["model"], body["plumbline"]["degraded"]) == ("none", ["model:none"])
+    assert "leave" in {citation["document_id"] for citation in body["plumbline"]["citations"]}
+
+
+async def test_each_sentence_is_followed_by_what_its_source_does_for_it(
+    client: openai.AsyncOpenAI, house: House
+) -> None:
+    said = ("Every employee has 28 days of paid leave a year [1]. ", "It is 31 days [1]. ", "Ask early.")
+    verdicts: list[tuple[str, str]] = []
+    text, final = "", dict[str, Any]()
+    with house.stage.plays(Script(pieces=said)):
+        stream = await client.chat.completions.create(
+            stream=True, extra_body={"plumbline": {"cache": False, "document_ids": ["leave"]}}, **chat()
+        )
+        async for chunk in stream:
+            text += chunk.choices[0].delta.content or ""
+            told = chunk.to_dict().get("plumbline", {})
+            assert isinstance(told, dict)
+            if isinstance(told.get("support"), dict):
+                verdicts.append((told["support"]["verdict"], text))
+            final = told or final
+    assert [verdict for verdict, _ in verdicts] == ["supported", "unsupported", "uncited"]
+    assert all(so_far.startswith(said[0]) for _, so_far in verdicts)
+    assert text == "".join(said)
+    assert [one["verdict"] for one in final["support"]] == [verdict for verdict, _ in verdicts]
+    assert final["supported"] == 0.3333
+    (span,) = final["support"][0]["spans"]
+    assert (span["document_id"], LEAVE[span["start"] : span["end"]]) == ("leave", LEAVE.partition(" Un")[0])
+
+
+async def test_a_conversation_has_an_id_that_stays(tenant: Tenant) -> None:
+    async def told(**extra: str) -> str:
+        reply = await tenant.http.post("/v1/chat/completions", json=chat(plumbline=extra))
+        return str(reply.json()["plumbline"]["conversation"])
+
+    assert await told(conversation="mine-7") == "mine-7"
+    made, other = await told(), await told()
+    assert made != other
+    assert await told(conversation=made) == made
+
+
+async def test_what_is_not_in_the_documents_is_told_as_such(tenant: Tenant) -> None:
+    reply = await tenant.http.post("/v1/chat/completions", json=chat("Wer hat die Pyramiden gebaut?"))
+    body = reply.json()
+    assert body["choices"][0]["message"]["content"] == "Die Dokumente beantworten diese Frage nicht."
+    assert (body["plumbline"]["answered"], body["plumbline"]["support"]) == (False, [])
 
 
 async def test_a_caller_who_hangs_up_in_the_middle_of_a_stream_frees_the_model(
@@ -248,3 +299,21 @@ async def test_a_conversation_that_was_sent_back_as_received_is_taken(tenant: Te
     ]
     reply = await tenant.http.post("/v1/chat/completions", json={"model": "plumbline", "messages": messages})
     assert reply.status_code == 200, reply.text
+
+
+async def test_a_streamed_summary_tells_what_its_sources_do_for_each_sentence(tenant: Tenant) -> None:
+    body = {"document_ids": ["leave"], "stream": True, "language": "de"}
+    reply = await tenant.http.post("/v1/summarize", json=body)
+    told = [event for event in events(reply.text) if event != "[DONE]"]
+    support = [event["support"] for event in told if event["object"] == "summary.support"]
+    final = told[-1]
+    assert support == final["support"] != []
+    assert {one["verdict"] for one in support} == {"supported"}
+    assert (final["supported"], final["degraded"]) == (1.0, ["language"])
+    assert 0 < final["coverage"] <= 1
+    assert 0 < final["sections_cited"] <= 1
+
+
+async def test_a_language_that_is_not_known_is_refused_by_name(tenant: Tenant) -> None:
+    reply = await tenant.http.post("/v1/summarize", json={"document_ids": ["leave"], "language": "xx"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "language")

@@ -42,6 +42,26 @@ async def test_files_handed_in_as_a_form_are_found_with_what_was_said_about_them
     assert (shown["collection"], shown["groups"], shown["visible"]) == ("policies", ["board", "hr"], True)
 
 
+async def test_documents_are_found_by_number_date_and_list_of_their_metadata(tenant: Tenant) -> None:
+    await tenant.add(
+        {"id": "old", "text": "Paid leave.", "metadata": {"year": 2023, "tags": ["hr"], "on": "2023-11-30"}},
+        {"id": "new", "text": "Paid leave.", "metadata": {"year": 2024, "tags": ["hr", "law"]}},
+        {"id": "bare", "text": "Paid leave."},
+    )
+
+    async def found(conditions: dict[str, Any]) -> set[str]:
+        body = {"query": "paid leave", "filter": conditions}
+        reply = await tenant.http.post("/v1/search", json=body)
+        assert reply.status_code == 200, reply.text
+        return {hit["document_id"] for hit in reply.json()["hits"]}
+
+    assert await found({"year": {"$gte": 2023, "$lt": 2024}}) == {"old"}
+    assert await found({"on": {"$gt": "2023-11-29T23:59:59Z", "$lte": "2023-11-30"}}) == {"old"}
+    assert await found({"tags": {"$all": ["hr", "law"]}}) == {"new"}
+    assert await found({"$not": {"tags": "law"}}) == {"old", "bare"}
+    assert await found({"$or": [{"year": 2024}, {"year": {"$exists": False}}]}) == {"new", "bare"}
+
+
 @pytest.mark.parametrize("way", ["raw", "form", "json"])
 async def test_a_document_put_again_is_replaced(tenant: Tenant, way: str) -> None:
     await tenant.add({"id": "a", "text": "The old text speaks of owls."})

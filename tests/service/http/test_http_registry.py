@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app import telemetry
+from app.embedders import Embedders
 from app.errors import ModelUnknown, ReleaseConflict, ReleaseUnknown, RequestInvalid
+from app.indexes import Indexes
+from app.promotion import Promotions
 from app.release import DEFAULT_RELEASE, IndexPart, Release, load_release, with_model
 from app.releases import Registry
+from app.settings import load_settings
 from ingestion.errors import LedgerUnavailable
+from ingestion.ledger import Ledger
+from ingestion.types import Placed
+from retrieval.errors import EmbedderUnavailable
+from retrieval.types import Embedder, IndexSpec
+
+MakePromotions = Callable[[Registry], Promotions]
 
 
 @pytest.fixture
@@ -29,6 +42,24 @@ async def registry(engine: AsyncEngine, first: Release) -> Registry:
     registry = Registry(engine, poll=0.01)
     await registry.start(first)
     return registry
+
+
+@pytest.fixture
+def make_promotions(engine: AsyncEngine, embedder: Embedder, tmp_path: Path) -> MakePromotions:
+    async def unsound(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
+        raise AssertionError("No index is built in these tests.")
+
+    async def prepare(release: Release) -> None:
+        """Nothing to prepare: nothing is asked of these releases."""
+
+    embedders = Embedders(load_settings({}, data=tmp_path), telemetry.tracer(), embedder)
+    indexes = Indexes(Ledger(engine), embedders, unsound, parser="1")
+    return lambda registry: Promotions(engine, registry, indexes, prepare)
+
+
+@pytest.fixture
+def promotions(registry: Registry, make_promotions: MakePromotions) -> Promotions:
+    return make_promotions(registry)
 
 
 async def test_the_first_release_serves_and_says_that_it_was_never_evaluated(
@@ -58,15 +89,15 @@ async def test_a_later_start_with_another_file_keeps_the_champion(
 
 
 async def test_a_release_that_was_not_evaluated_is_promoted_only_by_force_and_with_a_reason(
-    registry: Registry, engine: AsyncEngine, second: Release
+    registry: Registry, engine: AsyncEngine, second: Release, promotions: Promotions
 ) -> None:
     await registry.add(second)
     with pytest.raises(ReleaseConflict, match="not passed an evaluation"):
-        await registry.promote(second.id)
+        await promotions.promote(second.id)
     with pytest.raises(RequestInvalid, match="reason"):
-        await registry.promote(second.id, force=True)
+        await promotions.promote(second.id, force=True)
 
-    await registry.promote(second.id, force=True, reason="the first one is broken", who="ann")
+    await promotions.promote(second.id, force=True, reason="the first one is broken", who="ann")
 
     assert registry.champion().release.id == second.id
     async with engine.connect() as connection:
@@ -79,28 +110,28 @@ async def test_a_release_that_was_not_evaluated_is_promoted_only_by_force_and_wi
 
 
 async def test_a_failed_evaluation_does_not_allow_promotion_and_a_passed_one_does(
-    registry: Registry, second: Release
+    registry: Registry, second: Release, promotions: Promotions
 ) -> None:
     await registry.add(second)
     await registry.judge(second.id, {"lost": 3}, passed=False)
     with pytest.raises(ReleaseConflict):
-        await registry.promote(second.id)
+        await promotions.promote(second.id)
 
     await registry.judge(second.id, {"lost": 0}, passed=True)
-    await registry.promote(second.id)
+    await promotions.promote(second.id)
 
     assert (registry.champion().release.id, registry.champion().state) == (second.id, "champion")
 
 
 async def test_rollback_brings_the_release_before_back(
-    registry: Registry, first: Release, second: Release
+    registry: Registry, first: Release, second: Release, promotions: Promotions
 ) -> None:
     with pytest.raises(ReleaseConflict):
-        await registry.rollback()
+        await promotions.rollback()
     await registry.add(second)
-    await registry.promote(second.id, force=True, reason="try")
+    await promotions.promote(second.id, force=True, reason="try")
 
-    await registry.rollback(reason="worse")
+    await promotions.rollback(reason="worse")
 
     assert registry.champion().release.id == first.id
     assert {one.id: one.state for one in await registry.list()} == {
@@ -109,29 +140,58 @@ async def test_rollback_brings_the_release_before_back(
     }
 
 
-async def test_a_release_that_needs_another_index_is_not_promoted(registry: Registry, first: Release) -> None:
+async def test_a_release_that_needs_another_index_is_not_promoted(
+    registry: Registry, first: Release, promotions: Promotions
+) -> None:
     body = first.body.model_copy(update={"index": IndexPart(chunk_tokens=100)})
     other = Release(body=body, answer=first.answer, summarize=first.summarize, rewrite=first.rewrite)
     await registry.add(other)
     await registry.judge(other.id, {}, passed=True)
     with pytest.raises(ReleaseConflict, match="index"):
-        await registry.promote(other.id)
+        await promotions.promote(other.id)
 
 
 async def test_a_promotion_elsewhere_is_followed(
-    registry: Registry, engine: AsyncEngine, first: Release, second: Release
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release, make_promotions: MakePromotions
 ) -> None:
     elsewhere = Registry(engine)
     await elsewhere.add(second)
     async with registry.following():
-        await elsewhere.promote(second.id, force=True, reason="try")
+        await make_promotions(elsewhere).promote(second.id, force=True, reason="try")
+        async with asyncio.timeout(10):
+            while registry.champion().release.id != second.id:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_new_champion_serves_only_once_it_is_ready(
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release, make_promotions: MakePromotions
+) -> None:
+    """Until then, and if it cannot be made ready, the one before it goes on."""
+    ready, asked = asyncio.Event(), 0
+
+    async def prepare(release: Release) -> None:
+        nonlocal asked
+        asked += 1
+        if not ready.is_set():
+            raise EmbedderUnavailable("not yet")
+
+    elsewhere = Registry(engine)
+    await elsewhere.start(first)
+    await elsewhere.add(second)
+    async with registry.following(prepare):
+        await make_promotions(elsewhere).promote(second.id, force=True, reason="try")
+        async with asyncio.timeout(10):
+            while asked < 3:
+                await asyncio.sleep(0.01)
+        assert registry.champion().release.id == first.id
+        ready.set()
         async with asyncio.timeout(10):
             while registry.champion().release.id != second.id:
                 await asyncio.sleep(0.01)
 
 
 async def test_the_last_champion_serves_while_the_database_cannot_be_read(
-    registry: Registry, engine: AsyncEngine, first: Release, second: Release
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release, make_promotions: MakePromotions
 ) -> None:
     name = engine.url.database
     admin = create_async_engine(engine.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
@@ -149,7 +209,7 @@ async def test_the_last_champion_serves_while_the_database_cannot_be_read(
         await server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
         elsewhere = Registry(engine)
         await elsewhere.add(second)
-        await elsewhere.promote(second.id, force=True, reason="try")
+        await make_promotions(elsewhere).promote(second.id, force=True, reason="try")
         async with asyncio.timeout(10):
             while registry.champion().release.id != second.id:
                 await asyncio.sleep(0.01)

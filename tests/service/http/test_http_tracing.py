@@ -112,6 +112,7 @@ async def api(
         "PLUMBLINE_PORT": str(port),
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "OTEL_TRACES_SAMPLER": "always_on",
     }
     with (
         process("serve", environ, tmp_path / "serve.log"),

@@ -18,10 +18,10 @@ from app import migrate
 from app.database import open_engine
 from ingestion import tables
 from ingestion.documents import Accepted
+from ingestion.indexers import Indexer
 from ingestion.ledger import Ledger
-from ingestion.pipeline import Indexer
 from ingestion.types import Job, Lease
-from ingestion.visibility import Flip, Written
+from ingestion.written import Flip, Written
 from retrieval.analyze import analyzer
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import Dense, EmbedderSpec, Filter, IndexSpec, Matrix
@@ -69,7 +69,7 @@ def spec() -> IndexSpec:
 @pytest.fixture
 async def ledger(engine: AsyncEngine, spec: IndexSpec) -> Ledger:
     ledger = Ledger(engine)
-    await ledger.ensure_generation(spec)
+    await ledger.ensure_generation(spec, "hashing")
     return ledger
 
 
@@ -114,12 +114,12 @@ def lease_one(ledger: Ledger) -> Callable[..., Awaitable[Lease]]:
 
 @pytest.fixture
 def written(ledger: Ledger, spec: IndexSpec) -> Callable[..., Awaitable[Written]]:
-    """Take a revision for a leased job, as if its rows were in the store."""
+    """Take a revision for a leased job, as if its three rows were in the store."""
 
-    async def written(lease: Lease) -> Written:
+    async def written(lease: Lease, *others: str) -> Written:
         revision = (await ledger.begin([lease.job]))[lease.job.id]
-        generations = frozenset({spec.generation})
-        return Written(job=lease.job, revision=revision, chunks=3, generations=generations)
+        generations = (lease.job.generation or spec.generation, *others)
+        return Written(job=lease.job, revision=revision, chunks=dict.fromkeys(generations, 3))
 
     return written
 
@@ -137,6 +137,18 @@ def show(
         return (await ledger.flip([done]))[done.job.id], done.revision
 
     return show
+
+
+@pytest.fixture
+def switch(ledger: Ledger, engine: AsyncEngine) -> Callable[[str, str], Awaitable[None]]:
+    """Let a generation take traffic in the place of another: `await switch(new, old)`."""
+
+    async def switch(new: str, old: str) -> None:
+        async with engine.begin() as connection:
+            assert await ledger.closed_generation(connection, new)
+            await ledger.switch_generation(connection, new, old)
+
+    return switch
 
 
 class HashingEmbedder:

@@ -26,7 +26,7 @@ from ingestion.errors import (
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.types import NewDocument
-from ingestion.visibility import Flip
+from ingestion.written import Flip
 
 Show = Callable[[], Awaitable[tuple[Flip, int]]]
 PAGE = NewDocument(id="page", content=b"text")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 
 import pytest
 
 from ingestion.errors import NotFound
 from ingestion.ledger import Ledger
 from ingestion.types import Job, Lease
-from ingestion.visibility import Flip, Written
+from ingestion.written import Flip, Written
 from retrieval.types import Filter, IndexSpec
 
 Accept = Callable[..., Awaitable[Job]]
 LeaseOne = Callable[..., Awaitable[Lease]]
 Write = Callable[[Lease], Awaitable[Written]]
 Show = Callable[[], Awaitable[tuple[Flip, int]]]
+Switch = Callable[[str, str], Awaitable[None]]
 
 ACME = Filter(tenant="acme", groups=None)
 
@@ -151,73 +153,59 @@ async def test_versions_rise_in_the_order_of_acceptance_however_many_come_at_onc
     assert (await ledger.queue_depth())["queued"] == 0
 
 
-async def test_a_generation_added_during_the_work_sends_the_job_back(
-    ledger: Ledger, accept: Accept, lease_one: LeaseOne, written: Write, spec: IndexSpec, seen: Seen
+async def test_a_generation_that_takes_over_during_the_work_sends_the_job_back(
+    ledger: Ledger,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    spec: IndexSpec,
+    seen: Seen,
+    switch: Switch,
 ) -> None:
     job = await accept("handbook")
     done = await written(await lease_one())
     other = _changed(spec)
-    await ledger.ensure_generation(other)
+    await ledger.build_generation(other, "hashing")
+    await switch(other.generation, spec.generation)
     assert await ledger.flip([done]) == {job.id: "generations_changed"}
     assert await seen("handbook", [done.revision]) == frozenset()
-    both = Written(
-        job=done.job,
-        revision=done.revision,
-        chunks=3,
-        generations=done.generations | {other.generation},
-    )
+    both = replace(done, chunks={**done.chunks, other.generation: 5})
     assert await ledger.flip([both]) == {job.id: "flipped"}
     for generation in (spec.generation, other.generation):
         assert await ledger.visible(generation, ACME, [("handbook", done.revision)]) == {done.revision}
 
 
-async def test_a_generation_being_added_is_waited_for_by_a_flip(
+async def test_a_generation_begun_beside_flips_misses_no_document(
     ledger: Ledger, accept: Accept, lease_one: LeaseOne, written: Write, spec: IndexSpec
 ) -> None:
-    """Both end in the other's order, or neither does: no document is left out of the new generation."""
+    """Whichever comes first: a document is there when the jobs are queued, or its flip leaves one."""
     jobs = [await accept(f"page-{n}") for n in range(20)]
     done = [await written(await lease_one()) for _ in jobs]
     other = _changed(spec)
     flips = [asyncio.create_task(ledger.flip([one])) for one in done]
-    await asyncio.gather(ledger.ensure_generation(other), *flips)
-    outcomes = {job_id: outcome for flip in flips for job_id, outcome in flip.result().items()}
-    followers = {lease.job.document_id for lease in await ledger.lease("w", 30, 50)}
-    for one in done:
-        if outcomes[one.job.id] == "flipped":
-            assert one.job.document_id in followers
-        else:
-            assert outcomes[one.job.id] == "generations_changed"
+    await asyncio.gather(ledger.build_generation(other, "hashing"), *flips)
+    assert all(outcome == "flipped" for flip in flips for outcome in flip.result().values())
+    followers = {lease.job.document_id for lease in await ledger.lease_backfill("w", 30, 50)}
+    assert followers == {job.document_id for job in jobs}
 
 
-async def test_documents_follow_into_a_new_generation_by_jobs_of_their_own(
-    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec, lease_one: LeaseOne
+async def test_a_generation_of_another_version_of_the_product_takes_the_place_of_all_others(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec, lease_one: LeaseOne, written: Write
 ) -> None:
     await accept("handbook")
-    _, first = await show()
+    await show()
     other = _changed(spec)
-    await ledger.ensure_generation(other)
-    await ledger.ensure_generation(other)
+    before = await ledger.epoch(ACME)
+    await ledger.ensure_generation(other, "hashing")
+    await ledger.ensure_generation(other, "hashing")
+    assert await ledger.serving() == {other.generation}
+    assert await ledger.epoch(ACME) != before
     lease = await lease_one()
     assert await ledger.lease("w", 30, 10) == []
     revision = (await ledger.begin([lease.job]))[lease.job.id]
-    generations = frozenset({spec.generation, other.generation})
-    done = Written(job=lease.job, revision=revision, chunks=3, generations=generations)
+    done = Written(job=lease.job, revision=revision, chunks={other.generation: 3})
     assert await ledger.flip([done]) == {lease.job.id: "flipped"}
     assert await ledger.visible(other.generation, ACME, [("handbook", revision)]) == {revision}
-    assert await ledger.visible(spec.generation, ACME, [("handbook", first)]) == frozenset()
-
-
-async def test_a_retired_generation_shows_nothing_and_is_not_written(
-    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec, seen: Seen
-) -> None:
-    await accept("handbook")
-    _, revision = await show()
-    await ledger.ensure_generation(_changed(spec))
-    before = await ledger.epoch(ACME)
-    await ledger.retire_generation(spec.generation)
-    assert await seen("handbook", [revision]) == frozenset()
-    assert await ledger.epoch(ACME) != before
-    assert await ledger.serving() == {_changed(spec).generation}
 
 
 async def test_one_failing_flip_of_a_batch_blocks_no_other(
@@ -268,6 +256,4 @@ async def test_flips_puts_and_deletes_of_the_same_documents_never_block_each_oth
 
 
 def _changed(spec: IndexSpec) -> IndexSpec:
-    from dataclasses import replace
-
     return replace(spec, parser="2")

@@ -55,7 +55,7 @@ async def test_a_postgresql_killed_and_started_again_is_used_again(
     with _started(part):
         await _eventually(ledger.ping)
         await migrate.upgrade(part.url)
-        await ledger.ensure_generation(spec)
+        await ledger.ensure_generation(spec, "hashing")
         await asyncio.gather(*(ledger.serving() for _ in range(8)))
     for ask in (ledger.ping, ledger.serving, ledger.queue_depth, lambda: ledger.lease("w", 30, 1)):
         with pytest.raises(LedgerUnavailable, match="PostgreSQL"):

@@ -14,7 +14,7 @@ from ingestion.errors import Conflict, NotFound
 from ingestion.ledger import Ledger
 from ingestion.queue import MAX_ATTEMPTS, MAX_LOSSES, SUSPECT_LOSSES
 from ingestion.types import Job, JobError, Lease
-from ingestion.visibility import Flip, Written
+from ingestion.written import Flip, Written
 
 Accept = Callable[..., Awaitable[Job]]
 LeaseOne = Callable[..., Awaitable[Lease]]

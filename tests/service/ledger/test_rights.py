@@ -9,7 +9,7 @@ import pytest
 from ingestion.errors import NotFound
 from ingestion.ledger import Ledger
 from ingestion.types import Job
-from ingestion.visibility import Flip
+from ingestion.written import Flip
 from retrieval.types import Filter, IndexSpec
 
 Accept = Callable[..., Awaitable[Job]]

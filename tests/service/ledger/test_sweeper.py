@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ingestion.ledger import Ledger
 from ingestion.sweeper import Sweeper
 from ingestion.types import Job, Lease
-from ingestion.visibility import Flip, Written
+from ingestion.written import Flip, Written
 from retrieval.errors import StoreUnavailable
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import Chunk, IndexSpec, Row, Span
@@ -21,6 +22,7 @@ Accept = Callable[..., Awaitable[Job]]
 LeaseOne = Callable[..., Awaitable[Lease]]
 Write = Callable[[Lease], Awaitable[Written]]
 Stored = Callable[..., Awaitable[list[int]]]
+Switch = Callable[[str, str], Awaitable[None]]
 WriteRow = Callable[[Written], Awaitable[None]]
 
 
@@ -193,15 +195,14 @@ async def test_rows_are_removed_from_every_generation(
     write_row: WriteRow,
     stored: Stored,
     spec: IndexSpec,
+    switch: Switch,
 ) -> None:
-    from dataclasses import replace
-
     await accept("handbook")
     await write_row(await written(await lease_one(seconds=0.0)))
     other = replace(spec, parser="2")
     await store.prepare(other.generation, other)
-    await ledger.ensure_generation(other)
-    await ledger.retire_generation(spec.generation)
+    await ledger.build_generation(other, "hashing")
+    await switch(other.generation, spec.generation)
     await sweeper.sweep()
     assert await stored() == []
 

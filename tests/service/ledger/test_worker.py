@@ -15,19 +15,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.database import open_engine
 from ingestion.blobs import Blobs
 from ingestion.errors import LedgerUnavailable, Quarantined
+from ingestion.indexers import Indexer, OpenIndexers
 from ingestion.intake import ENDED, Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import parse
-from ingestion.pipeline import Indexer
 from ingestion.sweeper import Sweeper
-from ingestion.types import Attempt, Job, NewDocument, Parsed
-from ingestion.worker import Worker
-from retrieval.errors import StoreUnavailable
+from ingestion.types import Attempt, Generation, Job, NewDocument, Parsed
+from ingestion.worker import ORDINARY, Crew, Worker
+from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Embedder, Filter, Hit, IndexSpec, Keyword, Matrix, Row, Store, Visibility
+from retrieval.types import Embedder, Filter, Hit, IndexSpec, Keyword, Matrix, Row, Store
 
 ACME = Filter(tenant="acme", groups=None)
 Stored = Callable[..., Awaitable[list[int]]]
+Switch = Callable[[str, str], Awaitable[None]]
 
 
 class Reader:
@@ -70,17 +71,29 @@ def intake(ledger: Ledger, blobs: Blobs) -> Intake:
 @pytest.fixture
 def make_worker(ledger: Ledger, blobs: Blobs, indexer: Indexer, outcomes: Outcomes) -> Callable[..., Worker]:
     def make_worker(
-        store: Store, *, indexers: Sequence[Indexer] = (indexer,), lease: float = 15.0, grace: float = 5.0
+        store: Store,
+        *,
+        indexers: Sequence[Indexer] = (indexer,),
+        lease: float = 15.0,
+        crew: Crew = ORDINARY,
+        grace: float = 5.0,
     ) -> Worker:
+        async def opened(known: Generation) -> Indexer:
+            for each in indexers:
+                if each.spec.generation == known.id:
+                    return each
+            raise EmbedderUnavailable(f"Nothing here writes the index generation {known.id}.")
+
         return Worker(
             ledger,
             blobs,
             Reader(),
             store,
-            {each.spec.generation: each for each in indexers},
+            OpenIndexers(ledger, store, opened),
             name="w",
             lease=lease,
             observer=outcomes,
+            crew=crew,
             grace=grace,
         )
 
@@ -123,9 +136,8 @@ async def _end(ledger: Ledger, running: asyncio.Task[None], job: Job) -> Job:
 async def _found(ledger: Ledger, store: Store, generation: str, words: str) -> list[Hit]:
     """What a reader is shown: the store's hits that the ledger lets through."""
     hits = await store.search(generation, Keyword(words), ACME, 100, exclude=frozenset())
-    visibility: Visibility = ledger
     pairs = [(hit.chunk.document_id, hit.chunk.revision) for hit in hits]
-    shown = await visibility.visible(generation, ACME, pairs)
+    shown = await ledger.visible(generation, ACME, pairs)
     return [hit for hit in hits if hit.chunk.revision in shown]
 
 
@@ -296,7 +308,7 @@ async def test_documents_survive_the_ledger_being_cut_off_again_and_again(
     assert len(await stored()) == 80
 
 
-async def test_a_generation_added_while_a_document_is_embedded_is_written_too(
+async def test_a_generation_that_takes_over_while_a_document_is_embedded_is_written_too(
     ledger: Ledger,
     intake: Intake,
     store: MemoryStore,
@@ -304,12 +316,18 @@ async def test_a_generation_added_while_a_document_is_embedded_is_written_too(
     make_worker: MakeWorker,
     ended: Ended,
     outcomes: Outcomes,
+    switch: Switch,
 ) -> None:
     other = replace(indexer, spec=replace(indexer.spec, parser="2"))
 
+    switched: list[bool] = []
+
     class Adding(type(indexer.embedder)):  # type: ignore[misc]
         async def embed(self, texts: Sequence[str]) -> Matrix:
-            await ledger.ensure_generation(other.spec)
+            if not switched:
+                switched.append(True)
+                await ledger.build_generation(other.spec, "hashing")
+                await switch(other.spec.generation, indexer.spec.generation)
             vectors: Matrix = await super().embed(texts)
             return vectors
 
@@ -329,9 +347,11 @@ async def test_a_generation_that_this_worker_cannot_write_is_left_to_another(
     indexer: Indexer,
     make_worker: MakeWorker,
     ended: Ended,
+    switch: Switch,
 ) -> None:
     other = replace(indexer, spec=replace(indexer.spec, parser="2"))
-    await ledger.ensure_generation(other.spec)
+    await ledger.build_generation(other.spec, "hashing")
+    await switch(other.spec.generation, indexer.spec.generation)
     (job,) = await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
     stop = asyncio.Event()
     old = asyncio.create_task(make_worker(store).run(stop))

@@ -1,0 +1,93 @@
+"""Moving the pointer: which release may serve next, and its index with it, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import releases
+from app.errors import ReleaseConflict, RequestInvalid
+from app.indexes import Indexes
+from app.release import Release
+from app.releases import Registered, Registry
+from app.tables import transaction
+
+Prepare = Callable[[Release], Awaitable[None]]
+
+
+class Promotions:
+    """`prepare` makes a release ready to serve in this process, or raises why it cannot."""
+
+    def __init__(self, engine: AsyncEngine, registry: Registry, indexes: Indexes, prepare: Prepare) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._indexes = indexes
+        self._prepare = prepare
+
+    async def promote(
+        self,
+        reference: str,
+        *,
+        force: bool = False,
+        allow_missing: bool = False,
+        reason: str = "",
+        who: str = "command line",
+    ) -> Registered:
+        """Make it the champion. Without a passed evaluation it takes `force` and a reason, both audited. An
+        index of its own must be complete and sound: `IndexNotReady`; `allow_missing` lets documents go
+        that could not be put into it."""
+        served, found = await self._registry.served(), await self._registry.show(reference)
+        if found.id == served.id:
+            return found
+        _check_promotable(found, force=force, reason=reason)
+        await self._indexes.require(found.release, served.release, allow_missing=allow_missing)
+        await self._prepare(found.release)
+        async with transaction(self._engine) as connection:
+            await releases.require_champion(connection, served.id)
+            found = await releases.find(connection, found.id)
+            _check_promotable(found, force=force, reason=reason)
+            await self._indexes.switch(connection, found.release, served.release, allow_missing=allow_missing)
+            evidence = {
+                "from": served.id,
+                "force": force,
+                "allow_missing": allow_missing,
+                "reason": reason,
+                "verdict": found.evidence,
+            }
+            await releases.move(connection, served.id, found.id)
+            await releases.note(connection, who, "release.promote", found.id, evidence)
+            promoted = await releases.find(connection, found.id)
+        await self._registry.seen()
+        return promoted
+
+    async def rollback(self, *, reason: str = "", who: str = "command line") -> Registered:
+        """Make the champion before this one champion again. Nothing is re-ingested: its index has been
+        written all along."""
+        served, earlier = await self._registry.served(), await self._registry.before()
+        if earlier is None:
+            raise ReleaseConflict(f"Release {served.id} is the first champion: there is none before it.")
+        await self._indexes.require(earlier.release, served.release, allow_missing=False)
+        await self._prepare(earlier.release)
+        async with transaction(self._engine) as connection:
+            await releases.require_champion(connection, served.id)
+            await self._indexes.switch(connection, earlier.release, served.release, allow_missing=False)
+            await releases.move(connection, served.id, earlier.id)
+            evidence = {"from": served.id, "reason": reason}
+            await releases.note(connection, who, "release.rollback", earlier.id, evidence)
+            restored = await releases.find(connection, earlier.id)
+        await self._registry.seen()
+        return restored
+
+
+def _check_promotable(found: Registered, *, force: bool, reason: str) -> None:
+    passed = bool(found.evidence and found.evidence.get("passed"))
+    if passed:
+        return
+    if not force:
+        raise ReleaseConflict(
+            f"Release {found.id} has not passed an evaluation. Run `plumbline eval gate`, or promote with "
+            "--force and a --reason."
+        )
+    if not reason.strip():
+        raise RequestInvalid("Promoting without a passed evaluation needs a reason.", "reason")

@@ -1,0 +1,161 @@
+"""Parts that take no time, and parts that say when they worked: what is left is the service's own time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from app.stores import ServedStore
+from llm.types import Call, ChatModel, Delta
+from retrieval.types import Chunk, Dense, Embedder, EmbedderSpec, Filter, Hit, IndexSpec, Matrix, Query, Row
+
+
+@dataclass(slots=True)
+class Intervals:
+    """When each kind of part was at work for one request: (start, end) of `time.perf_counter`."""
+
+    spans: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def of(self, *kinds: str) -> float:
+        """Seconds in which at least one part of these kinds was at work."""
+        total, reached = 0.0, 0.0
+        for start, end in sorted(span for kind in kinds for span in self.spans.get(kind, ())):
+            total += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        return total
+
+
+CURRENT: ContextVar[Intervals | None] = ContextVar("bench_intervals", default=None)
+
+
+@contextmanager
+def at_work(kind: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        current = CURRENT.get()
+        if current is not None:
+            current.spans.setdefault(kind, []).append((begin, time.perf_counter()))
+
+
+class Random:
+    """An embedder for text of which only the amount matters: unit vectors without a meaning, at no cost,
+    while `feeding`; afterwards what `real` says, or one fixed vector where there is none."""
+
+    def __init__(self, spec: EmbedderSpec, tokens: Embedder, *, real: Embedder | None) -> None:
+        self._spec = spec
+        self._tokens = tokens
+        self._real = real
+        self._random = np.random.default_rng(5)
+        self._fixed = self._some(1)
+        self.feeding = True
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        return self._spec
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        if self.feeding:
+            return self._some(len(texts))
+        with at_work("embedding"):
+            if self._real is not None:
+                return await self._real.embed(texts)
+            return np.repeat(self._fixed, len(texts), axis=0)
+
+    def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        return self._tokens.token_spans(text)
+
+    def _some(self, count: int) -> Matrix:
+        vectors = self._random.standard_normal((count, self._spec.dimension), dtype=np.float32)
+        unit: Matrix = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
+
+
+class Recorded:
+    """A store that says when it worked. With `instant`, a search of each kind is made once and its answer
+    given again, so that it takes no time."""
+
+    def __init__(self, store: ServedStore, *, instant: bool) -> None:
+        self._store = store
+        self._instant = instant
+        self._kept: dict[tuple[str, bool, int], list[Hit]] = {}
+
+    async def search(
+        self, generation: str, query: Query, where: Filter, limit: int, exclude: frozenset[int]
+    ) -> list[Hit]:
+        with at_work("store"):
+            key = (where.tenant, isinstance(query, Dense), limit)
+            if self._instant and key in self._kept:
+                return self._kept[key]
+            hits = await self._store.search(generation, query, where, limit, exclude)
+            self._kept[key] = hits
+            return hits
+
+    async def prepare(self, generation: str, spec: IndexSpec) -> None:
+        await self._store.prepare(generation, spec)
+
+    async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+        await self._store.upsert(generation, rows)
+
+    async def read(self, generation: str, tenant: str, ids: Sequence[str]) -> list[Chunk]:
+        with at_work("store"):
+            return await self._store.read(generation, tenant, ids)
+
+    async def remove(self, generation: str, revisions: Collection[int]) -> None:
+        await self._store.remove(generation, revisions)
+
+    async def drop(self, generation: str) -> None:
+        await self._store.drop(generation)
+
+    async def ping(self) -> None:
+        await self._store.ping()
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+ANSWER = "The part in question is the first of the document, and it is the one that was asked about [1]."
+
+
+class Instant:
+    """A model that has its answer ready, in as many deltas as words."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._words = [f"{word} " for word in ANSWER.split()]
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        for word in self._words:
+            yield Delta(text=word, model=self._name)
+        count = len(self._words)
+        yield Delta(text="", model=self._name, finish="stop", prompt_tokens=count, output_tokens=count)
+
+
+class RecordedModel:
+    """A model that says when it worked: while it is waited for."""
+
+    def __init__(self, model: ChatModel) -> None:
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        async with aclosing(self._model.stream(call)) as deltas:
+            while True:
+                with at_work("model"):
+                    delta = await anext(deltas, None)
+                if delta is None:
+                    return
+                yield delta

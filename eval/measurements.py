@@ -1,0 +1,96 @@
+"""`plumbline eval checker | unanswerable | summaries`: parts of the product measured on open data, in
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from app.similarity import Similarity
+from eval import checker, summaries, unanswerable
+from eval.inprocess import InProcess
+from eval.types import EvalError
+from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.types import Embedder
+
+EMBEDDER = "all-MiniLM-L6-v2"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A table for people and the same for programs."""
+
+    markdown: str
+    body: Mapping[str, Any]
+
+    @property
+    def json(self) -> str:
+        return json.dumps(self.body, indent=2) + "\n"
+
+
+def measure_checker(
+    progress: Progress, *, halueval: Path | None, qags: Path | None, scifact: Path | None, fit: bool
+) -> Measurement:
+    """The check of answers on the held-out part of the given sets; with `fit`, the weights that their other
+    parts give."""
+    items = [
+        *(checker.halueval(halueval) if halueval else []),
+        *(checker.qags(qags) if qags else []),
+        *(checker.scifact(scifact) if scifact else []),
+    ]
+    if not items:
+        raise EvalError("Name at least one of --halueval, --qags and --scifact.")
+    found = asyncio.run(checker.measured(items, Similarity(embedder()).score, progress))
+    rows = checker.figures(found)
+    text, body = checker.markdown(rows), {"rows": [asdict(row) for row in rows]}
+    if not fit:
+        return Measurement(text, body)
+    weights: dict[str, Any] = {
+        "meaning": checker.fitted(found, lambda one: one.meaning),
+        "words": checker.fitted(found, lambda one: one.words),
+    }
+    return Measurement(f"{text}\n{json.dumps(weights, indent=2)}\n", {**body, "weights": weights})
+
+
+def measure_unanswerable(progress: Progress, *, squad: Path, questions: int) -> Measurement:
+    async def measured() -> unanswerable.Figures:
+        house = InProcess(embedder())
+        await house.add(unanswerable.paragraphs(squad), progress)
+        wanted = unanswerable.questions(squad, questions)
+        return unanswerable.figures(await unanswerable.asked(house, wanted, progress))
+
+    row = asyncio.run(measured())
+    return Measurement(unanswerable.markdown(row), asdict(row))
+
+
+def measure_summaries(
+    progress: Progress, *, squality: Path | None, qmsum: Path | None, texts: int
+) -> Measurement:
+    sets = {
+        "squality": summaries.squality(squality, texts) if squality else [],
+        "qmsum": summaries.qmsum(qmsum, texts) if qmsum else [],
+    }
+    if not any(sets.values()):
+        raise EvalError("Name at least one of --squality and --qmsum.")
+
+    async def measured() -> list[summaries.Figures]:
+        house = InProcess(embedder())
+        return [
+            await summaries.measured(name, house, tasks, progress) for name, tasks in sets.items() if tasks
+        ]
+
+    rows = asyncio.run(measured())
+    return Measurement(summaries.markdown(rows), {"rows": [asdict(row) for row in rows]})
+
+
+def embedder(name: str = EMBEDDER) -> Embedder:
+    """The embedder of the default release, its graph built for this run."""
+    with tempfile.TemporaryDirectory(prefix="plumbline-eval-") as cache:
+        return OpenVinoEmbedder.load(find_model(name, None), Path(cache), name)

@@ -1,0 +1,124 @@
+"""The questions that every search and answer asks of the ledger, as few and as cheap as they can be.
+
+They go to PostgreSQL on connections of their own, prepared once, with no transaction around them: through
+SQLAlchemy each costs the service several times what it costs the database. Everything else about the ledger
+is in `ledger`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import asyncpg
+
+from ingestion.transaction import reaching_ledger
+from retrieval.types import Filter, Look
+
+CONNECTIONS = 8
+_GONE = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError, OSError)
+
+_READABLE = """
+    ($1::text[] IS NULL OR v.groups = '{}' OR v.groups && $1)
+    AND ($2::text[] = '{}' OR v.collection = ANY($2)) AND ($3::text[] = '{}' OR v.document_id = ANY($3))
+"""
+_VISIBLE = f"""
+    SELECT v.revision FROM unnest($6::text[], $7::bigint[]) AS c(document_id, revision)
+    JOIN visibility v ON v.tenant = $4 AND v.document_id = c.document_id AND v.generation = $5
+      AND v.revision = c.revision
+    WHERE {_READABLE}
+"""  # noqa: S608  (constants only)
+_CONTENTS = f"""
+    SELECT v.document_id, v.revision, v.chunks FROM visibility v
+    WHERE v.tenant = $4 AND v.generation = $5 AND {_READABLE} ORDER BY v.document_id LIMIT $6
+"""  # noqa: S608  (constants only)
+_EPOCHS = """
+    SELECT name || ':' || epoch FROM collections
+    WHERE tenant = $1 AND ($2::text[] = '{}' OR name = ANY($2)) ORDER BY name
+"""
+_LOOK = f"""
+    SELECT ARRAY({_VISIBLE}) AS revisions,
+      ARRAY(SELECT c.name || ':' || c.epoch FROM collections c
+            WHERE c.tenant = $4 AND ($2::text[] = '{{}}' OR c.name = ANY($2)) ORDER BY c.name) AS epochs
+"""  # noqa: S608  (constants only)
+
+
+class Reads:
+    """A `Visibility`. Connects when first asked; `dsn` is a PostgreSQL URL, `connect_args` what asyncpg is to
+    open a connection with. One that was lost since its last use is replaced, and the question asked once
+    more. Raises `LedgerUnavailable`.
+
+    The driver's own pool makes a task for every connection that is given back; this one is a list."""
+
+    def __init__(self, dsn: str, connect_args: Mapping[str, Any]) -> None:
+        self._dsn = dsn
+        self._connect_args = connect_args
+        self._turn = asyncio.Semaphore(CONNECTIONS)
+        self._free: list[asyncpg.Connection] = []
+
+    async def close(self) -> None:
+        while self._free:
+            self._free.pop().terminate()
+
+    async def visible(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> frozenset[int]:
+        rows = await self._ask(_VISIBLE, *_reach(where, generation), *_pairs(candidates))
+        return frozenset(row[0] for row in rows)
+
+    async def epoch(self, where: Filter) -> str:
+        rows = await self._ask(_EPOCHS, where.tenant, list(where.collections))
+        return _digest([row[0] for row in rows])
+
+    async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
+        (row,) = await self._ask(_LOOK, *_reach(where, generation), *_pairs(candidates))
+        return Look(epoch=_digest(row[1]), visible=frozenset(row[0]))
+
+    async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
+        rows = await self._ask(_CONTENTS, *_reach(where, generation), limit)
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def _ask(self, query: str, *values: Any) -> Sequence[asyncpg.Record]:
+        with reaching_ledger():
+            async with self._turn:
+                try:
+                    return await self._asked(self._kept() or await self._opened(), query, values)
+                except _GONE:
+                    return await self._asked(await self._opened(), query, values)
+
+    async def _asked(
+        self, connection: asyncpg.Connection, query: str, values: Sequence[Any]
+    ) -> Sequence[asyncpg.Record]:
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *values)
+        except BaseException:  # One whose answer was not waited for must not be asked again.
+            connection.terminate()
+            raise
+        self._free.append(connection)
+        return rows
+
+    def _kept(self) -> asyncpg.Connection | None:
+        while self._free:
+            connection = self._free.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    async def _opened(self) -> asyncpg.Connection:
+        return await asyncpg.connect(self._dsn, **self._connect_args)
+
+
+def _reach(where: Filter, generation: str) -> tuple[Any, ...]:
+    groups = None if where.groups is None else sorted(where.groups)
+    return groups, list(where.collections), list(where.document_ids), where.tenant, generation
+
+
+def _pairs(candidates: Collection[tuple[str, int]]) -> tuple[list[str], list[int]]:
+    return [document for document, _ in candidates], [revision for _, revision in candidates]
+
+
+def _digest(epochs: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(epochs).encode()).hexdigest()[:32]

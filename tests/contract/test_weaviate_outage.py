@@ -1,0 +1,122 @@
+"""The Weaviate store where its server is gone, silent or too old, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.settings import load_settings
+from app.stores import open_store
+from retrieval.errors import RowInvalid, StoreUnavailable
+from retrieval.stores.weaviate import WeaviateStore
+from retrieval.types import Chunk, Dense, Filter, IndexSpec, Keyword, Row, Span
+from tests.weaviate_stand_in import MOST_AT_ONCE, stand_in
+
+SPEC = IndexSpec(
+    embedder="e" * 64,
+    dimension=4,
+    chunker="structure-1",
+    chunk_tokens=250,
+    chunk_overlap=0,
+    header_template="",
+    analyzer="plain",
+    parser="1",
+)
+GENERATION = SPEC.generation
+VECTOR = np.array([1, 0, 0, 0], np.float32)
+EVERYONE = Filter(tenant="acme", groups=None)
+
+
+def row(revision: int, ordinal: int = 0) -> Row:
+    chunk = Chunk(
+        id=f"{revision}-{ordinal}",
+        tenant="acme",
+        collection="default",
+        document_id=f"doc-{revision}",
+        revision=revision,
+        ordinal=ordinal,
+        content_hash="c" * 64,
+        title="",
+        heading="",
+        text="A word.",
+        page=1,
+        span=Span(0, 7),
+        groups=frozenset(),
+        metadata={},
+    )
+    return Row(chunk=chunk, vector=VECTOR, terms="word")
+
+
+async def found(store: WeaviateStore) -> set[int]:
+    hits = await store.search(GENERATION, Dense(VECTOR), EVERYONE, 100, frozenset())
+    return {hit.chunk.revision for hit in hits}
+
+
+async def test_every_call_to_a_server_that_is_gone_is_a_typed_error() -> None:
+    with stand_in() as address:
+        store = WeaviateStore(address.url, grpc_url=address.grpc_url, timeout=2)
+        await store.prepare(GENERATION, SPEC)
+        await store.upsert(GENERATION, [row(1)])
+        assert await found(store) == {1}
+    calls = [
+        *(store.ping(), store.prepare(GENERATION, SPEC), store.upsert(GENERATION, [row(2)])),
+        *(store.read(GENERATION, "acme", ["1-0"]), store.remove(GENERATION, [1]), store.drop(GENERATION)),
+        store.search(GENERATION, Keyword("word"), EVERYONE, 5, frozenset()),
+        found(store),
+    ]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * len(calls)
+    await store.close()
+
+
+async def test_the_settings_lead_to_it() -> None:
+    with stand_in() as address:
+        store = open_store(load_settings({}, weaviate_url=address.url, weaviate_grpc_url=address.grpc_url))
+        await store.ping()
+        await store.prepare(GENERATION, SPEC)
+        await store.close()
+
+
+async def test_a_silent_server_is_a_typed_error_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = WeaviateStore(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.3 s"):
+                await store.ping()
+        await store.close()
+
+
+async def test_a_server_that_cannot_negate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.weaviate_stand_in.VERSION", "1.32.9")
+    with stand_in() as address:
+        store = WeaviateStore(address.url, grpc_url=address.grpc_url)
+        with pytest.raises(StoreUnavailable, match=r"1\.32\.9 is too old: 1\.33"):
+            await store.ping()
+        await store.close()
+
+
+async def test_more_rows_than_a_server_deletes_at_once_are_removed() -> None:
+    with stand_in() as address:
+        store = WeaviateStore(address.url, grpc_url=address.grpc_url)
+        await store.prepare(GENERATION, SPEC)
+        await store.upsert(GENERATION, [row(1, n) for n in range(MOST_AT_ONCE + 10)] + [row(2)])
+        await store.remove(GENERATION, [1])
+        assert await store.read(GENERATION, "acme", [f"1-{n}" for n in range(600)]) == []
+        assert await found(store) == {2}
+        await store.close()
+
+
+async def test_text_that_is_no_unicode_is_refused_whole() -> None:
+    with stand_in() as address:
+        store = WeaviateStore(address.url, grpc_url=address.grpc_url)
+        await store.prepare(GENERATION, SPEC)
+        good = row(2)
+        bad = replace(good, chunk=replace(good.chunk, text="\ud800"))
+        with pytest.raises(RowInvalid, match="text of chunk '2-0'"):
+            await store.upsert(GENERATION, [row(1), bad])
+        assert await found(store) == set()
+        await store.close()

@@ -1,0 +1,36 @@
+"""Which store the settings name."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.settings import SettingsError, load_settings
+from app.stores import open_store
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({}, None),
+        ({"milvus_uri": "http://127.0.0.1:1"}, "milvus"),
+        ({"weaviate_url": "http://127.0.0.1:1"}, "weaviate"),
+    ],
+)
+def test_the_named_store_is_chosen(named: dict[str, str], expected: str | None) -> None:
+    assert load_settings({}, **named).store() == expected
+
+
+def test_no_store_is_told_in_one_sentence_with_both_names() -> None:
+    with pytest.raises(SettingsError, match="Not set: MILVUS_URI or WEAVIATE_URL"):
+        open_store(load_settings({}))
+
+
+def test_two_stores_are_told_in_one_sentence_with_both_names() -> None:
+    both = load_settings({}, milvus_uri="http://127.0.0.1:1", weaviate_url="http://127.0.0.1:2")
+    with pytest.raises(SettingsError, match="MILVUS_URI and WEAVIATE_URL are both set"):
+        open_store(both)
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    with pytest.raises(SettingsError, match="WEAVIATE_URL is not a URL"):
+        open_store(load_settings({}, weaviate_url="weaviate:8080"))
