@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -93,7 +94,8 @@ class Reads:
         self, connection: asyncpg.Connection, query: str, values: Sequence[Any]
     ) -> Sequence[asyncpg.Record]:
         try:
-            rows: list[asyncpg.Record] = await connection.fetch(query, *values)
+            with _broken():
+                rows: list[asyncpg.Record] = await connection.fetch(query, *values)
         except BaseException:  # One whose answer was not waited for must not be asked again.
             connection.terminate()
             raise
@@ -108,7 +110,18 @@ class Reads:
         return None
 
     async def _opened(self) -> asyncpg.Connection:
-        return await asyncpg.connect(self._dsn, **self._connect_args)
+        with _broken():
+            return await asyncpg.connect(self._dsn, **self._connect_args)
+
+
+@contextmanager
+def _broken() -> Iterator[None]:
+    """Name what the driver and the event loop raise on a connection that breaks under them; the loop's is a
+    bare RuntimeError."""
+    try:
+        yield
+    except (RuntimeError, EOFError, asyncpg.InternalClientError) as error:
+        raise ConnectionResetError(f"the connection broke: {error}") from error
 
 
 def _reach(where: Filter, generation: str) -> tuple[Any, ...]:

@@ -11,12 +11,12 @@ from retrieval.affinity import smooth
 from retrieval.types import Chunk, Hit, Span, Vector
 
 
-def hit(number: int, score: float, vector: Vector | None) -> Hit:
+def hit(number: int, score: float, vector: Vector | None, document: str | None = None) -> Hit:
     chunk = Chunk(
         id=f"{number}-0",
         tenant="t",
         collection="default",
-        document_id=f"d{number}",
+        document_id=document or f"d{number}",
         revision=number,
         ordinal=0,
         content_hash="",
@@ -85,6 +85,15 @@ def test_a_hit_among_good_ones_passes_a_slightly_better_one_that_stands_alone() 
 def test_a_sure_hit_stays_first_whatever_stands_around_it() -> None:
     crowd = [hit(n, 0.9, toward(1, 0)) for n in range(2, 30)]
     assert order(smooth([hit(1, 1.0, toward(0, 1)), *crowd], 1.0, 50))[0] == 1
+
+
+def test_a_long_document_vouches_for_others_only_once() -> None:
+    def lent(*repeated: Hit) -> float:
+        strong, weak = hit(1, 0.9, toward(1, 0), "long"), hit(9, 0.2, toward(1, 1))
+        other = hit(8, 0.3, toward(0, 1))
+        return {h.chunk.revision: h.score for h in smooth([strong, *repeated, other, weak], 0.8, 50)}[9]
+
+    assert lent(*(hit(n, 0.8, toward(1, 0), "long") for n in range(2, 7))) == pytest.approx(lent())
 
 
 def test_only_the_best_are_smoothed() -> None:
