@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from llm.errors import ModelRejected, ModelUnavailable, StreamBroken
+from llm.types import Call
 from llm.vllm import Vllm
 from tests.calls import call, drain
 from tests.vllm_server import VllmServer
@@ -22,6 +24,12 @@ async def settled(server: VllmServer, name: str, value: float) -> float:
     while (now := await asyncio.to_thread(server.metric, name)) != value and time.monotonic() < end:
         await asyncio.sleep(0.1)
     return now
+
+
+def endless(timeout: float) -> Call:
+    """What a model with random weights would now and then end by itself, were it let to."""
+    asked = call("Tell me everything.", tokens=3500, timeout=timeout)
+    return replace(asked, sampling=replace(asked.sampling, min_tokens=3500))
 
 
 @pytest.fixture
@@ -57,7 +65,7 @@ async def test_two_tenants_share_no_cached_prefix(model: Vllm, vllm_server: Vllm
 
 
 async def test_closing_the_stream_frees_the_slot(model: Vllm, vllm_server: VllmServer) -> None:
-    stream = model.stream(call("Tell me everything.", tokens=3500, timeout=60))
+    stream = model.stream(endless(60))
     await anext(stream)
     assert await settled(vllm_server, "vllm:num_requests_running", 1) == 1
     before = vllm_server.metric("vllm:generation_tokens_total")
@@ -67,7 +75,7 @@ async def test_closing_the_stream_frees_the_slot(model: Vllm, vllm_server: VllmS
 
 
 async def test_a_cancelled_task_frees_the_slot(model: Vllm, vllm_server: VllmServer) -> None:
-    task = asyncio.create_task(drain(model, call("Tell me everything.", tokens=3500, timeout=60)))
+    task = asyncio.create_task(drain(model, endless(60)))
     assert await settled(vllm_server, "vllm:num_requests_running", 1) == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -96,7 +104,7 @@ async def test_a_deadline_in_mid_stream_breaks_it_and_frees_the_slot(
     model: Vllm, vllm_server: VllmServer
 ) -> None:
     with pytest.raises(StreamBroken, match="time was up"):
-        await drain(model, call("Tell me everything.", tokens=3500, timeout=1.0))
+        await drain(model, endless(1.0))
     assert await settled(vllm_server, "vllm:num_requests_running", 0) == 0
 
 
@@ -104,7 +112,7 @@ async def test_zz_a_server_killed_in_mid_stream_breaks_the_stream(
     model: Vllm, vllm_server: VllmServer
 ) -> None:
     """Last in the run: the server does not come back."""
-    stream = model.stream(call("Tell me everything.", tokens=3500, timeout=60))
+    stream = model.stream(endless(60))
     await anext(stream)
     vllm_server.kill()
     with pytest.raises(StreamBroken):
