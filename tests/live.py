@@ -77,6 +77,15 @@ def wait_ready(one: Instance, seconds: float, status: str = "ready") -> None:
     raise RuntimeError(f"the instance is not ready:\n{one.log.read_text(errors='replace')[-3000:]}")
 
 
+def wait_said(one: Instance, words: str, seconds: float) -> None:
+    """Wait until the instance's log holds these words."""
+    deadline = time.monotonic() + seconds
+    while words not in one.log.read_text(errors="replace"):
+        if time.monotonic() > deadline or one.process.poll() is not None:
+            raise RuntimeError(f"never said {words!r}:\n{one.log.read_text(errors='replace')[-3000:]}")
+        time.sleep(0.1)
+
+
 def add(one: Instance, *documents: dict[str, str]) -> None:
     """Hand documents in and wait until they can be found."""
     with httpx.Client(base_url=one.url, timeout=60) as client:
