@@ -160,7 +160,7 @@ def milvus(folder: Path, port: int) -> Part:
     return Part(
         name="milvus",
         command=(
-            *(sys.executable, "-m", "milvus_lite", "server", "--data-dir", str(folder)),
+            *(sys.executable, "-m", "retrieval.stores.milvus_lite", "server", "--data-dir", str(folder)),
             *("--host", "127.0.0.1", "--port", str(port)),
         ),
         url=f"http://{address}",

@@ -312,6 +312,23 @@ async def test_keyword_ranking_agrees_with_textbook_bm25(store: Store, generatio
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in best], rel=1e-4)
 
 
+async def test_a_row_that_was_added_alone_is_found_by_its_words_like_any_other(
+    store: Store, generation: str
+) -> None:
+    rows = [row(n, terms=f"pump valve gasket seal word{n % 7} word{n % 11}") for n in range(300)]
+    late = row(1_000, terms="pump valve manometer")
+    oracle = MemoryStore()
+    await oracle.prepare(generation, SPEC)
+    for written in (store, oracle):
+        await written.upsert(generation, rows)
+        await written.upsert(generation, [late])
+    query = Keyword("manometer word3 word5")
+    best = await oracle.search(generation, query, everyone(), 10, frozenset())
+    hits = await store.search(generation, query, everyone(), 10, frozenset())
+    assert hits[0].chunk.id == "1000-0"
+    assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in best], rel=1e-4)
+
+
 # Filters
 
 
