@@ -9,8 +9,10 @@ to USER (`-` for none; PostgreSQL refuses root) happens here, before it is made.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import pathlib
 import pwd
 import signal
 import sys
@@ -21,7 +23,7 @@ PR_SET_PDEATHSIG = 1
 def main(arguments: list[str]) -> None:
     parent, number, user, nice, *command = arguments
     if int(nice):
-        os.nice(int(nice))
+        _yield_to_others(int(nice))
     if user != "-":
         _become(user)
     _bind_to_parent(int(parent), int(number))
@@ -29,6 +31,15 @@ def main(arguments: list[str]) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(each, signal.SIG_DFL)
     os.execv(command[0], command)  # noqa: S606  (no shell is what we want)
+
+
+def _yield_to_others(nice: int) -> None:
+    """Where the kernel groups processes by session (autogroup), niceness counts within a session only, and
+    that of the session is a file."""
+    os.nice(nice)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            pathlib.Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
 
 
 def _become(user: str) -> None:

@@ -23,6 +23,9 @@ from app.settings import Settings
 ENVIRONMENT = Path(".venv-vllm")
 START = 3_600.0
 """Seconds until a model must have loaded: large ones are downloaded first."""
+BESIDE_US = 5
+"""Niceness of a model on the CPU: its threads spin on every core, and a question would wait seconds for the
+few milliseconds that it needs before the model can begin with it."""
 _PROBE = 2.0
 _WHICH = """
 import importlib.metadata
@@ -77,6 +80,7 @@ def model_server(settings: Settings, model: str) -> ModelServer:
         ready=lambda: _ask(url),
         environment=_environment(settings, python, key, offline=folder is not None),
         patience=20.0,
+        nice=0 if gpu else BESIDE_US,
     )
     return ModelServer(name, key, part)
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.child import LAUNCHER
 from app.embedded import free_port
+from app.modelserver import BESIDE_US
 from llm.serving import ServingSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +72,11 @@ def serving(python: Path, model: Path, folder: Path, *, eager: bool = False) -> 
     )
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*spec.command(str(python), "127.0.0.1", port, gpu=False), *JSON_OUTPUT],
+            [
+                *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(signal.SIGTERM))),
+                *("-", str(BESIDE_US), *spec.command(str(python), "127.0.0.1", port, gpu=False)),
+                *JSON_OUTPUT,
+            ],
             stdout=output,
             stderr=output,
             cwd=log.parent,

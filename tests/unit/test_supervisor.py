@@ -6,6 +6,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -183,6 +184,20 @@ async def test_stages_stop_in_the_reverse_order(tmp_path: Path) -> None:
     await supervisor.stop()
     assert (tmp_path / "order").read_text().split() == ["api", "store"]
     assert supervisor.children == []
+
+
+async def test_a_part_that_yields_to_others_does_so_between_sessions_too(tmp_path: Path) -> None:
+    part = replace(python_part("meek", SLEEPS, tmp_path), nice=7)
+    meek = child(part, tmp_path, [])
+    supervisor = Supervisor(lambda line: None)
+    await supervisor.start([meek])
+    pid = meek.pid
+    assert pid is not None
+    await eventually(lambda: psutil.Process(pid).nice() == 7)
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        await eventually(lambda: group.read_text().strip().endswith("nice 7"))
+    await supervisor.stop()
 
 
 async def test_warnings_reach_the_terminal_and_chatter_only_the_file(tmp_path: Path) -> None:
