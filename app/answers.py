@@ -12,6 +12,7 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -35,8 +36,13 @@ class Kept:
 
 def rights(where: Filter) -> str:
     """A digest of the caller's groups; the same for the same rights in any order."""
-    groups = "*" if where.groups is None else "\n".join(sorted(where.groups))
-    return hashlib.sha256(groups.encode()).hexdigest()[:16]
+    return _digest(where.groups)
+
+
+@lru_cache(maxsize=1024)
+def _digest(groups: frozenset[str] | None) -> str:
+    named = "*" if groups is None else "\n".join(sorted(groups))
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def normalised(text: str) -> str:

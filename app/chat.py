@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from app import context, deadline, searchonly
 from app.admission import TakeTurn, unhurried
 from app.answers import Answers, Kept, rights
+from app.context import TokensOf, untold
+from app.epochs import Epochs
 from app.errors import SourceChanged
 from app.flights import Flights
 from app.ladder import Rung, rung_of, spared
@@ -27,16 +29,26 @@ from app.types import Answer, Event, Question, Sources, Token, Usage
 from llm.errors import ModelUnavailable
 from llm.language import declined, not_found
 from llm.prompts import render_passages
-from llm.types import Call, Delta, Sampling, Scope
+from llm.types import Call, Delta, Prompt, Sampling, Scope
 from retrieval.search import search
-from retrieval.types import Found, Hit, Look, Visibility
+from retrieval.types import Chunk, Found, Hit, Look, Visibility
 
 
 class Chat:
-    def __init__(self, current: Current, visibility: Visibility, answers: Answers, *, product: str) -> None:
+    def __init__(
+        self,
+        current: Current,
+        visibility: Visibility,
+        answers: Answers,
+        *,
+        product: str,
+        tokens: TokensOf = untold,
+    ) -> None:
         self._current = current
+        self._tokens = tokens
         self._visibility = visibility
         self._answers = answers
+        self._epochs = Epochs()
         self._flights = Flights()
         self._reading = Reading()
         self._product = product
@@ -65,11 +77,9 @@ class Chat:
         self, question: Question, serving: Serving, stages: Stages, key: str, rung: Rung
     ) -> AsyncGenerator[Event, None]:
         """An answer worked out anew."""
-        async with deadline.within(question.deadline, "the look at the collections"):
-            with stages.measure("cache"):
-                epoch = await self._visibility.epoch(question.where)
+        epoch = await self._epoch(question, stages)
         found, missing = await self._retrieve(question, serving, stages, rung)
-        hits = context.arranged(found.hits, serving.release.body.context)
+        hits = await self._passages(question, serving, found.hits, rung)
         yield Sources(hits)
 
         last, said = Delta(text="", model=""), self._speech(question, serving, hits)
@@ -110,6 +120,16 @@ class Chat:
             await self._keep(question, serving, key, Kept(hits=hits, answer=answer, epoch=epoch))
         yield answer
 
+    async def _epoch(self, question: Question, stages: Stages) -> str:
+        """An epoch of the question's collections that was seen before anything is looked for in them."""
+        seen = self._epochs.recent(question.where)
+        if seen is None:
+            async with deadline.within(question.deadline, "the look at the collections"):
+                with stages.measure("cache"):
+                    seen = await self._visibility.epoch(question.where)
+            self._epochs.see(question.where, seen)
+        return seen
+
     async def _kept(self, question: Question, serving: Serving, key: str) -> Kept | None:
         """A kept answer that may be served; if another caller is working it out, the one that they leave.
         When there is none, nothing is awaited before it is said so: of those who ask at once, one begins."""
@@ -139,8 +159,30 @@ class Chat:
             with stages.measure("search"):
                 seconds = rerank_seconds(serving.release, question.deadline, rung)
                 params = serving.release.search
-                found = await search(serving.index, query, question.where, params, rerank_seconds=seconds)
+                found = await search(
+                    serving.index,
+                    query,
+                    question.where,
+                    params,
+                    limit=context.depth(params),
+                    rerank_seconds=seconds,
+                )
         return found, missing
+
+    async def _passages(
+        self, question: Question, serving: Serving, found: Sequence[Hit], rung: Rung
+    ) -> tuple[Hit, ...]:
+        """Those that the prompt takes, in its order. What spares the release's first model needs no look at
+        its window."""
+        release = serving.release
+        best = context.chosen(found, release.body.context, release.body.search.limit)
+        tokens = self._tokens(release)
+        if tokens and not spared(release, rung):
+            rest = self._prompt(question, serving, ()).messages
+            answer = _sampling(question, release.sampling).max_tokens
+            async with deadline.within(question.deadline, "the count of tokens"):
+                best = await context.fitting(best, tokens, rest, answer)
+        return context.ordered(best, release.body.context)
 
     def _speech(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> Speech:
         part, chunks = serving.release.body.answer, [hit.chunk for hit in hits]
@@ -173,16 +215,19 @@ class Chat:
             yield Delta(text=searchonly.listed(asked, hits), model=searchonly.NAME, finish="stop")
         stages.add("model", time.perf_counter() - begin)
 
-    def _call(self, question: Question, serving: Serving, hits: tuple[Hit, ...], rung: Rung) -> Call:
-        release = serving.release
-        chunks = [hit.chunk for hit in hits]
+    def _prompt(self, question: Question, serving: Serving, chunks: Sequence[Chunk]) -> Prompt:
         asked = question.messages[-1].content
-        prompt = release.answer.render(
+        prompt = serving.release.answer.render(
             passages=render_passages(context.passages(chunks)), question=asked, not_found=not_found(asked)
         )
         *history, last = prompt.messages
+        return replace(prompt, messages=(*history, *question.messages[:-1], last))
+
+    def _call(self, question: Question, serving: Serving, hits: tuple[Hit, ...], rung: Rung) -> Call:
+        release = serving.release
+        chunks = [hit.chunk for hit in hits]
         return Call(
-            prompt=replace(prompt, messages=(*history, *question.messages[:-1], last)),
+            prompt=self._prompt(question, serving, chunks),
             sampling=_sampling(question, release.sampling),
             scope=Scope(
                 tenant=question.where.tenant,
@@ -198,7 +243,9 @@ class Chat:
 
     async def _look(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> Look:
         wanted = {(hit.chunk.document_id, hit.chunk.revision) for hit in hits}
-        return await self._visibility.look(serving.index.generation, question.where, wanted)
+        look = await self._visibility.look(serving.index.generation, question.where, wanted)
+        self._epochs.see(question.where, look.epoch)
+        return look
 
     async def _still_visible(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> str:
         """The epoch now, if every source can still be seen."""

@@ -16,6 +16,8 @@ long sentence at every gap costs more than the rest of the stream."""
 _GAP = re.compile(r"\s+(?=\S)|(?<=[。！？\]])(?=[^\s\[])")
 _MARKER = re.compile(r"\s*\[(\d{1,4})\]")
 _MARKERS_AT_END = re.compile(r"(?:\s*\[\d{1,4}\])+\Z")
+_LAST = frozenset(".!?…。！？\"'”’)]*_")
+"""The characters with which a sentence and the markers after it can end."""
 _ENDS = re.compile(r"[.!?…。！？][\"'”’)\]*_]*\Z")
 
 
@@ -71,6 +73,8 @@ class Claims:
     def _closes(self, gap: re.Match[str]) -> bool:
         if "\n" in gap.group():
             return True
+        if self._open[gap.start() - 1 : gap.start()] not in _LAST:
+            return False
         said = _MARKERS_AT_END.sub("", self._open[max(0, gap.start() - TAIL) : gap.start()])
         return bool(_ENDS.search(said)) and not self._open[gap.end()].islower() and not abbreviated(said)
 

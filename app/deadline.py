@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from app.errors import DeadlineExceeded
 
@@ -22,13 +21,27 @@ def left(deadline: float) -> float:
     return seconds
 
 
-@asynccontextmanager
-async def within(deadline: float, what: str) -> AsyncIterator[None]:
-    """Bound the awaits of a block by the deadline. Never put a `yield` of a generator inside."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"The request's time ran out during {what}. Ask again, or allow more time."
-        ) from None
+class within:  # noqa: N801  (it reads as the statement that it makes)
+    """`async with within(deadline, what)`: bound the awaits of a block by the deadline. Never put a `yield`
+    of a generator inside."""
+
+    __slots__ = ("_timeout", "_what")
+
+    def __init__(self, deadline: float, what: str) -> None:
+        self._timeout = asyncio.timeout_at(deadline)
+        self._what = what
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            error = TimeoutError()
+        if isinstance(error, TimeoutError):
+            raise DeadlineExceeded(
+                f"The request's time ran out during {self._what}. Ask again, or allow more time."
+            ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -151,6 +152,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is there now stays: a full collection that looks through it again stalls every request.
+        gc.collect()
+        gc.freeze()
         self._ready()
 
     @contextmanager

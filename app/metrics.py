@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -10,12 +11,14 @@ from app.types import Answer, Summary
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+M = TypeVar("M", Counter, Histogram)
 _JOB_STATES = ("queued", "running", "succeeded", "failed", "quarantined", "cancelled")
 
 
 class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._found: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self._requests = Histogram(
             "plumbline_http_request_seconds",
             "Time until the last byte of a response.",
@@ -68,19 +71,27 @@ class Metrics:
         )
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(method, route, str(status)).observe(seconds)
+        self._series(self._requests, method, route, str(status)).observe(seconds)
+
+    def _series(self, metric: M, *labels: str) -> M:
+        """The series of these labels. Finding it costs the client more than counting does."""
+        key = (metric, labels)
+        found = self._found.get(key)
+        if found is None:
+            self._found[key] = found = metric.labels(*labels)
+        return cast(M, found)
 
     def failure(self, code: str) -> None:
         self._failures.labels(code).inc()
 
     def answered(self, kind: str, answer: Answer | Summary) -> None:
         cached = (answer.cached if isinstance(answer, Answer) else None) or "no"
-        self._answers.labels(kind, answer.release, answer.model, cached).inc()
+        self._series(self._answers, kind, answer.release, answer.model, cached).inc()
         self.degraded(answer.degraded)
         for stage, seconds in answer.stages.items():
-            self._stages.labels(stage).observe(seconds)
-        self._tokens.labels("prompt").inc(answer.usage.prompt_tokens)
-        self._tokens.labels("output").inc(answer.usage.output_tokens)
+            self._series(self._stages, stage).observe(seconds)
+        self._series(self._tokens, "prompt").inc(answer.usage.prompt_tokens)
+        self._series(self._tokens, "output").inc(answer.usage.output_tokens)
 
     def degraded(self, parts: tuple[str, ...]) -> None:
         for part in parts:

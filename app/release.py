@@ -136,9 +136,11 @@ class RerankPart(_Strict):
 
 
 class ContextPart(_Strict):
-    """`order` is that of the passages in the prompt: `canonical` keeps it the same for the same sources."""
+    """`order` is that of the passages in the prompt: `canonical` keeps it the same for the same sources.
+    `distinct`: a passage that only repeats a better one gives its place to the next."""
 
     max_characters: Annotated[int, Field(ge=200, le=1_000_000)] = 12_000
+    distinct: bool = True
     order: Literal["canonical", "score"] = "canonical"
 
 

@@ -14,11 +14,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from llm.language import declined
 from llm.types import Passage
 from retrieval.types import Chunk, Span
 
 PASSAGE = 1_200
 """Characters of a passage of text handed in with the request, at most."""
+SHORTEST = 80
+"""Characters of a passage below which it is not cut."""
 _ENDS = 4
 """One passage in so many may end a section that is half full."""
 _CITED = re.compile(r"(.+?)((?:\s*\[\d{1,4}\])+)[.!?]?", re.DOTALL)
@@ -41,28 +44,47 @@ def sections(passages: Sequence[Passage], budget: int) -> list[Section]:
     return [tuple(group) for group in groups]
 
 
+def length(section: Section) -> int:
+    """Words."""
+    return sum(len(passage.text.split()) for passage in section)
+
+
+def halved(section: Section) -> tuple[Section, Section] | None:
+    """In two near the middle of its text: between passages, or within the only one, whose number both
+    halves then have. None when there is nothing left to cut."""
+    if len(section) == 1:
+        return _halved(section[0])
+    sizes = [len(passage.text) for passage in section]
+    at = min(range(1, len(section)), key=lambda at: abs(sum(sizes[:at]) - sum(sizes[at:])))
+    return section[:at], section[at:]
+
+
 def numbered(section: Section) -> Section:
     """The passages as the prompt numbers them: from 1."""
     return tuple(replace(passage, number=number) for number, passage in enumerate(section, start=1))
 
 
 def condensed(text: str, section: Section) -> list[Passage]:
-    """The sentences of a section's summary, under the passage that each cites first."""
+    """The sentences of a section's summary, under the passage that each cites first; none when it says that
+    there is nothing to be said."""
     found: dict[int, Passage] = {}
     for sentence, marks in _CITED.findall(text):
         places = [n - 1 for n in map(int, re.findall(r"\d+", marks)) if 1 <= n <= len(section)]
         if places:
             known = found.get(places[0], replace(section[places[0]], text=""))
             found[places[0]] = replace(known, text=f"{known.text} {sentence.strip(' .')}.".strip())
-    if not found and text.strip():
+    if not found and text.strip() and not declined(text):
         return [replace(section[0], text=text.strip())]
     return list(found.values())
 
 
 def squeezed(passages: Sequence[Passage], budget: int) -> Section:
-    """For a model that does not shorten: an equal share of the budget for every passage."""
-    share = max(80, budget // len(passages))
-    return tuple(replace(passage, text=passage.text[:share]) for passage in passages)
+    """For a model that does not shorten: an equal share of the budget for every passage, or for as many,
+    evenly chosen, as can have a share worth reading."""
+    step = -(-len(passages) // max(1, budget // SHORTEST))
+    kept = passages[::step]
+    share = max(SHORTEST, budget // len(kept))
+    return tuple(replace(passage, text=passage.text[:share]) for passage in kept)
 
 
 def paragraphs(text: str, tenant: str) -> tuple[Chunk, ...]:
@@ -86,6 +108,14 @@ def paragraphs(text: str, tenant: str) -> tuple[Chunk, ...]:
         )
         for ordinal, span in enumerate(_packed(text))
     )
+
+
+def _halved(passage: Passage) -> tuple[Section, Section] | None:
+    text = passage.text
+    if len(text) < 2 * SHORTEST:
+        return None
+    at = text.rfind(" ", SHORTEST, len(text) // 2) + 1 or len(text) // 2
+    return (replace(passage, text=text[:at].strip()),), (replace(passage, text=text[at:].strip()),)
 
 
 def _ends(passage: Passage) -> bool:

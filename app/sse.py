@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import orjson
 from starlette.responses import Response
@@ -70,6 +70,49 @@ class Connected:
         self._task.cancel()
 
 
+class _Taker:
+    """`async with _Taker(send, stalled) as taker`: what is written in the block must be taken within so many
+    seconds; else the block is cancelled, and `ClientGone` raised. One timer looks after all writes, since one
+    for each costs more than the write."""
+
+    def __init__(self, send: Send, stalled: float) -> None:
+        self._send = send
+        self._stalled = stalled
+        self._since = math.inf
+        self._gone = False
+        self._loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._timer = self._loop.call_later(self._stalled, self._look)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._gone:
+            self._task.uncancel()
+            if kind is asyncio.CancelledError:
+                raise ClientGone("The caller takes nothing any more.")
+
+    async def write(self, body: bytes, more: bool = True) -> None:
+        self._since = self._loop.time()
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        self._since = math.inf
+
+    def _look(self) -> None:
+        """Now, or when the write that is under way will have lasted too long, or the next one may have."""
+        left = self._since + self._stalled - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(min(left, self._stalled), self._look)
+            return
+        self._gone = True
+        self._task.cancel()
+
+
 async def first_of(events: AsyncGenerator[E, None]) -> E | None:
     """The first event, None if there is none. If it fails, the stream is closed before the error goes on."""
     try:
@@ -82,7 +125,8 @@ async def first_of(events: AsyncGenerator[E, None]) -> E | None:
 class EventStream(Response):
     """A response of events, whose generator is closed at the end, whichever end that is.
 
-    `deadline` ends it, if there is one. `failed` hears the code of an error that ended the stream.
+    `deadline` ends it, if there is one. `failed` hears the code of an error that ended the stream. A caller
+    who takes nothing for `stalled` seconds counts as gone.
     """
 
     media_type = "text/event-stream"
@@ -93,40 +137,35 @@ class EventStream(Response):
         *,
         deadline: float | None = None,
         failed: Callable[[str], None] = lambda code: None,
+        stalled: float = STALLED,
     ) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._events = events
         self._deadline = math.inf if deadline is None else deadline + GRACE
         self._failed = failed
+        self._stalled = stalled
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def write(body: bytes, more: bool = True) -> None:
-            try:
-                async with asyncio.timeout(STALLED):
-                    await send({"type": "http.response.body", "body": body, "more_body": more})
-            except TimeoutError:
-                raise ClientGone("The caller takes nothing any more.") from None
+        try:
+            async with _Taker(send, self._stalled) as taker:
+                async with aclosing(self._events):
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    async with Connected(receive):
+                        await self._write_all(taker)
+                await taker.write(b"", False)
+        except ClientGone:
+            self._failed("client_gone")
 
-        async with aclosing(self._events):
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            try:
-                async with Connected(receive):
-                    await self._write_all(write)
-            except ClientGone:
-                self._failed("client_gone")
-                return
-        await write(b"", False)
-
-    async def _write_all(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _write_all(self, taker: _Taker) -> None:
         try:
             async with within(self._deadline, "the answer"):
                 async for event_bytes in self._events:
-                    await write(event_bytes)
+                    await taker.write(event_bytes)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the headers have left: an event must tell it
             current = telemetry.CURRENT.get()
             problem = problem_of(error, current.request_id if current else "")
             self._failed(problem.code)
-            await write(event(problem.body()))
+            await taker.write(event(problem.body()))

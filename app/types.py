@@ -130,7 +130,7 @@ Event = Sources | Token | Support | Answer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryRequest:
-    """What to summarize: exactly one of `text`, `document_ids` or `collections` (those in `where`).
+    """What to summarize: a `text`, the documents of `document_ids`, or everything in `where`.
 
     `focus` is a question to answer along the way; `max_words` bounds the summary; `language` is the code of
     the one to write in, None that of the passages.

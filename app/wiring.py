@@ -48,7 +48,7 @@ from ingestion.sandbox import Sandbox
 from ingestion.sweeper import Sweeper
 from ingestion.types import Generation, Placed
 from ingestion.worker import BACKFILL, ORDINARY, Crew, Worker
-from llm.cache import RedisOutputs
+from llm.outputs import RedisOutputs
 from llm.types import ChatModel, Outputs, Scorer
 from retrieval.analyze import analyzer
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
@@ -146,9 +146,9 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
             indexes=indexes,
             access=access.Access(ground.engine, open_access=access.opened(settings)),
             intake=intake,
-            chat=Chat(current, ground.reads, answers, product=PRODUCT),
+            chat=Chat(current, ground.reads, answers, product=PRODUCT, tokens=models.tokens),
             search=Search(current),
-            summarizer=Summarizer(current, ground.reads, ground.store, product=PRODUCT),
+            summarizer=Summarizer(current, ground.reads, ground.store, product=PRODUCT, tokens=models.tokens),
             store=ground.store,
             visibility=ground.reads,
             outputs=outputs,

@@ -18,12 +18,12 @@ import numpy as np
 from app.release import Release
 from eval.inprocess import EVERYTHING, InProcess, Text
 from eval.metrics.ranking import ndcg
+from eval.table import DEPTH, Comparison, Table
 from eval.types import Case, Dataset, EvalError
 from retrieval.search import search
 from retrieval.types import Embedder, EmbedderSpec, Matrix, SearchParams, Vector
 
 Progress = Callable[[str, int, int], None]
-DEPTH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,21 @@ _SIMPLE: dict[str, object] = {"languages": [], "smoothing": 0.0}
 _STEPS = (
     Step("dense", _ENGLISH, _SIMPLE | {"dense_weight": 1.0}),
     Step("keyword", _ENGLISH, _SIMPLE | {"dense_weight": 0.0}),
+    Step("keyword by language", {}, _SIMPLE | {"dense_weight": 0.0}),
     Step("fusion", _ENGLISH, _SIMPLE),
     Step("+ stems by language", {}, _SIMPLE),
     Step("+ weight by language", {}, {"smoothing": 0.0}),
     Step("release without header", {"header": ""}, {}),
     Step("release", {}, {}),
+)
+COMPARISONS = (
+    Comparison("stems by language, keyword alone", ("keyword",), "keyword by language"),
+    Comparison("fusion over its better arm", ("dense", "keyword"), "fusion"),
+    Comparison("stems by language", ("fusion",), "+ stems by language"),
+    Comparison("weight by language", ("+ stems by language",), "+ weight by language"),
+    Comparison("smoothing", ("+ weight by language",), "release"),
+    Comparison("header", ("release without header",), "release"),
+    Comparison("release over its better arm", ("dense", "keyword by language"), "release"),
 )
 STEPS = {step.name: step for step in _STEPS}
 
@@ -62,27 +72,6 @@ def named(folders: Sequence[Path]) -> dict[str, Path]:
     paths = [folder.resolve() for folder in folders]
     common = Path(os.path.commonpath([path.parent for path in paths]))
     return {path.relative_to(common).as_posix(): path for path in paths}
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Mean nDCG@10 of each step (row) on each data set (column)."""
-
-    release: str
-    sets: tuple[str, ...]
-    rows: Mapping[str, tuple[float, ...]]
-
-    def markdown(self) -> str:
-        head = f"| nDCG@{DEPTH} | " + " | ".join(self.sets) + " | mean |"
-        lines = [head, "|---|" + "---|" * (len(self.sets) + 1)]
-        for name, values in self.rows.items():
-            cells = [f"{value:.3f}" for value in (*values, float(np.mean(values)))]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        return "\n".join(lines) + "\n"
-
-    def json(self) -> str:
-        rows = {name: dict(zip(self.sets, values, strict=True)) for name, values in self.rows.items()}
-        return json.dumps({"metric": f"ndcg@{DEPTH}", "release": self.release, "rows": rows}, indent=2)
 
 
 class Remembering:
@@ -127,11 +116,11 @@ async def ablate(
     progress: Progress,
 ) -> Table:
     """Score every step on every data set. What is embedded is kept after each."""
-    columns = [
-        await _column(name, dataset, release, embedder, steps, progress) for name, dataset in datasets.items()
-    ]
-    rows = {step.name: tuple(column[step.name] for column in columns) for step in steps}
-    return Table(release.id, tuple(datasets), rows)
+    columns = {
+        name: await _column(name, dataset, release, embedder, steps, progress)
+        for name, dataset in datasets.items()
+    }
+    return Table(release.id, columns, COMPARISONS)
 
 
 async def _column(
@@ -141,17 +130,18 @@ async def _column(
     embedder: Remembering,
     steps: Sequence[Step],
     progress: Progress,
-) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    built: tuple[Mapping[str, object], InProcess] | None = None
+) -> dict[str, dict[str, float]]:
+    scores: dict[str, dict[str, float]] = {}
+    built: dict[str, InProcess] = {}
     for done, step in enumerate(steps):
         progress(f"{name} steps", done, len(steps))
-        if built is None or built[0] != step.index:
+        key = json.dumps(dict(step.index))
+        if key not in built:
             changed = _changed(release, step.index, {})
-            built = step.index, await _build(name, dataset, changed, embedder, progress)
+            built[key] = await _build(name, dataset, changed, embedder, progress)
             embedder.save()
         params = _changed(release, {}, step.search).search
-        scores[step.name] = float(np.mean([await _score(built[1], case, params) for case in dataset.cases]))
+        scores[step.name] = {case.id: await _score(built[key], case, params) for case in dataset.cases}
     embedder.save()
     progress(f"{name} steps", len(steps), len(steps))
     return scores

@@ -30,7 +30,10 @@ def load_dataset(name: str) -> Dataset:
         return load_shipped(shipped)
     folder = Path(name)
     if (folder / "corpus.jsonl").is_file():
-        return _beir(folder)
+        try:
+            return _beir(folder)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetInvalid(f"{folder} is not in BEIR's layout: {error!r}.") from None
     raise DatasetInvalid(
         f"There is no data set {name!r}: give one of {', '.join(dataset_names())}, or the path of a folder "
         "with corpus.jsonl, queries.jsonl and qrels/test.tsv."

@@ -178,6 +178,50 @@ def ablate(
     _give(table.json(), table.markdown(), out, as_json)
 
 
+@commands.command("search")
+def measure_search(
+    folders: Annotated[list[Path], typer.Argument(help="Data sets in BEIR's layout.")],
+    release: Annotated[Path | None, typer.Option(help="Release file to search with.")] = None,
+    most_cases: Annotated[
+        int | None, typer.Option(min=1, help="Questions of each data set, spread evenly; by default all.")
+    ] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score what a private instance finds, and each arm of its search alone, over HTTP."""
+    from eval.searches import measure
+
+    with _failures():
+        datasets = {
+            name: limited(load_dataset(str(folder)), most_cases) for name, folder in named(folders).items()
+        }
+        with _progress(as_json) as progress:
+            table = asyncio.run(measure(datasets, release, progress))
+    _give(table.json(), table.markdown(), out, as_json)
+
+
+@commands.command("context")
+def measure_context(
+    folders: Annotated[list[str], typer.Argument(help="Data sets: folders, or the name of a shipped one.")],
+    release: Annotated[Path, typer.Option(help="Release file whose context it is.")] = DEFAULT_RELEASE,
+    most_cases: Annotated[int, typer.Option(min=1, help="Questions of each, spread evenly.")] = 1_000,
+    copies: Annotated[int, typer.Option(min=1, help="Hold every document so many times.")] = 1,
+    cache: Annotated[Path, typer.Option(help="Folder that keeps what was embedded.")] = Path(
+        ".plumbline/ablation"
+    ),
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how much of the gold text is among the passages that a model is given."""
+    from eval.measurements import measure_contexts
+
+    with _failures(), _progress(as_json) as progress:
+        found = measure_contexts(
+            progress, sources=folders, release=release, most=most_cases, copies=copies, cache=cache
+        )
+    _give(found.json, found.markdown, out, as_json)
+
+
 async def _evaluate(
     release: Path | None, target: HttpTarget | None, dataset: Dataset, progress: Progress
 ) -> Report:

@@ -19,8 +19,8 @@ from app.summarize import Summarizer
 from ingestion.chunk import chunk, header
 from ingestion.parse import PARSER_VERSION, parse
 from ingestion.types import Piece
-from llm.cache import MemoryOutputs
 from llm.extractive import Extractive
+from llm.outputs import MemoryOutputs
 from retrieval.analyze import analyzer
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore

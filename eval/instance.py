@@ -42,8 +42,11 @@ _ELSEWHERE = (
 
 
 @asynccontextmanager
-async def private_instance(release: Path | None, *, timeout: float = 120.0) -> AsyncIterator[HttpTarget]:
-    """An empty instance with this release (None: the default one), ready, until the block ends.
+async def private_instance(
+    release: Path | None, *, drafts: Sequence[Path] = (), timeout: float = 120.0
+) -> AsyncIterator[HttpTarget]:
+    """An empty instance with this release (None: the default one), ready, until the block ends. `drafts`
+    are release files that it knows too, and that may be promoted.
 
     Raises `InstanceFailed` with the end of its log when it does not start, and when anything of it is
     left after it was stopped.
@@ -54,6 +57,8 @@ async def private_instance(release: Path | None, *, timeout: float = 120.0) -> A
         try:
             async with HttpTarget(f"http://127.0.0.1:{port}", timeout=timeout) as target:
                 await _until_ready(target, process, log)
+                for draft in drafts:
+                    await _add(folder / "data", draft, folder / "add.log")
                 yield target
         finally:
             await _stop(process, log)
@@ -62,11 +67,21 @@ async def private_instance(release: Path | None, *, timeout: float = 120.0) -> A
 def _command(data: Path, port: int, release: Path | None) -> list[str]:
     """Bound to our life, and without the settings that name servers (`env -u` keeps all others)."""
     bound = [sys.executable, "-I", "-S", str(launcher.__file__), str(os.getpid()), str(int(signal.SIGTERM))]
-    unset = [f"--unset={name}" for each in _ELSEWHERE for name in _names(each)]
-    up = [sys.executable, "-m", "app.cli", "up", "--data", str(data), "--port", str(port), "--no-sample"]
+    up = ["up", "--data", str(data), "--port", str(port), "--no-sample"]
     if release is not None:
         up += ["--release", str(release.resolve())]
-    return [*bound, "-", "0", shutil.which("env") or "/usr/bin/env", *unset, *up]
+    return [*bound, "-", "0", *_alone(*up)]
+
+
+def _alone(*words: str) -> list[str]:
+    unset = [f"--unset={name}" for each in _ELSEWHERE for name in _names(each)]
+    return [shutil.which("env") or "/usr/bin/env", *unset, sys.executable, "-m", "app.cli", *words]
+
+
+async def _add(data: Path, release: Path, log: Path) -> None:
+    process = await _spawn(_alone("release", "add", str(release), "--data", str(data)), log)
+    if await process.wait():
+        raise InstanceFailed(f"It did not take the release {release.name}: {_end(log)}")
 
 
 def _names(setting: str) -> Iterator[str]:

@@ -1,5 +1,5 @@
-"""`plumbline eval checker | unanswerable | summaries`: parts of the product measured on open data, in
-process.
+"""`plumbline eval checker | unanswerable | summaries | context`: parts of the product measured on open data,
+in process.
 """
 
 from __future__ import annotations
@@ -7,13 +7,15 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from app.release import load_release
 from app.similarity import Similarity
-from eval import checker, summaries, unanswerable
+from eval import checker, contexts, summaries, unanswerable
+from eval.ablation import Remembering
 from eval.inprocess import InProcess
 from eval.types import EvalError
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
@@ -88,6 +90,24 @@ def measure_summaries(
 
     rows = asyncio.run(measured())
     return Measurement(summaries.markdown(rows), {"rows": [asdict(row) for row in rows]})
+
+
+def measure_contexts(
+    progress: Progress, *, sources: Sequence[str], release: Path, most: int, copies: int, cache: Path
+) -> Measurement:
+    loaded = load_release(release)
+    remembering = Remembering(embedder(loaded.body.index.embedder), cache)
+
+    async def measured() -> list[contexts.Row]:
+        rows: list[contexts.Row] = []
+        for source in sources:
+            corpus = contexts.copied(contexts.load(source, most), copies)
+            rows += await contexts.measured(corpus, loaded, remembering, progress)
+            remembering.save()
+        return rows
+
+    rows = asyncio.run(measured())
+    return Measurement(contexts.markdown(rows), {"rows": [asdict(row) for row in rows]})
 
 
 def embedder(name: str = EMBEDDER) -> Embedder:

@@ -23,6 +23,7 @@ LONGEST_WAIT = 30.0
 BATCH_DOCUMENTS = 500
 BATCH_BYTES = 8 * 2**20
 POLL = 0.2
+SETTLING = 60.0
 FINISHED = frozenset({"succeeded", "failed", "quarantined", "cancelled"})
 
 Progress = Callable[[int, int], None]
@@ -87,6 +88,29 @@ class HttpTarget:
         except (KeyError, TypeError) as error:
             raise TargetFailed(f"The search answer has no {error}.") from None
 
+    async def ranking(self, query: str, *, limit: int) -> tuple[str, list[str]]:
+        """The id of the release that searched, and the documents that it found, best first.
+
+        A search that went without something is one of a busy instance, or of rows that are still to be swept
+        away, and is asked again for a minute. Raises `TargetFailed` when that does not help, or when a
+        document was found twice."""
+        deadline = time.monotonic() + SETTLING
+        while True:
+            body = await self._post("/v1/search", {"query": query, "limit": limit, "group": "document"})
+            try:
+                release, found = str(body["release"]), [str(hit["document_id"]) for hit in body["hits"]]
+                without = [name for name in body["degraded"] if name != "query_truncated"]
+            except (KeyError, TypeError) as error:
+                raise TargetFailed(f"The search answer has no {error}.") from None
+            if not without:
+                break
+            if time.monotonic() > deadline:
+                raise TargetFailed(f"A search went without {', '.join(without)}: {query!r}")
+            await asyncio.sleep(2.0)
+        if len(set(found)) < len(found):
+            raise TargetFailed(f"A document was found twice: {query!r}")
+        return release, found
+
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         body = await self._post("/v1/embeddings", {"input": list(texts)})
         try:
@@ -105,6 +129,10 @@ class HttpTarget:
             return ReleaseRef(id=body["id"], name=body["name"], fingerprint=fingerprint, canonical=canonical)
         except KeyError as error:
             raise TargetFailed(f"The release {named} has no {error}.") from None
+
+    async def promote(self, release: str, *, reason: str) -> None:
+        """Let a release serve that the instance knows, evaluated or not."""
+        await self._post(f"/v1/releases/{release}/promote", {"force": True, "reason": reason})
 
     async def ingest(self, documents: Sequence[SourceDocument], progress: Progress) -> None:
         """Hand in every document and wait until each can be found; one that cannot be is an error."""

@@ -26,7 +26,9 @@ class Events:
         self._data: list[bytes] = []
 
     def feed(self, piece: bytes) -> list[str]:
-        *lines, self._rest = _LINE.split(self._rest + piece)
+        given = self._rest + piece
+        # A pattern looks at every byte, and every token of an answer comes through here.
+        *lines, self._rest = _LINE.split(given) if b"\r" in given else given.split(b"\n")
         found = []
         for line in lines:
             if line:

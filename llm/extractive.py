@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from llm import digest, quoting
 from llm.errors import ModelTimeout
 from llm.followup import joined
-from llm.language import NOT_FOUND, code_of, detect, not_found
+from llm.language import LANGUAGES, code_of, detect, not_found
 from llm.prompts import parse_passages
 from llm.quoting import Quote, Relevance, Scores
 from llm.types import Call, Delta, Message, Scorer
@@ -97,22 +97,28 @@ class Extractive:
 
     async def _answer(self, question: str, found: Sequence[Quote], tenant: str) -> list[str]:
         relevance = await asyncio.to_thread(Relevance, question, found)
-        scores = await self._scores(question, found, relevance, tenant)
+        scores = await self._scores(question, found, relevance, tenant, relevance.candidates())
         chosen = quoting.choose(relevance, scores)
         return _cited(found, chosen) or [not_found(question)]
 
     async def _summary(self, request: _Request, found: Sequence[Quote], tenant: str) -> list[str]:
-        focus, scores = request.tagged("focus"), None
+        focus, language = request.tagged("focus"), code_of(request.tagged("language"))
         most = int(words) if (words := request.tagged("words")).isdecimal() else WORDS
-        found = quoting.in_language(code_of(request.tagged("language")), found)
-        if focus:
-            relevance = await asyncio.to_thread(Relevance, focus, found)
-            enough = max(quoting.CANDIDATES, most // WORDS_OF_A_PIECE)
-            scores = await self._scores(focus, found, relevance, tenant, enough)
-        if not found or (scores is not None and not scores.touched):
-            return [NOT_FOUND]
-        chosen = await asyncio.to_thread(digest.choose, found, most, scores.each if scores else None)
+        found = quoting.in_language(language, found)
+        near = await self._near(focus, found, tenant, most) if focus else None
+        if not found or (focus and near is None):
+            return [LANGUAGES[language].not_found if language else not_found(focus)]
+        chosen = await asyncio.to_thread(digest.choose, found, most, near)
         return _cited(found, chosen)
+
+    async def _near(
+        self, focus: str, found: Sequence[Quote], tenant: str, words: int
+    ) -> Sequence[float] | None:
+        """How far each quote covers the focus; None when none has to do with it."""
+        relevance = await asyncio.to_thread(Relevance, focus, found)
+        enough = max(quoting.CANDIDATES, words // WORDS_OF_A_PIECE)
+        scores = await self._scores(focus, found, relevance, tenant, relevance.candidates(enough, behind=1.0))
+        return scores.each if relevance.touched(scores) else None
 
     async def _scores(
         self,
@@ -120,11 +126,10 @@ class Extractive:
         found: Sequence[Quote],
         relevance: Relevance,
         tenant: str,
-        most: int = quoting.CANDIDATES,
+        places: Sequence[int],
     ) -> Scores:
         if self._score is None or not found:
             return Scores(relevance.plain())
-        places = relevance.candidates(most)
         similarities = await self._score(tenant, question, [found[at].in_context for at in places])
         known = dict(zip(places, map(float, similarities), strict=True))
         return Scores(relevance.blended(known), max(known.values()))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from typing import Literal, cast
 
@@ -19,11 +20,12 @@ from llm.types import Message, Passage, Prompt
 
 PLACEHOLDERS = {
     "answer": frozenset({"passages", "question", "not_found"}),
-    "summarize": frozenset({"passages", "max_words", "focus", "language"}),
+    "summarize": frozenset({"passages", "max_words", "focus", "language", "not_found"}),
     "rewrite": frozenset({"history", "question"}),
 }
 """What each kind of template may name. Leaving one out is legal: the evaluation judges the result."""
 
+Role = Literal["system", "user", "assistant"]
 _SECTION = re.compile(r"^# (system|user|assistant)[ \t]*$", re.MULTILINE)
 _BRACES = re.compile(r"\{\{|\}\}|\{([a-z_]+)\}|[{}]")
 _PASSAGE = re.compile(r'<passage id="(\d+)" title="([^"<\n]*)">\n([^<]*)\n</passage>')
@@ -47,7 +49,7 @@ class Template:
     text: str
 
     def __post_init__(self) -> None:
-        sections = self._sections()
+        sections = self.sections()
         if not sections or sections[-1][0] != "user":
             raise PromptInvalid(f"Prompt {self.name!r} must end with a section that begins `# user`.")
         for _, body in sections:
@@ -57,18 +59,22 @@ class Template:
     @property
     def version(self) -> str:
         """The first 12 hex digits of the SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+        return _version(self.text)
 
     def render(self, **values: str) -> Prompt:
         """The messages with the values put in. A value that the template does not name is left out."""
-        messages = tuple(Message(role, self._filled(body, values)) for role, body in self._sections())
+        messages = tuple(
+            Message(role, "".join([self._value(piece, values) for piece in pieces]))
+            for role, pieces in _pieces(self)
+        )
         return Prompt(name=self.name, version=self.version, messages=messages)
 
-    def _sections(self) -> list[tuple[Literal["system", "user", "assistant"], str]]:
+    def sections(self) -> list[tuple[Role, str]]:
+        """Role and text of each message."""
         before, *rest = _SECTION.split(self.text)
         if before.strip():
             raise PromptInvalid(f"Prompt {self.name!r} has text before its first section.")
-        roles = cast(list[Literal["system", "user", "assistant"]], rest[::2])
+        roles = cast(list[Role], rest[::2])
         return [(role, body.strip()) for role, body in zip(roles, rest[1::2], strict=True)]
 
     def _placeholders(self, body: str) -> list[str]:
@@ -89,16 +95,42 @@ class Template:
                 f"Prompt {self.name!r} has an unknown placeholder {{{name}}}; known: {names}."
             )
 
-    def _filled(self, body: str, values: dict[str, str]) -> str:
-        def put(match: re.Match[str]) -> str:
-            name = match.group(1)
-            if name is None:
-                return match.group()[0]
-            if name not in values:
-                raise PromptInvalid(f"Prompt {self.name!r} needs a value for {{{name}}}.")
-            return values[name]
+    def _value(self, piece: _Piece, values: dict[str, str]) -> str:
+        if not piece.placeholder:
+            return piece.text
+        try:
+            return values[piece.text]
+        except KeyError:
+            raise PromptInvalid(f"Prompt {self.name!r} needs a value for {{{piece.text}}}.") from None
 
-        return _BRACES.sub(put, body)
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Text as it stands, or the name of a placeholder."""
+
+    text: str
+    placeholder: bool
+
+
+@lru_cache(maxsize=64)
+def _version(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=64)
+def _pieces(template: Template) -> tuple[tuple[Role, tuple[_Piece, ...]], ...]:
+    """A template's messages, each cut at its placeholders: once, and not for every question."""
+    return tuple((role, tuple(_cut(body))) for role, body in template.sections())
+
+
+def _cut(body: str) -> Iterator[_Piece]:
+    at = 0
+    for match in _BRACES.finditer(body):
+        yield _Piece(body[at : match.start()], placeholder=False)
+        name = match.group(1)
+        yield _Piece(name or match.group()[0], placeholder=name is not None)
+        at = match.end()
+    yield _Piece(body[at:], placeholder=False)
 
 
 def load_template(name: str) -> Template:

@@ -3,7 +3,8 @@
 A piece is scored by the share of the question's meaning that it covers. Words count by their rarity in the
 passages (BM25's idf), in full when the piece says them, less when they stand in its heading, the list's
 introduction or a neighbouring piece. When an embedder is lent, its similarity is blended in. A question
-about a number or a time wants one in the answer. Below `ENOUGH` nothing is said at all.
+about a number or a time wants one in the answer. Below `ENOUGH` nothing is said at all, nor where what would
+be said denies or turns what was asked (`llm.mismatch`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from llm import mismatch
 from llm.language import detect
 from llm.sentences import Piece, split
 from llm.terms import terms
@@ -26,13 +28,22 @@ ENOUGH_BLENDED = 0.45
 SURE = 0.55
 """and what it needs on average with the nearest similarity, which counts half: a question that only borrows
 words of a passage is not answered by it."""
+FOREIGN = 0.25
+"""Weight of an embedder's similarity to a question in another language than English, which embedders know
+best; else it is half."""
+ENOUGH_FOREIGN = 0.3
+"""What the best piece needs then."""
+SAMPLE = 12
+"""Pieces whose language is taken for that of a question which tells none."""
 MOST = 3
 """Pieces in an answer, at most; a list's introduction brings its items along."""
 ITEMS = 8
 NEAR = 0.82
 """A further piece must score this share of the best, or add words of the question."""
 CANDIDATES = 10
-"""Pieces that an embedder is asked about: those whose words cover most of the question."""
+"""Pieces that an embedder is asked about: those whose words cover most of the question,"""
+BEHIND = 0.3
+"""and no share of it that is so much smaller than the best one's: similarity hardly ever makes up for it."""
 
 _IN_CONTEXT, _IN_TITLE, _BESIDE = 0.75, 0.6, 0.35
 _CUE = 0.08
@@ -115,18 +126,20 @@ class Relevance:
 
     def __init__(self, question: str, found: Sequence[Quote]) -> None:
         self._question = question
-        self._quotes = found
+        self._language = detect(question) or detect(" ".join(quote.piece.text for quote in found[:SAMPLE]))
+        self.quotes = found
         self._said = [frozenset(terms(quote.piece.text)) for quote in found]
         self._around = [frozenset(terms(quote.heading)) for quote in found]
         self._titled = [frozenset(terms(quote.title)) for quote in found]
         self.weights = self._weigh()
-        self._named = self._by_passage(_names(question))
+        self._named = self._by_passage(_names(question, nouns=self._language == "de"))
         self._unseen = self._share(self.weights.keys() - self._seen())
         self.lexical = [self._covered(at) for at in range(len(found))]
 
-    def candidates(self, most: int = CANDIDATES) -> list[int]:
+    def candidates(self, most: int = CANDIDATES, behind: float = BEHIND) -> list[int]:
         """The quotes worth an embedder's time, best first."""
-        return sorted(range(len(self._quotes)), key=lambda at: -self.lexical[at])[:most]
+        order = sorted(range(len(self.quotes)), key=lambda at: -self.lexical[at])[:most]
+        return [at for at in order if self.lexical[at] >= self.lexical[order[0]] - behind]
 
     def blended(self, similarities: dict[int, float]) -> list[float]:
         """Scores with an embedder's similarities mixed in; those it was not asked about are out."""
@@ -137,6 +150,32 @@ class Relevance:
 
     def plain(self) -> list[float]:
         return [self._cued(at, lexical, None) for at, lexical in enumerate(self.lexical)]
+
+    @property
+    def _foreign(self) -> bool:
+        return self._language not in (None, "en")
+
+    def enough(self, given: Scores) -> bool:
+        """Whether the best quote is about the question."""
+        near = given.nearest is None or self._foreign or (given.best + given.nearest / 2) / 1.5 >= SURE
+        return near and given.best >= self._needed(given)
+
+    def touched(self, given: Scores) -> bool:
+        """Whether any quote has to do with it at all."""
+        return given.best >= self._needed(given) / 2
+
+    def _needed(self, given: Scores) -> float:
+        if given.nearest is None:
+            return ENOUGH
+        return ENOUGH_FOREIGN if self._foreign else ENOUGH_BLENDED
+
+    def answered(self, chosen: Sequence[int], nearest: float | None) -> bool:
+        """Whether the chosen quotes answer what was asked, and not only speak of it."""
+        if self._foreign:
+            return True
+        said = " ".join(self.quotes[at].piece.text for at in chosen)
+        above = " ".join(f"{self.quotes[at].title} {self.quotes[at].piece.context}" for at in chosen)
+        return not mismatch.doubtful(self._question, said, above, nearest)
 
     def new_words(self, at: int, chosen: Sequence[int]) -> float:
         """The share of the question that this quote says and none of the chosen does."""
@@ -152,7 +191,7 @@ class Relevance:
     def _by_passage(self, names: list[str]) -> dict[int, float]:
         """What remains of the score of each passage's quotes for the names that it lacks."""
         texts: dict[int, str] = {}
-        for quote in self._quotes:
+        for quote in self.quotes:
             before = texts.get(quote.number) or f" {' '.join(terms(quote.title))} "
             texts[quote.number] = f"{before}{' '.join(terms(quote.piece.context + ' ' + quote.piece.text))} "
         nowhere = sum(not any(f" {name} " in text for text in texts.values()) for name in names)
@@ -165,7 +204,7 @@ class Relevance:
         """A word of the title is no news in any of the document's pieces."""
         held = zip(self._said, self._around, self._titled, strict=True)
         count = Counter(term for said, around, titled in held for term in said | around | titled)
-        total = len(self._quotes)
+        total = len(self.quotes)
         return {
             term: math.log(1 + (total - count[term] + 0.5) / (count[term] + 0.5))
             for term in terms(self._question)
@@ -189,16 +228,17 @@ class Relevance:
         near = [
             other
             for other in (at - 1, at + 1)
-            if 0 <= other < len(self._quotes) and self._quotes[other].number == self._quotes[at].number
+            if 0 <= other < len(self.quotes) and self.quotes[other].number == self.quotes[at].number
         ]
         return frozenset().union(*(self._said[other] for other in near))
 
     def _cued(self, at: int, lexical: float, similarity: float | None) -> float:
-        score = lexical if similarity is None else (lexical + similarity) / 2
-        score *= self._named[self._quotes[at].number]
+        weight = 0.0 if similarity is None else FOREIGN if self._foreign else 0.5
+        score = (1 - weight) * lexical + weight * (similarity or 0.0)
+        score *= self._named[self.quotes[at].number]
         # The same thing said in other words: then it does not matter that the words are nowhere.
         score -= _UNSEEN * self._unseen * (1 - (similarity or 0.0))
-        text = self._quotes[at].piece.text
+        text = self.quotes[at].piece.text
         for asks, gives in ((_ASKS_NUMBER, _NUMBER), (_ASKS_TIME, _TIME)):
             if asks.search(self._question):
                 score += _CUE if gives.search(text) else -_CUE
@@ -216,25 +256,18 @@ class Scores:
     def best(self) -> float:
         return max(self.each, default=0.0)
 
-    @property
-    def enough(self) -> bool:
-        """Whether the best quote answers the question."""
-        if self.nearest is None:
-            return self.best >= ENOUGH
-        return self.best >= ENOUGH_BLENDED and (self.best + self.nearest / 2) / 1.5 >= SURE
-
-    @property
-    def touched(self) -> bool:
-        """Whether any quote has to do with it at all."""
-        return self.best >= (ENOUGH if self.nearest is None else ENOUGH_BLENDED) / 2
-
 
 def choose(relevance: Relevance, given: Scores) -> list[int]:
-    """The places of the quotes that make the answer, best first; none when none is good enough."""
-    scores = given.each
-    order = sorted(range(len(scores)), key=lambda at: -scores[at])
-    if not given.enough:
+    """The places of the quotes that make the answer, best first; none when they are not good enough."""
+    if not relevance.enough(given):
         return []
+    chosen = _best(relevance, given.each)
+    spoken_of = [member for at in chosen for member in (at, *_items(relevance.quotes, at))]
+    return chosen if relevance.answered(spoken_of, given.nearest) else []
+
+
+def _best(relevance: Relevance, scores: Sequence[float]) -> list[int]:
+    order = sorted(range(len(scores)), key=lambda at: -scores[at])
     chosen = [order[0]]
     for at in order[1:]:
         close = scores[at] >= NEAR * scores[order[0]]
@@ -280,13 +313,14 @@ def _items(found: Sequence[Quote], at: int) -> list[int]:
     return members
 
 
-def _names(question: str) -> list[str]:
+def _names(question: str, *, nouns: bool = False) -> list[str]:
     """Phrases of terms that a passage must hold to be about the question: capitalised words but for the
     first, codes, versions, years, and numbers after a capitalised word (Skylark 320; not EUR 320). A
-    question with more capitals than not tells nothing by them."""
+    question with more capitals than not tells nothing by them, nor does one in a language that capitalises
+    its `nouns`."""
     asked = _TOKEN.findall(question)
     capitals = [word for word in asked[1:] if word[:1].isupper()]
-    found = capitals if len(capitals) * 2 <= len(asked) else []
+    found = capitals if len(capitals) * 2 <= len(asked) and not nouns else []
     for before, word in zip(["", *asked], asked, strict=False):
         if _CODE.fullmatch(word):
             found.append(word)

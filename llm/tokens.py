@@ -44,6 +44,11 @@ def estimate(text: str) -> int:
     return -(-plain // _ASCII_PER_TOKEN) + other
 
 
+def estimated(messages: Sequence[Message]) -> int:
+    """Tokens of the messages in a model's template, rather too many than too few."""
+    return sum(estimate(message.content) + PER_MESSAGE for message in messages)
+
+
 class Tokens:
     """The token budget of one model. `servers` are asked in turn until one answers; `clock` in seconds."""
 
@@ -72,7 +77,7 @@ class Tokens:
             return kept
         counted = await self._ask(lambda server: server.count(messages))
         if counted is None:
-            return _estimated(messages)
+            return estimated(messages)
         self._counts[key] = counted
         if len(self._counts) > KEPT:
             self._counts.popitem(last=False)
@@ -99,7 +104,7 @@ class Tokens:
         """Raise `ContextTooLong` when the prompt and the longest answer asked for exceed the window."""
         window, answer = await self.window(), call.sampling.max_tokens
         messages = call.prompt.messages
-        if window is None or _estimated(messages) + answer <= window:
+        if window is None or estimated(messages) + answer <= window:
             return
         needed = await self.count(messages) + answer
         if needed > window:
@@ -126,10 +131,6 @@ class Fitted:
         async with aclosing(self._model.stream(call)) as deltas:
             async for delta in deltas:
                 yield delta
-
-
-def _estimated(messages: Sequence[Message]) -> int:
-    return sum(estimate(message.content) + PER_MESSAGE for message in messages)
 
 
 def _digest(messages: Sequence[Message]) -> bytes:

@@ -40,7 +40,11 @@ FIRST_TOKEN = 20.0
 """Seconds to the first token, after which another model is the better choice."""
 GATHER = 0.02
 """Seconds between two deltas at least: tokens that come faster travel together. Nobody reads faster, and
-each delta costs several times what a token in it does. The first and the last are never held back."""
+each delta costs several times what a token in it does. The first is never held back."""
+GATHER_EACH = 0.0015
+"""The same for each stream that is under way: many streams take turns at being sent on,"""
+GATHER_MOST = 0.08
+"""so long as each still moves a dozen times a second."""
 KEEP_ALIVE = 4.0
 """Seconds that an idle connection is kept: vLLM closes it after 5, and a request must not meet that."""
 _END = b"data: [DONE]"
@@ -97,6 +101,7 @@ class Vllm:
         self._gather = gather
         self._headers = headers
         self._salted = True
+        self._streams = 0
 
     def __repr__(self) -> str:
         return f"Vllm({self._base!r}, {self._model!r})"
@@ -159,6 +164,7 @@ class Vllm:
         async with asyncio.timeout_at(first):
             response = await self._open(call)
         watch, events, next_at = _Watch(response, first), Events(), 0.0
+        self._streams += 1
         try:
             while not progress.done and (piece := await self._read(response, next_at)):
                 text, problem = _texts(events.feed(piece), progress)
@@ -166,7 +172,7 @@ class Vllm:
                     if not progress.started:
                         progress.started = True
                         watch.until(end)
-                    next_at = clock() + self._gather
+                    next_at = clock() + max(self._gather, min(self._streams * GATHER_EACH, GATHER_MOST))
                     yield Delta(text=text, model=self._model)
                 if problem:
                     raise problem
@@ -176,6 +182,7 @@ class Vllm:
                 raise TimeoutError from None
             raise
         finally:
+            self._streams -= 1
             watch.stop()
             response.close()
         yield self._last(progress)

@@ -17,6 +17,10 @@ from retrieval.types import Hit
 _POWER = 4.5
 """Of the cosine: at 0.5 a neighbour counts a 23rd of one that says the same."""
 
+_ON_ONE_THREAD = 1 << 18
+"""Multiplications up to which OpenBLAS uses one thread (its SMP_THRESHOLD_MIN times
+GEMM_MULTITHREAD_THRESHOLD)."""
+
 Scores = npt.NDArray[np.float32]
 
 
@@ -31,14 +35,14 @@ def smooth(hits: Sequence[Hit], weight: float, depth: int) -> list[Hit]:
     near = [hit for hit in hits[:depth] if hit.vector is not None]
     if weight == 0 or len(near) < 2:
         return list(hits)
-    scores = np.array([hit.score for hit in near], dtype=np.float32)
-    vectors = np.stack([hit.vector for hit in near if hit.vector is not None])
-    raised = scores + (1 - scores) * weight * _neighbours(vectors, scores, _first_of_each(near))
+    scores = np.array([hit.score for hit in near])
+    vectors = np.concatenate([hit.vector for hit in near if hit.vector is not None]).reshape(len(near), -1)
+    raised = scores + (1 - scores) * weight * _neighbours(
+        vectors, scores.astype(np.float32), _first_of_each(near)
+    )
+    new = np.maximum(scores, np.minimum(raised, 1)).tolist()
+    given = [Hit(hit.chunk, score, hit.vector) for hit, score in zip(near, new, strict=True)]
     kept = [hit for hit in hits[:depth] if hit.vector is None]
-    given = [
-        Hit(hit.chunk, max(hit.score, min(1.0, new)), hit.vector)
-        for hit, new in zip(near, raised.tolist(), strict=True)
-    ]
     best = sorted((*given, *kept), key=lambda hit: (-hit.score, hit.chunk.id))
     return [*best, *hits[depth:]]
 
@@ -55,11 +59,17 @@ def _first_of_each(hits: Sequence[Hit]) -> npt.NDArray[np.float32]:
 
 def _neighbours(vectors: npt.NDArray[np.float32], scores: Scores, lends: Scores) -> Scores:
     """For each the affinity-weighted mean score of the others that lend; 0 where none is near."""
-    # Not by BLAS: its threads wait for one another, which on a busy machine takes a thousand times as long.
-    cosines = np.einsum("id,jd->ij", vectors, vectors)
-    affinity = np.maximum(cosines, 0) ** _POWER
+    affinity = np.maximum(_cosines(vectors), 0) ** _POWER
     np.fill_diagonal(affinity, 0)
     affinity *= lends
     total = affinity.sum(axis=1)
     mean: Scores = np.divide(affinity @ scores, total, out=np.zeros_like(scores), where=total > 0)
     return np.clip(mean, 0, 1)
+
+
+def _cosines(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of each to each, by blocks that OpenBLAS multiplies on the calling thread: its threads wait for one
+    another, which on a busy machine takes a thousand times as long."""
+    count, dimension = vectors.shape
+    rows = max(1, _ON_ONE_THREAD // (count * dimension))
+    return np.concatenate([vectors[at : at + rows] @ vectors.T for at in range(0, count, rows)])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import Stemmer
@@ -100,9 +100,8 @@ class Snowball:
         return _joined(map(stem, _without(parts, _SILENT[spoken])))
 
     def question(self, text: str) -> str:
-        parts = [part for word in _words(text) for part in _parts(word)]
-        spoken = possible(parts)
-        telling = _without(parts, frozenset().union(*(_SILENT[name] for name in spoken)))
+        parts, spoken = _heard(text)
+        telling = _without(parts, _silent_in(spoken))
         return _joined(
             term for part in telling for term in dict.fromkeys(self._stems[name](part) for name in spoken)
         )
@@ -127,7 +126,7 @@ def languages(question: str) -> frozenset[str]:
     foreign = sum(char > _LAST_LATIN for char in letters)
     if 2 * foreign > len(letters):
         return frozenset()
-    return frozenset(possible([part for word in _words(question) for part in _parts(word)]))
+    return frozenset(_heard(question)[1])
 
 
 _ANALYZERS: dict[str, Callable[[], Analyzer]] = {
@@ -139,12 +138,24 @@ _SILENT = {**FUNCTION_WORDS, ENGLISH: _STOP_WORDS}
 """The words that each language's texts are indexed without."""
 
 
+@lru_cache(maxsize=64)
+def _silent_in(languages: tuple[str, ...]) -> frozenset[str]:
+    return frozenset().union(*(_SILENT[name] for name in languages))
+
+
+@lru_cache(maxsize=256)
+def _heard(question: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Its words and the languages it may be in: asked for its terms, and for how to weigh them."""
+    parts = tuple(part for word in _words(question) for part in _parts(word))
+    return parts, tuple(possible(parts))
+
+
 def _words(text: str) -> list[str]:
     text = _POSSESSIVE.sub("", _folded(text))
     return _WORD.findall(_THOUSANDS.sub("", _APOSTROPHE.sub("", text)))
 
 
-def _without(parts: list[str], silent: frozenset[str]) -> list[str]:
+def _without(parts: Sequence[str], silent: frozenset[str]) -> Sequence[str]:
     """The parts that say something; all of them when none does."""
     return [part for part in parts if part not in silent] or parts
 

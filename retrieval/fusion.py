@@ -8,6 +8,7 @@ one parameter. Half and half beat reciprocal rank fusion on most of the open set
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import neg
 
 from retrieval.types import Hit
 
@@ -22,20 +23,23 @@ def fuse(
     """
     if not dense or not keyword:
         dense_weight = 1.0 if dense else 0.0
-    hits = {hit.chunk.id: hit for hit in (*dense, *keyword)}
-    scores = dict.fromkeys(hits, 0.0)
-    _add(scores, dense, dense_weight)
-    _add(scores, keyword, 1 - dense_weight)
-    best = sorted(scores.items(), key=lambda each: (-each[1], each[0]))[:most]
-    return [Hit(hits[key].chunk, score, hits[key].vector) for key, score in best]
+    found = {hit.chunk.id: hit for hit in keyword}
+    scores = dict(zip(found, _scaled(keyword, 1 - dense_weight), strict=True))
+    for hit, score in zip(dense, _scaled(dense, dense_weight), strict=True):
+        key = hit.chunk.id
+        scores[key] = scores.get(key, 0.0) + score
+        found[key] = hit
+    best = sorted(zip(map(neg, scores.values()), scores, strict=True))[:most]
+    return [Hit(found[key].chunk, -score, found[key].vector) for score, key in best]
 
 
-def _add(scores: dict[str, float], hits: Sequence[Hit], weight: float) -> None:
-    """Add each hit's score, scaled to [0, 1] (1 when all are the same) and weighted, by chunk id."""
+def _scaled(hits: Sequence[Hit], weight: float) -> list[float]:
+    """Each hit's score, scaled to [0, 1] (1 when all are the same) and weighted."""
     if not hits:
-        return
-    low, high = min(hit.score for hit in hits), max(hit.score for hit in hits)
+        return []
+    scores = [hit.score for hit in hits]
+    low, high = min(scores), max(scores)
     if high == low:
-        low = high - 1
-    for hit in hits:
-        scores[hit.chunk.id] += weight * (hit.score - low) / (high - low)
+        return [weight] * len(hits)
+    by = weight / (high - low)
+    return [(score - low) * by for score in scores]

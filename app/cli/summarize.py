@@ -30,7 +30,8 @@ def summarize(
         str | None, typer.Option(help="Summarize a whole collection.", show_default=False)
     ] = None,
     focus: Annotated[
-        str | None, typer.Option(help="A question to answer along the way.", show_default=False)
+        str | None,
+        typer.Option(help="A question to answer along the way; alone, of everything.", show_default=False),
     ] = None,
     language: Annotated[
         str | None, typer.Option(help="Write in it, e.g. en or de.", show_default=False)
@@ -44,7 +45,7 @@ def summarize(
     """Summarize, with citations and with how much of the text the summary covers."""
     from app.cli.client import connect
 
-    body: dict[str, Any] = {"max_words": max_words, **_what(targets or (), collection)}
+    body: dict[str, Any] = {"max_words": max_words, **_what(targets or (), collection, focus)}
     if language:
         body["language"] = language
     if focus:
@@ -56,13 +57,15 @@ def summarize(
             _stream(client, body)
 
 
-def _what(targets: Sequence[str], collection: str | None) -> dict[str, Any]:
+def _what(targets: Sequence[str], collection: str | None, focus: str | None) -> dict[str, Any]:
     if collection is not None:
         if targets:
             console.fail("Name documents or --collection, not both.", console.USAGE)
         return {"collection": collection}
     if targets and not any(Path(target).is_file() for target in targets):
         return {"document_ids": list(targets)}
+    if focus and not targets and sys.stdin.isatty():
+        return {}  # What is said of it anywhere.
     text = "\n\n".join(map(_text, targets)) if targets else _stdin()
     if not text.strip():
         console.fail("There is no text to summarize.", console.USAGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import orjson
@@ -60,12 +61,10 @@ def _with(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
     return principal
 
 
-async def _deadline(
-    request: Request,
-    x_request_timeout: Annotated[
-        str | None, Header(description="Seconds that the answer may take; clamped.")
-    ] = None,
-) -> float:
+_Timeout = Annotated[str | None, Header(description="Seconds that the answer may take; clamped.")]
+
+
+async def _deadline(request: Request, x_request_timeout: _Timeout = None) -> float:
     seconds = services_of(request).settings.request_timeout
     if x_request_timeout is not None:
         try:
@@ -77,6 +76,29 @@ async def _deadline(
     return deadline.after(min(max(seconds, SHORTEST_TIMEOUT), LONGEST_TIMEOUT))
 
 
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """What a route that answers questions asks about a request, in one dependency: each one more costs a
+    question a tenth of what the whole frame around it does."""
+
+    parts: Services
+    metrics: Metrics
+    caller: Principal
+    deadline: float
+
+
+async def inquire(request: Request, x_request_timeout: _Timeout = None) -> Inquiry:
+    caller = await identify(request)
+    access.require(caller, "read")
+    return Inquiry(
+        parts=services_of(request),
+        metrics=cast(Metrics, request.state.metrics),
+        caller=caller,
+        deadline=await _deadline(request, x_request_timeout),
+    )
+
+
+Asked = Annotated[Inquiry, Depends(inquire)]
 Parts = Annotated[Services, Depends(_services)]
 Counters = Annotated[Metrics, Depends(_metrics)]
 Reader = Annotated[Principal, Depends(_with("read"))]

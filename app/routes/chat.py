@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
 from opentelemetry import trace
 from starlette.responses import Response
@@ -19,7 +20,8 @@ from app.context import citation
 from app.deadline import within
 from app.metrics import Metrics
 from app.routes import cited
-from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
+from app.routes.caller import Asked, champion_id, reach, reply
+from app.routes.inquired import Inquired
 from app.routes.openai import ChatRequest, messages_of, refuse_unsupported
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Answer, Question, Sources, Support, Token
@@ -27,7 +29,7 @@ from app.wiring import Services
 from llm.errors import StreamBroken
 from retrieval.types import Hit
 
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=Inquired)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class _Shape:
 
     release: str
     conversation: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(16)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def body(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -54,16 +56,15 @@ class _Shape:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return event(self.body("chat.completion.chunk", [choice], **more))
 
+    def words(self, **more: Any) -> Callable[[str], bytes]:
+        """Makes the chunk of a text. All but the text is the same in each of them, and is written once."""
+        # Nothing after the text is an empty string.
+        before, _, after = self.chunk({"content": ""}, **more).rpartition(b'""')
+        return lambda text: before + orjson.dumps(text) + after
+
 
 @router.post("/v1/chat/completions", summary="Answer a question from the documents, with citations")
-async def chat_completions(
-    body: ChatRequest,
-    request: Request,
-    parts: Parts,
-    caller: Reader,
-    deadline: Deadline,
-    metrics: Counters,
-) -> Response:
+async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) -> Response:
     """OpenAI's chat request. The last message is the question; those before it are the conversation.
 
     The reply's `plumbline` object holds the citations, what they do for each sentence (`support`), the
@@ -71,13 +72,16 @@ async def chat_completions(
     the last chunk, and each sentence's `support` follows the sentence in a chunk without text.
     """
     refuse_unsupported(body)
+    parts, metrics, deadline = inquiry.parts, inquiry.metrics, inquiry.deadline
     messages = messages_of(body, parts.settings.question_limit)
     stops = body.stops
     extra = body.plumbline
     await parts.release.require_serving(body.model)
     question = Question(
         messages=messages,
-        where=await reach(parts, caller, extra.names, extra.document_ids, extra.where("plumbline.filter")),
+        where=await reach(
+            parts, inquiry.caller, extra.names, extra.document_ids, extra.where("plumbline.filter")
+        ),
         deadline=deadline,
         max_tokens=body.most_tokens,
         temperature=body.temperature,
@@ -102,7 +106,7 @@ async def chat_completions(
 
 def _conversation(given: str | None) -> str:
     """The caller's id of the conversation, or a new one; noted on the request's span."""
-    conversation = given or f"conv-{uuid.uuid4().hex}"
+    conversation = given or f"conv-{secrets.token_hex(16)}"
     trace.get_current_span().set_attribute(semconv.CONVERSATION, conversation)
     return conversation
 
@@ -145,12 +149,13 @@ async def _chunks(
 ) -> AsyncGenerator[bytes, None]:
     shape = _Shape(asked.release, asked.conversation)
     more: dict[str, Any] = {"usage": None} if include_usage else {}
+    words = shape.words(**more)
     async with aclosing(events):
         yield shape.chunk({"role": "assistant", "content": ""}, **more)
         one: Token | Support | Answer | None = first
         while isinstance(one, Token | Support):
             if isinstance(one, Token):
-                yield shape.chunk({"content": one.text}, **more)
+                yield words(one.text)
             else:
                 yield shape.chunk({}, plumbline={"support": cited.support_json(one)}, **more)
             one = await anext(events, None)

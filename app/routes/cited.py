@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from app.types import Citation, Support, Usage
@@ -57,7 +56,16 @@ def url_citations(text: str, citations: Sequence[Citation]) -> list[dict[str, An
 
 
 def support_json(support: Support) -> dict[str, Any]:
-    return asdict(support)
+    return {
+        "sentence": support.sentence,
+        "start": support.start,
+        "end": support.end,
+        "citations": support.citations,
+        "verdict": support.verdict,
+        "score": support.score,
+        "reason": support.reason,
+        "spans": support.spans,
+    }
 
 
 def share(support: Sequence[Support]) -> float | None:

@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from app.errors import RequestInvalid
 from app.routes.bodies import Selection, Text
-from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
+from app.routes.caller import Asked, champion_id, reach, reply
 from app.routes.cited import span_json
+from app.routes.inquired import Inquired
 from app.sse import Connected
 from retrieval.types import Hit
 
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=Inquired)
 
 
 class SearchRequest(Selection):
@@ -29,14 +30,8 @@ class SearchRequest(Selection):
 
 
 @router.post("/v1/search", summary="Find passages")
-async def search(
-    body: SearchRequest,
-    request: Request,
-    parts: Parts,
-    caller: Reader,
-    deadline: Deadline,
-    metrics: Counters,
-) -> Response:
+async def search(body: SearchRequest, request: Request, inquiry: Asked) -> Response:
+    parts, caller, deadline = inquiry.parts, inquiry.caller, inquiry.deadline
     _check_query(body.query, parts.settings.question_limit)
     where = await reach(parts, caller, body.names, body.document_ids, body.where())
     async with Connected(request.receive), parts.admission.turn(caller.tenant, deadline) as place:
@@ -49,7 +44,7 @@ async def search(
             group_by_document=body.group == "document",
             pressure=place.pressure,
         )
-    metrics.degraded(found.degraded)
+    inquiry.metrics.degraded(found.degraded)
     hits = [hit_json(hit) for hit in found.hits]
     return reply({"hits": hits, "degraded": list(found.degraded), "release": release_id})
 

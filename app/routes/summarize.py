@@ -1,4 +1,5 @@
-"""`POST /v1/summarize`: a summary of a text, of documents or of collections, with citations."""
+"""`POST /v1/summarize`: a summary of a text, of documents, of collections or about a question, with
+citations."""
 
 from __future__ import annotations
 
@@ -26,11 +27,13 @@ router = APIRouter(tags=["answers"])
 
 
 class SummarizeRequest(Strict):
-    """Exactly one of `text`, `document_ids` and `collection`."""
+    """Exactly one of `text`, `document_ids`, `collection` and `collections`; or a `focus` alone, for
+    everything readable."""
 
     text: Text | None = Field(None, min_length=1, max_length=LONGEST_TEXT)
     document_ids: list[DocumentId] | None = Field(None, min_length=1, max_length=200)
     collection: CollectionName | None = None
+    collections: list[CollectionName] | None = Field(None, min_length=1, max_length=50)
     focus: Text | None = Field(None, max_length=8_000, description="A question to answer along the way.")
     max_words: Annotated[int, Field(ge=10, le=2_000)] = 200
     language: Literal["en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "da"] | None = Field(
@@ -39,8 +42,18 @@ class SummarizeRequest(Strict):
     stream: bool = False
     cache: bool = True
 
+    @property
+    def named(self) -> int:
+        """How many ways are used of saying what to summarize."""
+        ways = (self.text, self.document_ids, self.collection, self.collections)
+        return sum(one is not None for one in ways)
 
-@router.post("/v1/summarize", summary="Summarize a text, documents or a collection")
+    @property
+    def names(self) -> list[str]:
+        return [self.collection] if self.collection is not None else self.collections or []
+
+
+@router.post("/v1/summarize", summary="Summarize texts, documents, collections or what is said of a question")
 async def summarize(
     body: SummarizeRequest,
     request: Request,
@@ -50,14 +63,16 @@ async def summarize(
     metrics: Counters,
 ) -> Response:
     """With `stream`, `summary.progress`, `summary.delta` and `summary.support` come before the `summary`."""
-    if sum(part is not None for part in (body.text, body.document_ids, body.collection)) != 1:
-        raise RequestInvalid("Name exactly one of `text`, `document_ids` and `collection`.", "text")
+    if body.named > 1 or not (body.named or (body.focus or "").strip()):
+        raise RequestInvalid(
+            "Name exactly one of `text`, `document_ids`, `collection` and `collections`, or a `focus` alone.",
+            "text",
+        )
     ids = tuple(dict.fromkeys(body.document_ids or ()))
     for document_id in ids:
         await parts.intake.get(caller.tenant, caller.groups, document_id)
-    collections = [body.collection] if body.collection is not None else []
     wanted = SummaryRequest(
-        where=await reach(parts, caller, collections, ids),
+        where=await reach(parts, caller, body.names, ids),
         deadline=deadline,
         text=body.text,
         document_ids=ids,
@@ -78,9 +93,9 @@ async def summarize(
 
 
 async def _events(parts: Services, wanted: SummaryRequest) -> AsyncGenerator[SummaryEvent, None]:
-    async with parts.admission.turn(wanted.where.tenant, wanted.deadline):
+    async with parts.admission.turn(wanted.where.tenant, wanted.deadline) as place:
         champion_id(parts)
-        async with aclosing(parts.summarizer.summarize(wanted)) as events:
+        async with aclosing(parts.summarizer.summarize(wanted, place.pressure)) as events:
             async for one in events:
                 yield one
 

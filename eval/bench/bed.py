@@ -69,6 +69,13 @@ class Bed:
         await _until_listening(running)
         return running
 
+    async def paced(self, slots: int) -> Running:
+        """A model that answers as fast as its name says, so many at once."""
+        command = ("uvicorn", "--factory", "eval.bench.paced:served", *_UVICORN)
+        running = await self._start(command, {"PACED_SLOTS": str(slots)})
+        await _until_listening(running)
+        return running
+
     async def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> Running:
         """A module with its options; `env` adds what the parts are called to what we inherited."""
         port = free_port()
@@ -147,7 +154,7 @@ async def _until_listening(running: Running) -> None:
             writer.close()
             return
         await asyncio.sleep(0.05)
-    raise InstanceFailed("The floor was not ready in 30 s.")
+    raise InstanceFailed("A web server of the measurement was not ready in 30 s.")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -62,6 +62,34 @@ def search(
 
 
 @commands.command()
+def chat(
+    model_url: Annotated[
+        str, typer.Option(help="A model that runs; ends in /v1. Without it a paced one.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Its name there.")] = "",
+    in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Answers at once: 200, or 32 of a model that runs.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of an answer.")] = 256,
+    rounds: Rounds = 3,
+    spread: Annotated[float, typer.Option(min=0, help="Seconds in which paced answers begin.")] = 10.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Seconds of arrivals, for each load.")] = 10.0,
+    as_json: AsJson = False,
+    out: Out = None,
+) -> None:
+    """Streamed answers through the service and straight from the model; ten times too much load."""
+    from eval.bench import chat as bench
+
+    if bool(model_url) is not bool(model):
+        raise typer.BadParameter("--model-url and --model go together.")
+    if model_url:
+        told = _run(lambda say: bench.served(model_url, model, in_flight or 32, tokens, rounds, say), as_json)
+    else:
+        told = _run(lambda say: bench.paced(in_flight or 200, tokens, rounds, spread, seconds, say), as_json)
+    _show(told, as_json, out)
+
+
+@commands.command()
 def embed(
     model: Annotated[str, typer.Option(help="Embedding model.")] = "all-MiniLM-L6-v2",
     passages: Annotated[int, typer.Option(min=64, help="Passages of 112 tokens.")] = 512,

@@ -124,20 +124,22 @@ ANSWER = "The part in question is the first of the document, and it is the one t
 
 
 class Instant:
-    """A model that has its answer ready, in as many deltas as words."""
+    """A model that has its answer ready: its first word, and the rest, which `llm.vllm` would gather into one
+    delta too."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._words = [f"{word} " for word in ANSWER.split()]
+        first, rest = ANSWER.split(" ", 1)
+        self._texts = (f"{first} ", rest)
 
     @property
     def name(self) -> str:
         return self._name
 
     async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
-        for word in self._words:
-            yield Delta(text=word, model=self._name)
-        count = len(self._words)
+        for text in self._texts:
+            yield Delta(text=text, model=self._name)
+        count = len(ANSWER.split())
         yield Delta(text="", model=self._name, finish="stop", prompt_tokens=count, output_tokens=count)
 
 

@@ -2,7 +2,8 @@
 
 The graph is built from safetensors once and kept; a later start loads it. One thread runs it, because
 OpenVINO already uses every core for one batch. Callers take turns there, a small batch at a time, so that a
-question waits for the batch that is running and not for the whole document that came before it.
+question waits for the batch that is running and not for the whole document that came before it; questions
+that wait together go together.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import openvino as ov
@@ -32,16 +36,27 @@ _GRAPH = 1
 _TURN_TEXTS = 32
 _TURN_TOKENS = 1024
 _TOKENIZE_TEXTS = 128
+# Characters that are tokenized sooner than a thread has taken them up.
+_TOKENIZE_HERE = 2_048
+# OpenVINO makes ready anew for a shape that the last call did not have, which costs a question a third of its
+# time; so short texts come in few lengths. What is short with its padding is a question: one thread does it.
+_STEP = 16
+_SHORT = 64
 
 
 class OpenVinoEmbedder:
     """Use `load`. Safe to share between tasks of one event loop or several."""
 
-    def __init__(self, model: ov.CompiledModel, tokenizer: Tokenizer, spec: EmbedderSpec) -> None:
+    def __init__(
+        self, model: ov.CompiledModel, alone: ov.CompiledModel, tokenizer: Tokenizer, spec: EmbedderSpec
+    ) -> None:
+        """`alone` is the same model on one thread."""
         self._request = model.create_infer_request()
+        self._alone = alone.create_infer_request()
         self._tokenizer = tokenizer
         self._spec = spec
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._waiting: deque[_Turn] = deque()
 
     @classmethod
     def load(cls, folder: Path, cache: Path, name: str | None = None) -> OpenVinoEmbedder:
@@ -54,7 +69,7 @@ class OpenVinoEmbedder:
             dimension=checkpoint.dimension,
             max_tokens=checkpoint.max_tokens,
         )
-        return cls(_compiled(checkpoint, cache / spec.artefact), _tokenizer(folder), spec)
+        return cls(*_compiled(checkpoint, cache / spec.artefact), _tokenizer(folder), spec)
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -64,13 +79,17 @@ class OpenVinoEmbedder:
         """Embed texts in the given order. A text longer than the window raises `TextTooLong` before any
         is embedded."""
         ids: list[list[int]] = []
-        for start in range(0, len(texts), _TOKENIZE_TEXTS):
-            ids += await asyncio.to_thread(self._encode, texts[start : start + _TOKENIZE_TEXTS])
+        if sum(map(len, texts)) <= _TOKENIZE_HERE:
+            ids = self._encode(texts) if texts else []
+        else:
+            for start in range(0, len(texts), _TOKENIZE_TEXTS):
+                ids += await asyncio.to_thread(self._encode, texts[start : start + _TOKENIZE_TEXTS])
         vectors = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
-        loop = asyncio.get_running_loop()
         for part in turns([len(text) for text in ids]):
-            batch = [ids[index] for index in part]
-            vectors[part] = await loop.run_in_executor(self._thread, self._infer, batch)
+            turn = _Turn([ids[index] for index in part])
+            self._waiting.append(turn)
+            self._thread.submit(self._work)
+            vectors[part] = await asyncio.wrap_future(cast("Future[Any]", turn.made))
         return vectors
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
@@ -86,17 +105,56 @@ class OpenVinoEmbedder:
             raise TextTooLong(longest, self._spec.max_tokens)
         return ids
 
+    def _work(self) -> None:
+        """Do the turn that waits longest, and with it those behind it that fit the batch."""
+        together, texts = list[_Turn](), list[list[int]]()
+        while self._waiting and (not texts or _fit([*texts, *self._waiting[0].texts])):
+            turn = self._waiting.popleft()
+            if turn.made.set_running_or_notify_cancel():
+                together.append(turn)
+                texts += turn.texts
+        if not texts:
+            return
+        try:
+            vectors = self._infer(texts)
+        except BaseException as error:  # noqa: BLE001  (whoever waits is told)
+            for turn in together:
+                turn.made.set_exception(error)
+            return
+        for turn in together:
+            turn.made.set_result(vectors[: len(turn.texts)])
+            vectors = vectors[len(turn.texts) :]
+
     def _infer(self, texts: Sequence[list[int]]) -> Matrix:
-        ids = np.zeros((len(texts), max(map(len, texts))), dtype=np.int64)
+        ids = np.zeros((len(texts), _width(max(map(len, texts)))), dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
+        request = self._alone if ids.size <= _SHORT else self._request
         try:
-            vectors: Matrix = self._request.infer([ids, mask])[0]
+            vectors: Matrix = request.infer([ids, mask])[0]
         except RuntimeError as error:
             raise EmbedderUnavailable(f"OpenVINO could not embed: {error}") from error
         return vectors
+
+
+def _width(tokens: int) -> int:
+    """The tokens of a text with its padding."""
+    return -(-tokens // _STEP) * _STEP if tokens <= _SHORT else tokens
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Texts as token ids, and the promise of their vectors."""
+
+    texts: list[list[int]]
+    made: Future[Matrix] = field(default_factory=Future)
+
+
+def _fit(texts: Sequence[list[int]]) -> bool:
+    """Whether they make one batch."""
+    return len(texts) <= _TURN_TEXTS and len(texts) * max(map(len, texts)) <= _TURN_TOKENS
 
 
 def turns(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -128,8 +186,9 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _compiled(checkpoint: Checkpoint, home: Path) -> ov.CompiledModel:
-    """The compiled graph. Processes that start together wait for the one that builds it."""
+def _compiled(checkpoint: Checkpoint, home: Path) -> tuple[ov.CompiledModel, ov.CompiledModel]:
+    """The compiled graph, for all cores and for one. Processes that start together wait for the one that
+    builds it."""
     graph = home / f"encoder-{_GRAPH}.xml"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -145,9 +204,20 @@ def _compiled(checkpoint: Checkpoint, home: Path) -> ov.CompiledModel:
         raise EmbedderUnavailable(f"The embedder's graph cannot be kept in {home}: {error}") from error
 
 
-def _compile(graph: Path) -> ov.CompiledModel:
-    settings = {"PERFORMANCE_HINT": "LATENCY", "CACHE_DIR": str(graph.parent / "compiled")}
-    return ov.Core().compile_model(str(graph), "CPU", settings)
+def _compile(graph: Path) -> tuple[ov.CompiledModel, ov.CompiledModel]:
+    core = ov.Core()
+    # Pinned to its cores, a thread waits for whatever else runs there, however idle the others are.
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
+        "CACHE_DIR": str(graph.parent / "compiled"),
+    }
+    # Threads wait for one another many times in a question's few milliseconds. Where other processes keep
+    # the cores busy each wait may be as long as one of those runs.
+    return (
+        core.compile_model(str(graph), "CPU", settings),
+        core.compile_model(str(graph), "CPU", {**settings, "INFERENCE_NUM_THREADS": 1}),
+    )
 
 
 def _save(model: ov.Model, graph: Path) -> None:

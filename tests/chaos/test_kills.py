@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from app.embedded import free_port
+from eval.bench.paced import ECHO
 from tests import live
 from tests.live import Instance
-from tests.load.paced_server import ECHO
 
 ROOT = Path(__file__).parents[2]
 KILLS = 10
@@ -40,7 +40,8 @@ class Model:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.load.paced_server", "--port", str(self.port)]
+        options = ("--factory", "eval.bench.paced:served", "--port", str(self.port), "--log-level", "warning")
+        command = [sys.executable, "-m", "uvicorn", *options]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         for _ in range(200):
             with suppress(httpx.TransportError):

@@ -8,15 +8,17 @@ from dataclasses import replace
 
 import pytest
 
+from eval.bench.paced import ECHO, PacedServer
 from llm.breaker import Breaker
-from llm.cache import Cached, MemoryOutputs
+from llm.cache import Cached
 from llm.extractive import Extractive
 from llm.fallback import Fallback
+from llm.outputs import MemoryOutputs
 from llm.scripted import Script, Scripted
 from llm.types import ChatModel, Passage
 from llm.vllm import Vllm
 from tests.calls import asked, drain, text
-from tests.load.paced_server import ECHO, PacedServer, serving
+from tests.paced import serving
 
 PASSAGES = (
     Passage(1, "Paid leave", "Every employee has 28 days of paid leave. Leave is asked for in the portal."),

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from app import embedded
-from llm.cache import LARGEST, MemoryOutputs, RedisOutputs
 from llm.errors import OutputsUnavailable
+from llm.outputs import INDEX, LARGEST, PREFIX, MemoryOutputs, RedisOutputs
+from llm.pipe import Pipe, PipeBroken
 
 Kept = MemoryOutputs | RedisOutputs
 
@@ -69,21 +71,134 @@ async def test_memory_holds_no_more_than_it_may() -> None:
     assert [await outputs.get(key) for key in "abc"] == [b"a", None, b"c"]
 
 
+async def test_erasing_follows_the_index_of_a_document_and_does_not_depend_on_it(redis_url: str) -> None:
+    outputs = RedisOutputs(redis_url)
+    pipe = await Pipe.connect(redis_url, 5)
+    await outputs.put("indexed", b"1", 60, ["t/a", "t/b"])
+    await outputs.put("brief", b"2", 0.05, ["t/a"])
+    await outputs.get("indexed")  # What was put before is there now.
+    indexes = await pipe.ask("KEYS", INDEX + "*")
+    assert len(indexes) == 2
+    members = {key for index in indexes for key in await pipe.ask("ZRANGE", index, "0", "-1")}
+    assert members == {(PREFIX + key).encode() for key in ("indexed", "brief")}
+
+    await outputs.put("dropped", b"3", 60, ["t/a"])
+    await pipe.ask("DEL", *indexes)  # as Redis does to make room
+    assert await outputs.forget(["t/a"]) >= 2
+    assert [await outputs.get(key) for key in ("indexed", "dropped")] == [None, None]
+    await outputs.aclose()
+    pipe.close()
+
+
+async def test_an_index_lives_as_long_as_the_longest_of_its_outputs(redis_url: str) -> None:
+    outputs = RedisOutputs(redis_url)
+    pipe = await Pipe.connect(redis_url, 5)
+    await outputs.put("long", b"1", 600, ["t/long"])
+    await outputs.put("short", b"2", 1, ["t/long"])
+    await outputs.get("long")
+    (index,) = await pipe.ask("KEYS", INDEX + "*")
+    assert 599_000 < await pipe.ask("PTTL", index) <= 600_000
+    assert await outputs.forget(["t/long"]) == 2
+    assert await pipe.ask("KEYS", INDEX + "*") == []
+    await outputs.aclose()
+    pipe.close()
+
+
+async def test_what_was_written_behind_is_found_by_whoever_asks_next(redis_url: str) -> None:
+    outputs, other = RedisOutputs(redis_url), RedisOutputs(redis_url)
+    await outputs.put("behind", b"value", 60)
+    assert await outputs.get("behind") == b"value"
+    await outputs.put("later", b"value", 60)
+    await outputs.aclose()  # Closing sends what is held.
+    async with asyncio.timeout(5):
+        while await other.get("later") is None:
+            await asyncio.sleep(0.01)
+    await other.aclose()
+
+
+async def test_a_redis_that_forgot_the_script_costs_one_output_and_no_request(redis_url: str) -> None:
+    outputs = RedisOutputs(redis_url)
+    pipe = await Pipe.connect(redis_url, 5)
+    await outputs.get("connect")
+    await pipe.ask("SCRIPT", "FLUSH")
+    await outputs.put("lost", b"value", 60)
+    async with asyncio.timeout(5):
+        while await outputs.get("kept") is None:
+            await outputs.put("kept", b"value", 60)
+            await asyncio.sleep(0.05)
+    await outputs.aclose()
+    pipe.close()
+
+
+async def test_many_look_ups_share_one_connection(redis_url: str) -> None:
+    outputs = RedisOutputs(redis_url)
+    pipe = await Pipe.connect(redis_url, 5)
+    for n in range(200):
+        await outputs.put(f"many-{n}", str(n).encode(), 60, ["t/many"])
+    before = await pipe.ask("INFO", "stats")
+    got = await asyncio.gather(*(outputs.get(f"many-{n}") for n in range(200)))
+    assert got == [str(n).encode() for n in range(200)]
+    assert _connections(await pipe.ask("INFO", "stats")) == _connections(before)
+    assert await outputs.forget(["t/many"]) == 200
+    await outputs.aclose()
+    pipe.close()
+
+
+def _connections(info: bytes) -> bytes:
+    return next(line for line in info.splitlines() if line.startswith(b"total_connections_received"))
+
+
+def test_it_works_on_the_event_loop_that_serves(redis_url: str) -> None:
+    async def used() -> bytes | None:
+        outputs = RedisOutputs(redis_url)
+        await outputs.put("served", b"value", 60)
+        found = await outputs.get("served")
+        await outputs.aclose()
+        return found
+
+    assert uvloop.run(used()) == b"value"
+
+
+async def test_a_url_with_a_password_and_a_database_is_followed(parts_folder: Path) -> None:
+    folder = parts_folder / "locked-redis"
+    folder.mkdir(exist_ok=True)
+    redis = Redis(folder, "--requirepass", "open sesame")
+    await redis.start(url := redis.part.url.replace("unix://", "unix://:open%20sesame@") + "?db=3")
+    outputs, wrong = RedisOutputs(url), RedisOutputs(redis.part.url)
+    await outputs.put("key", b"value", 60)
+    assert await outputs.get("key") == b"value"
+    pipe = await Pipe.connect(url, 5)
+    assert await pipe.ask("DBSIZE") == 1
+    assert await wrong.get("key") is None
+    with pytest.raises(OutputsUnavailable, match="NOAUTH"):
+        await wrong.ping()
+    with pytest.raises(PipeBroken, match="unknown command"):
+        await pipe.ask("NO_SUCH_THING")
+    assert await pipe.ask("PING") == b"PONG"
+    await outputs.aclose()
+    pipe.close()
+    redis.kill()
+
+
 class Redis:
     """A Redis of this test's own, on the same socket each time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.part = embedded.redis(folder / "data", folder)
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
+    async def start(self, url: str | None = None) -> None:
+        """Until it answers, at `url` where it is locked."""
+        command = [*self.part.command, *self._options]
         self._process = subprocess.Popen(
-            self.part.command, stdout=subprocess.DEVNULL, env={**os.environ, **self.part.environment}
+            command, stdout=subprocess.DEVNULL, env={**os.environ, **self.part.environment}
         )
         async with asyncio.timeout(20):
             while True:
                 try:
-                    return await self.part.ready()
+                    (await Pipe.connect(url or self.part.url, 5)).close()
+                    return
                 except Exception:
                     await asyncio.sleep(0.05)
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from eval.bench.paced import PacedServer
+from tests.paced import serving
+
 
 def _bench(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     out = tmp_path / "out.json"
@@ -45,3 +48,42 @@ def test_a_search_is_told_apart_into_own_time_store_and_embedding(tmp_path: Path
     assert parts["store"] > 0
     assert 0 < parts["own"] < parts["wall"]
     assert told["one_client"]["failed"] == told["open_loop"]["failed"] == 0
+
+
+def test_streams_are_compared_with_the_model_itself_and_far_too_much_load_is_refused(tmp_path: Path) -> None:
+    size = ("--in-flight", "4", "--tokens", "8", "--rounds", "1", "--spread", "0.2", "--seconds", "1.5")
+    told = _bench(tmp_path, "chat", *size)
+    streams, (*_, flooded) = told["streams"], told["rounds"]["overload"]
+    assert streams["service_first_ms"] > streams["straight_first_ms"] > 200
+    assert 0 < streams["ratio"] <= 1.1
+    assert streams["service_cpu_us_per_token"] > 0
+    assert flooded["good"] > 0
+    assert flooded["shed"] > flooded["other"] == 0
+    assert flooded["good"] + flooded["shed"] == flooded["sent"]
+    assert told["overload"]["of_peak"] > 0
+
+
+def test_a_model_that_runs_is_asked_for_as_much_by_both_sides(tmp_path: Path) -> None:
+    app, model = PacedServer(), "paced?rate=100&length=100"
+    with serving(app) as url:
+        size = ("--in-flight", "2", "--tokens", "5", "--rounds", "2")
+        told = _bench(tmp_path, "chat", "--model-url", url, "--model", model, *size)
+    assert len(told["rounds"]) == 2
+    assert told["streams"]["ratio"] > 0
+    assert (
+        {body["max_tokens"] for body in app.requests} == {body["min_tokens"] for body in app.requests} == {5}
+    )
+    # Warm-up and two rounds of each side, no question twice.
+    prompts = {body["messages"][-1]["content"] for body in app.requests}
+    assert len(prompts) == len(app.requests) == 2 * (2 + 2 * 3 * 2)
+
+
+def test_a_model_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app.cli", "bench", "chat", "--in-flight", "1", "--rounds", "1"]
+    nowhere = ("--model-url", "http://127.0.0.1:1/v1", "--model", "none")
+    done = subprocess.run(
+        [*command, *nowhere], capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert done.returncode == 2
+    assert "Nothing answers at" in done.stderr
+    assert not list(tmp_path.glob("plumbline-bench-*"))

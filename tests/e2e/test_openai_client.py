@@ -9,9 +9,10 @@ from pathlib import Path
 import openai
 import pytest
 
+from eval.bench.paced import PacedServer
 from tests import live
 from tests.live import Instance
-from tests.load.paced_server import PacedServer, serving
+from tests.paced import serving
 
 QUESTION = "What caused the gateway outage of 14 March 2025?"
 DYING = "paced?length=40&after=5&wrong=die"

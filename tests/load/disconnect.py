@@ -20,9 +20,10 @@ import aiohttp
 import orjson
 import uvloop
 
-from eval.bench import bed
+from eval.bench import bed, chat
+from eval.bench.streams import Side
 from llm.vllm import Vllm, new_client
-from tests.load.throughput import RELEASE, Target, asked, server, service, service_target, source_options
+from tests.load.vllm import server, source_options
 
 FLYING = 4
 TOKENS = 3_000
@@ -31,12 +32,10 @@ PATIENCE = 30.0
 
 async def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
     async with bed.made() as one:
-        release = one.folder / "release.toml"
-        release.write_text(RELEASE.format(model=options.model, tokens=TOKENS, passages=1))
-        target = service_target(await service(one, release, url))
+        service, _ = await chat.service(one, url, options.model, TOKENS)
         watched = Vllm(url, options.model)
         try:
-            took = [await _trial(target, watched, n) * 1e3 for n in range(options.trials)]
+            took = [await _trial(service, watched, n) * 1e3 for n in range(options.trials)]
         finally:
             await watched.aclose()
     return {
@@ -47,11 +46,11 @@ async def run(url: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def _trial(target: Target, watched: Vllm, number: int) -> float:
+async def _trial(service: Side, watched: Vllm, number: int) -> float:
     """Seconds from hanging up until vLLM runs one request less."""
     async with new_client() as client:
-        bodies = asked(range(number * FLYING, (number + 1) * FLYING))
-        replies = [await _begun(client, target, body) for body in bodies]
+        numbers = range(number * FLYING, (number + 1) * FLYING)
+        replies = [await _begun(client, service, n) for n in numbers]
         try:
             await _running(watched, FLYING)
             begin = time.perf_counter()
@@ -64,11 +63,11 @@ async def _trial(target: Target, watched: Vllm, number: int) -> float:
             await _running(watched, 0)
 
 
-async def _begun(
-    client: aiohttp.ClientSession, target: Target, body: dict[str, Any]
-) -> aiohttp.ClientResponse:
+async def _begun(client: aiohttp.ClientSession, service: Side, n: int) -> aiohttp.ClientResponse:
     """A stream whose first words have come."""
-    reply = await client.post(target.url, data=orjson.dumps(body), headers=target.headers)
+    body = orjson.dumps({**service.body(n), "stream": True})
+    headers = {"content-type": "application/json", **service.headers}
+    reply = await client.post(f"{service.url}/chat/completions", data=body, headers=headers)
     reply.raise_for_status()
     await reply.content.readany()
     return reply

@@ -4,17 +4,16 @@
 
 Starts a private instance, ingests the corpus through `POST /v1/documents`, then stops the instance and
 embeds the same chunks with the same model, in one run. Checks that the chunks cover every token of every
-document, and measures nDCG@10 through `POST /v1/search`. With `--kills N`, the worker is killed with
-SIGKILL N times at random moments of the ingest; afterwards every document must be found exactly once.
+document. With `--kills N`, the worker is killed with SIGKILL N times at random moments of the ingest;
+afterwards every document must be found exactly once. How well the product then searches is measured by
+`plumbline eval search`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 import json
-import math
 import os
 import random
 import re
@@ -24,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -98,31 +96,6 @@ def _kill_worker(process: subprocess.Popen[bytes]) -> int:
     return 0
 
 
-def ndcg(client: httpx.Client, folder: Path) -> float:
-    judged: dict[str, dict[str, int]] = defaultdict(dict)
-    with (folder / "qrels/test.tsv").open() as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            judged[row["query-id"]][row["corpus-id"]] = int(float(row["score"]))
-    queries = {
-        q["_id"]: q["text"] for q in map(json.loads, (folder / "queries.jsonl").read_text().splitlines())
-    }
-    total = 0.0
-    for query, gains in judged.items():
-        body = {"query": queries[query], "limit": 10, "group": "document"}
-        answer = client.post("/v1/search", json=body).raise_for_status().json()
-        if answer["degraded"]:
-            raise RuntimeError(f"degraded: {answer['degraded']}")
-        found = [hit["document_id"] for hit in answer["hits"]]
-        if len(found) != len(set(found)):
-            raise RuntimeError(f"a document was found twice for {queries[query]!r}")
-        gain = sum((2 ** gains.get(d, 0) - 1) / math.log2(rank + 2) for rank, d in enumerate(found))
-        best = sum(
-            (2**g - 1) / math.log2(r + 2) for r, g in enumerate(sorted(gains.values(), reverse=True)[:10])
-        )
-        total += gain / best if best else 0.0
-    return total / len(judged)
-
-
 def each_found_once(client: httpx.Client, corpus: list[dict[str, Any]]) -> int:
     """Every document is searchable, with the chunks of one revision. Returns how many were checked."""
     for document in corpus:
@@ -176,8 +149,6 @@ def main() -> None:
             result["ingest_seconds"] = round(ingest(client, process, corpus, options.kills), 2)
             if options.kills:
                 result["found_exactly_once"] = each_found_once(client, corpus)
-            if options.most is None:
-                result["ndcg_at_10"] = round(ndcg(client, options.folder), 4)
         alone, chunks, missed = asyncio.run(embedding_only(corpus, temporary / "cache"))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -32,7 +32,7 @@ from llm.prompts import load_template
 from llm.types import Message
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import Filter
-from tests.load.throughput import server, source_options
+from tests.load.vllm import server, source_options
 from tests.vllm_server import ROOT, metric
 
 SAMPLE = ROOT / "app" / "sample"

@@ -12,10 +12,11 @@ from app.embedded import free_port
 from app.models import Models
 from app.release import Release, load_release
 from app.settings import load_settings
-from llm.cache import MemoryOutputs
+from eval.bench.paced import PacedServer
 from llm.errors import ModelUnavailable
+from llm.outputs import MemoryOutputs
 from tests.calls import becomes, call, drain
-from tests.load.paced_server import PacedServer, serving
+from tests.paced import serving
 
 MODEL = "paced?length=2"
 

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from app.embedded import free_port
+from eval.bench.paced import PacedServer
 from llm.errors import (
     ModelOverloaded,
     ModelRejected,
@@ -18,7 +19,7 @@ from llm.errors import (
 )
 from llm.vllm import Vllm, new_client
 from tests.calls import becomes, call, drain, text
-from tests.load.paced_server import PacedServer, serving
+from tests.paced import serving
 
 
 @pytest.fixture(scope="module")

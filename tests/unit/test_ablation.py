@@ -11,6 +11,7 @@ import pytest
 from app.release import DEFAULT_RELEASE, load_release
 from eval.ablation import STEPS, Remembering, ablate, choose, named
 from eval.cases import load_dataset
+from eval.table import Comparison, Table
 from eval.types import EvalError
 from retrieval.types import Matrix
 from tests.unit.ranked_corpus import Same
@@ -57,11 +58,14 @@ async def test_words_find_what_an_embedder_that_knows_nothing_does_not(folder: P
         list(STEPS.values()),
         lambda step, done, total: shown.append(step),
     )
-    assert list(table.rows) == list(STEPS)
-    assert table.rows["keyword"] == (1.0,)
-    assert table.rows["dense"][0] < 1
-    assert "| keyword | 1.000 | 1.000 |" in table.markdown()
-    assert json.loads(table.json())["rows"]["keyword"] == {"small": 1.0}
+    means = table.means()
+    assert list(means) == list(STEPS)
+    assert means["keyword"] == means["keyword by language"] == {"small": 1.0}
+    assert means["dense"]["small"] < 1
+    assert "| keyword | 1.0000 | 1.0000 |" in table.markdown()
+    told = json.loads(table.json())
+    assert told["rows"]["keyword"] == {"small": 1.0}
+    assert told["cases"]["small"]["keyword"] == {"1": 1.0, "2": 1.0, "3": 1.0}
     assert {"small documents", "small steps"} == set(shown)
 
 
@@ -81,8 +85,30 @@ async def test_what_was_embedded_once_is_not_embedded_again(folder: Path, tmp_pa
     assert again.count == 0
 
 
+def test_a_difference_is_to_the_better_arm_of_each_set_case_by_case() -> None:
+    column = {
+        "dense": {"1": 0.0, "2": 0.0, "3": 0.0, "4": 0.0},
+        "keyword": {"1": 0.1, "2": 0.9, "3": 0.5, "4": 0.3},
+        "release": {"1": 0.2, "2": 1.0, "3": 0.6, "4": 0.4},
+    }
+    swapped = {"dense": column["keyword"], "keyword": column["dense"], "release": column["release"]}
+    better = Comparison("better", ("dense", "keyword"), "release")
+    table = Table("r", {"words": column, "meaning": swapped}, [better])
+    for found in table.differences()["better"].values():
+        assert found.mean == pytest.approx(0.1)
+        assert found.low == pytest.approx(found.high), "no case differs from another: nothing is in doubt"
+    assert "| better | +0.1000 (+0.1000 to +0.1000) |" in table.markdown()
+
+
+def test_a_comparison_without_its_rows_is_left_out() -> None:
+    table = Table("r", {"small": {"release": {"1": 1.0}}}, [Comparison("gain", ("dense",), "release")])
+    assert table.differences() == {}
+    assert "interval" not in table.markdown()
+
+
 def test_steps_keep_their_order_and_unknown_ones_are_named() -> None:
     assert [step.name for step in choose("release, dense")] == ["dense", "release"]
+    assert [step.name for step in choose(",".join(STEPS))] == list(STEPS)
     with pytest.raises(EvalError, match="'magic'"):
         choose("magic")
 

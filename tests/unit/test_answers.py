@@ -12,7 +12,7 @@ from app.answers import Answers, Kept
 from app.context import citation
 from app.release import DEFAULT_RELEASE, load_release
 from app.types import Answer, Question, SourceSpan, Support, Usage
-from llm.cache import MemoryOutputs
+from llm.outputs import MemoryOutputs
 from llm.types import Message
 from retrieval.types import Chunk, Filter, Hit, OneOf, Span
 

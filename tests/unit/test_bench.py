@@ -12,6 +12,7 @@ import pytest
 from eval.bench.corpus import Corpus
 from eval.bench.load import at_rate, latencies, one_by_one
 from eval.bench.standins import Intervals
+from eval.bench.streams import told
 from eval.bench.wire import Connection, Reply, WireError
 
 
@@ -35,6 +36,36 @@ def test_the_same_number_draws_the_same_question() -> None:
     assert [d["text"] for batch in one.batches() for d in batch] == [
         d["text"] for batch in other.batches() for d in batch
     ]
+
+
+def _chunk(content: str) -> bytes:
+    return b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % content.encode()
+
+
+def _streamed(*pieces: tuple[float, bytes], status: int = 200) -> Reply:
+    return Reply(sent=1.0, status=status, first=pieces[0][0], last=pieces[-1][0], pieces=list(pieces))
+
+
+END = b'data: {"choices":[],"usage":{"completion_tokens":3}}\n\ndata: [DONE]\n\n'
+
+
+def test_the_first_token_counts_when_its_text_comes_and_from_when_it_was_due() -> None:
+    told_apart = _streamed((2.0, _chunk("")), (3.0, _chunk("one ")), (4.0, _chunk("two") + END))
+    assert told(told_apart, 0.5).first == 2.5
+    together = _streamed((2.0, _chunk("") + _chunk("one ")), (4.0, _chunk("two") + END))
+    assert told(together, 0.5).first == 1.5
+    one, text, more = _chunk("one ").partition(b'"content":')
+    cut = _streamed((2.0, one + text), (3.0, more), (4.0, END))
+    assert told(cut, 0.5).first == 2.5
+
+
+def test_an_answer_that_broke_off_or_was_made_with_less_is_not_whole() -> None:
+    whole = told(_streamed((1.0, _chunk("one two") + END)), 0.0)
+    assert (whole.whole, whole.text, whole.tokens) == (True, "one two", 3)
+    less = b'data: {"choices":[],"plumbline":{"degraded":["model:extractive"]}}\n\n'
+    assert not told(_streamed((1.0, _chunk("one two") + less + END)), 0.0).whole
+    assert not told(_streamed((1.0, _chunk("one"))), 0.0).whole
+    assert not told(_streamed((1.0, b'{"error": {}}'), status=429), 0.0).whole
 
 
 @contextlib.asynccontextmanager

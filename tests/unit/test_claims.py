@@ -31,6 +31,16 @@ def test_each_sentence_has_what_it_cites(text: str, told: list[tuple[str, tuple[
     assert [(claim.text, claim.citations) for claim in _through(text)] == told
 
 
+@pytest.mark.parametrize(
+    "end", [".", "!", "?", "…", "。", ".)", '."', ".”", ".'", ".’", ".]", ".*", "._", ".**)"]
+)
+def test_a_sentence_ends_with_whatever_closes_it(end: str) -> None:
+    assert [claim.text for claim in _through(f"That is so{end} This is not.")] == [
+        f"That is so{end}",
+        "This is not.",
+    ]
+
+
 def test_a_sentence_is_told_as_soon_as_the_next_begins() -> None:
     claims = Claims()
     assert claims.feed("One is one. [1]") == []

@@ -11,7 +11,7 @@ import pytest
 
 from llm.errors import ModelTimeout
 from llm.extractive import Extractive, guessed
-from llm.language import NOT_FOUND
+from llm.language import LANGUAGES, NOT_FOUND
 from llm.prompts import Template, load_template, render_passages
 from llm.types import Call, Message, Passage, Prompt, Sampling
 from tests.calls import SCOPE, asked, drain, text
@@ -40,9 +40,9 @@ OUTAGE = Passage(
 PASSAGES = (LEAVE, REQUEST, PLANS, OUTAGE)
 
 
-def summary(passages: Sequence[Passage], *, words: str = "60", focus: str = "") -> Call:
-    values = {"language": "", "passages": render_passages(passages), "max_words": words, "focus": focus}
-    prompt = load_template("summarize").render(**values)
+def summary(passages: Sequence[Passage], *, words: str = "60", focus: str = "", language: str = "") -> Call:
+    values = {"passages": render_passages(passages), "max_words": words, "focus": focus}
+    prompt = load_template("summarize").render(**values, language=language, not_found=NOT_FOUND)
     return Call(prompt=prompt, sampling=Sampling(), scope=SCOPE, timeout=20)
 
 
@@ -86,6 +86,7 @@ async def test_the_sentence_that_answers_is_quoted_with_its_number(question: str
         "What does error E61 mean?",
         "What does the Platinum plan cost per year?",
         "Was Paris the capital of France in 1850?",
+        "Which full-time employee has never paid leave per calendar year?",
     ],
 )
 async def test_what_the_passages_do_not_say_is_declined(question: str) -> None:
@@ -178,6 +179,59 @@ async def test_a_question_that_only_borrows_words_is_declined() -> None:
     assert "28 days" in await text(Extractive(near), asked(question, PASSAGES))
 
 
+async def test_what_denies_or_turns_a_question_does_not_answer_it() -> None:
+    async def near(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
+        return [0.7] * len(sentences)
+
+    pump = [Passage(1, "Pump", "The largest pump of the river station runs on solar power all year round.")]
+    for question in (
+        "Which pump of the river station runs on solar power?",
+        "What is the largest pump of the river station?",
+    ):
+        assert "solar" in await text(Extractive(near), asked(question, pump))
+    for question in (
+        "Which pump of the river station never runs on solar power?",
+        "Which is the smallest pump of the river station that runs on solar power?",
+    ):
+        assert await text(Extractive(near), asked(question, pump)) == NOT_FOUND
+
+
+async def test_a_short_question_is_answered_where_nothing_speaks_against_it() -> None:
+    async def near(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
+        return [0.5] * len(sentences)
+
+    said = await text(
+        Extractive(near), asked("What is calibration?", [Passage(1, "C", "Calibration is care.")])
+    )
+    assert said == "Calibration is care. [1]"
+
+
+async def test_a_question_in_another_language_leans_on_its_words() -> None:
+    async def far(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
+        return [0.15] * len(sentences)
+
+    urlaub = Passage(
+        1, "Urlaub", "Alle Beschäftigten haben im Jahr 28 Tage Urlaub. Der Garten ist von Mai an offen."
+    )
+    asks = "Wie viele Tage Urlaub haben die Beschäftigten im Jahr?"
+    assert "28 Tage" in await text(Extractive(far), asked(asks, [urlaub]))
+    declined = await text(Extractive(far), asked("Wer hat die Brücke über den Fluss gebaut?", [urlaub]))
+    assert declined == LANGUAGES["de"].not_found
+
+
+async def test_an_embedder_is_not_asked_about_pieces_whose_words_are_far_behind() -> None:
+    asked_about: list[str] = []
+
+    async def score(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
+        asked_about.extend(sentences)
+        return [0.7] * len(sentences)
+
+    asks = "How many days of paid leave does a full-time employee have per calendar year?"
+    assert "28 days" in await text(Extractive(score), asked(asks, PASSAGES))
+    assert any("28 days" in sentence for sentence in asked_about)
+    assert not any("Gold" in sentence or "lock" in sentence for sentence in asked_about)
+
+
 async def test_an_embedder_is_asked_about_a_few_pieces_of_the_callers_tenant_only() -> None:
     asked_about: list[tuple[str, int]] = []
 
@@ -230,6 +284,8 @@ async def test_a_summary_keeps_to_its_focus() -> None:
     assert "migration" in said
     assert "Silver" not in said
     assert await text(Extractive(), summary(PASSAGES, focus="volcanoes on Iceland")) == NOT_FOUND
+    asked_in_german = summary(PASSAGES, focus="volcanoes on Iceland", language="German")
+    assert await text(Extractive(), asked_in_german) == LANGUAGES["de"].not_found
 
 
 async def test_a_summary_of_nothing_says_so() -> None:

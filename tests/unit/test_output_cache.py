@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from llm.cache import Cached, MemoryOutputs
+from llm.cache import Cached
 from llm.errors import LlmError, ModelUnavailable, StreamBroken
 from llm.fallback import Fallback
+from llm.outputs import MemoryOutputs
 from llm.scripted import Script, Scripted
 from llm.types import Call, ChatModel, Delta, Message
 from tests.calls import SCOPE, call, drain, text

@@ -21,10 +21,11 @@ from app.release import DEFAULT_RELEASE, Release, load_release, with_model
 from app.serving import Serving
 from app.summarize import Summarizer
 from app.types import Answer, Event, Progress, Question, Sources, Summary, SummaryRequest, Support, Token
-from llm.cache import Cached, MemoryOutputs
+from llm.cache import Cached
 from llm.errors import ModelRejected, ModelUnavailable, StreamBroken
 from llm.extractive import Extractive
 from llm.fallback import Fallback
+from llm.outputs import MemoryOutputs
 from llm.scripted import Script, Scripted
 from llm.types import ChatModel, Message
 from retrieval.analyze import analyzer
@@ -241,6 +242,17 @@ async def test_an_answer_is_not_kept_when_something_changed_meanwhile() -> None:
                 await service.write("other", "Something else.")
     _, answer = await service.ask("How many days of paid leave?")
     assert (answer.cached, len(model.calls)) == (None, 2)
+
+
+async def test_an_answer_is_kept_only_when_nothing_changed_since_the_collections_were_looked_at() -> None:
+    """The look may be an earlier question's."""
+    scripts = [Script(pieces=(f"{n} [1].",)) for n in range(4)]
+    service, _ = await _service(*scripts)
+    await service.ask("How many days of paid leave?")
+    await service.write("roof", "Solar panels on the roof are inspected every autumn.")
+    asked = "When are the solar panels inspected?"
+    kept = [(await service.ask(asked))[1].cached for _ in range(3)]
+    assert kept == [None, None, "answer"]
 
 
 async def test_a_source_deleted_while_streaming_ends_the_answer_with_an_error() -> None:

@@ -41,8 +41,8 @@ from ingestion.reads import Reads
 from ingestion.sandbox import Sandbox
 from ingestion.types import Generation, Placed
 from ingestion.worker import Worker
-from llm.cache import RedisOutputs
 from llm.extractive import Extractive
+from llm.outputs import RedisOutputs
 from retrieval.analyze import analyzer
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.search import Index

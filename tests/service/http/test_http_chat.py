@@ -86,6 +86,20 @@ async def test_the_official_client_streams_the_same_answer(client: openai.AsyncO
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+async def test_text_of_any_characters_streams_as_it_was_said(house: House, tenant: Tenant) -> None:
+    said = ('He said "" and "no"', " \\ \n\t", " größer als ½ 😀", " {}", '","usage":1}')
+    with house.stage.plays(Script(pieces=said)):
+        reply = await tenant.http.post(
+            "/v1/chat/completions",
+            json=chat(stream=True, stream_options={"include_usage": True}, plumbline={"cache": False}),
+        )
+    *chunks, usage, done = events(reply.text)
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "".join(said)
+    shape = {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+    assert all(chunk.keys() - {"plumbline"} == shape and chunk["usage"] is None for chunk in chunks)
+    assert (usage["choices"], done) == ([], "[DONE]")
+
+
 async def test_the_official_client_lists_models(client: openai.AsyncOpenAI, house: House) -> None:
     release = house.services.release.champion().release.id
     names = [model.id for model in (await client.models.list()).data]
@@ -317,3 +331,17 @@ async def test_a_streamed_summary_tells_what_its_sources_do_for_each_sentence(te
 async def test_a_language_that_is_not_known_is_refused_by_name(tenant: Tenant) -> None:
     reply = await tenant.http.post("/v1/summarize", json={"document_ids": ["leave"], "language": "xx"})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "language")
+
+
+async def test_a_text_that_is_filed_twice_is_given_to_the_model_once_but_found_twice(
+    house: House, tenant: Tenant
+) -> None:
+    await tenant.add({"id": "copy", "title": "Paid leave", "text": LEAVE})
+    hits = (await tenant.http.post("/v1/search", json={"query": QUESTION})).json()["hits"]
+    assert {"leave", "copy"} <= {hit["document_id"] for hit in hits}
+
+    told = (await tenant.http.post("/v1/chat/completions", json=chat())).json()["plumbline"]
+    assert sum(source["text"] == LEAVE for source in told["sources"]) == 1
+    cited = told["citations"][0]
+    passage = await tenant.http.get(f"/v1/documents/{cited['document_id']}/chunks/{cited['chunk_id']}")
+    assert passage.json()["text"] == LEAVE == cited["text"]

@@ -196,6 +196,20 @@ async def test_a_text_of_ones_own_is_summarized(tenant: Tenant) -> None:
     assert "leave" in reply.json()["text"]
 
 
+async def test_collections_and_what_is_said_of_a_question_are_summarized(tenant: Tenant) -> None:
+    await tenant.add({"id": "leave", "text": LEAVE}, collection="policies")
+    await tenant.add({"id": "owls", "text": "Owls hunt at night in old barns."}, collection="animals")
+    await tenant.add({"id": "ants", "text": "Ants build long roads below the ground."}, collection="other")
+
+    async def cited(**body: object) -> set[str]:
+        reply = await tenant.http.post("/v1/summarize", json=body)
+        assert reply.status_code == 200, reply.text
+        return {citation["document_id"] for citation in reply.json()["citations"]}
+
+    assert await cited(collections=["policies", "animals"]) == {"leave", "owls"}
+    assert await cited(focus="When do owls hunt?") == {"owls"}
+
+
 async def test_the_official_client_embeds(house: House, tenant: Tenant) -> None:
     async with openai.AsyncOpenAI(base_url=f"{house.url}/v1", api_key=tenant.secret) as client:
         reply = await client.embeddings.create(model="plumbline", input=["owls", "eagles", "owls"])

@@ -11,8 +11,11 @@ import pytest
 
 from app.admission import Admission
 from app.release import with_model
+from app.summarize import Summarizer
 from ingestion.errors import LedgerUnavailable
-from llm.scripted import Script
+from llm.extractive import Extractive
+from llm.fallback import Fallback
+from llm.scripted import Script, Scripted
 from retrieval.errors import StoreUnavailable
 from tests.service.http.house import House, Tenant, serving
 
@@ -97,6 +100,35 @@ async def test_a_full_house_answers_429_at_once_and_says_when_to_come_back(
             await asyncio.gather(first, return_exceptions=True)
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_requests")
     assert int(refused.headers["retry-after"]) >= 1
+
+
+async def test_as_the_queue_fills_summaries_are_made_by_smaller_models_and_say_so(
+    house: House, tenant: Tenant
+) -> None:
+    await tenant.add({"id": "owls", "text": "Owls hunt at night."})
+    big = Scripted(Script(pieces=("a",), pace=3_600), Script(pieces=("Owls hunt [1].",)), name="big")
+    now = house.services.current()
+    chain = replace(now, release=with_model(now.release, "big"), model=Fallback([big, Extractive(None)]))
+    services = replace(
+        house.services,
+        admission=Admission(max_running=1, max_waiting=3),
+        summarizer=Summarizer(lambda: chain, house.services.visibility, house.services.store, product="1"),
+    )
+    body, headers = {"document_ids": ["owls"]}, dict(tenant.http.headers)
+    async with (
+        serving(services) as url,
+        httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client,
+        asyncio.timeout(30),
+    ):
+        first = asyncio.create_task(client.post("/v1/summarize", json=body))
+        while not big.running:
+            await asyncio.sleep(0.01)
+        waiting = [asyncio.create_task(client.post("/v1/summarize", json=body)) for _ in range(3)]
+        while services.admission.waiting < 3:
+            await asyncio.sleep(0.01)
+        first.cancel()
+        replies = [reply.json() for reply in await asyncio.gather(*waiting)]
+    assert sorted(reply["degraded"] for reply in replies) == [[], [], ["model:extractive"]]
 
 
 async def test_a_stream_that_runs_when_the_service_stops_ends_whole(house: House, tenant: Tenant) -> None:

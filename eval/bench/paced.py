@@ -1,31 +1,29 @@
 """A chat completions server whose model is its own name: how fast it answers, and how it fails.
 
-    python -m tests.load.paced_server --port 9000 --slots 16
+    PACED_SLOTS=16 python -m uvicorn --factory eval.bench.paced:served --port 9000
 
 The model `paced?first=0.2&rate=50&length=40` sends its first token after 0.2 s, then 50 a second, 40 in all.
 Further fields: `status` (answer with this HTTP status), `retry` (its Retry-After), `after` (go wrong after so
 many tokens) with `wrong` = `die` (drop the connection), `error` (an error event), `end` (end without a
 finish), `hang` (send nothing more); `finish` (its finish reason); `bytes=1` (every byte on its own);
 `salt=refuse` (400 for the field `cache_salt`). The model `echo-extractive` answers by the prompt, with the
-built-in model. With `slots`, so many answers are written at once and the others wait. `GET /state`
-tells how many streams are open, `GET /metrics` how many run and wait, by vLLM's own names.
+built-in model. With `slots`, so many answers are written at once and the others wait. `GET /state` tells how
+many streams are open, `GET /requests` all bodies so far, `GET /metrics` what runs and waits, by vLLM's names.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
+import os
 import re
-import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-import uvicorn
+import orjson
 
 from llm.extractive import Extractive, guessed
 from llm.types import Call, Message, Prompt, Sampling, Scope
@@ -33,6 +31,7 @@ from llm.types import Call, Message, Prompt, Sampling, Scope
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ECHO = "echo-extractive"
+UNBOUNDED = 1 << 30
 
 
 class Died(Exception):
@@ -44,7 +43,7 @@ class PacedServer:
     """The ASGI application. `running` is the number of open streams, `waiting` those of them without a slot,
     `requests` all bodies so far, `headers` those of the last request, `clients` the ports of all callers."""
 
-    slots: int = 1 << 30
+    slots: int = UNBOUNDED
     running: int = 0
     waiting: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -62,6 +61,8 @@ class PacedServer:
             await self._complete(scope, receive, send)
         elif scope["path"] == "/v1/models":
             await _json(send, 200, {"object": "list", "data": [{"id": ECHO, "object": "model"}]})
+        elif scope["path"] == "/requests":
+            await _json(send, 200, self.requests)
         elif scope["path"] == "/metrics":
             await _text(send, self._gauges())
         elif scope["path"] == "/state":
@@ -70,7 +71,7 @@ class PacedServer:
             await _json(send, 404, {"error": {"message": f"There is no {scope['path']}."}})
 
     async def _complete(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        body = json.loads(await _body(receive))
+        body = orjson.loads(await _body(receive))
         self.requests.append(body)
         self.clients.add(scope["client"][1])
         self.headers = {k.decode(): v.decode() for k, v in scope["headers"]}
@@ -136,10 +137,9 @@ class PacedServer:
             return
         await _event(send, script, _chunk(body, {}, script.get("finish", "stop")))
         usage = {"prompt_tokens": _asked(body), "completion_tokens": sent}
-        await _event(
-            send, script, json.dumps({"object": "chat.completion.chunk", "choices": [], "usage": usage})
-        )
-        await _event(send, script, "[DONE]")
+        told = {"object": "chat.completion.chunk", "choices": [], "usage": usage}
+        await _event(send, script, orjson.dumps(told))
+        await _event(send, script, b"[DONE]")
         await send({"type": "http.response.body", "body": b""})
 
     async def _whole(self, body: dict[str, Any], script: dict[str, str], send: Send) -> None:
@@ -162,10 +162,14 @@ async def _tokens(body: dict[str, Any], script: dict[str, str]) -> AsyncGenerato
             async for piece in pieces:
                 yield piece
         return
-    length = min(int(script.get("length", 8)), int(body.get("max_tokens") or 1 << 30))
+    length = min(int(script.get("length", 8)), int(body.get("max_tokens") or UNBOUNDED))
+    clock = asyncio.get_running_loop().time
+    # By the clock: one that is late does not make all that follow late.
+    due, pause = clock() + float(script.get("first", 0)), 1 / float(script.get("rate", 1000))
     for n in range(length):
-        await asyncio.sleep(float(script.get("first", 0)) if n == 0 else 1 / float(script.get("rate", 1000)))
+        await asyncio.sleep(max(0.0, due - clock()))
         yield f"word{n} "
+        due += pause
 
 
 async def _echo(body: dict[str, Any]) -> AsyncGenerator[str, None]:
@@ -189,12 +193,12 @@ async def _go_wrong(send: Send, script: dict[str, str]) -> None:
     if wrong == "hang":
         await asyncio.Event().wait()
     if wrong == "error":
-        await _event(send, script, json.dumps({"error": {"message": "The engine is dead.", "code": 500}}))
+        await _event(send, script, orjson.dumps({"error": {"message": "The engine is dead.", "code": 500}}))
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _event(send: Send, script: dict[str, str], data: str) -> None:
-    event = f"data: {data}\n\n".encode()
+async def _event(send: Send, script: dict[str, str], data: bytes) -> None:
+    event = b"data: " + data + b"\n\n"
     size = 1 if "bytes" in script else len(event)
     for at in range(0, len(event), size):
         await send({"type": "http.response.body", "body": event[at : at + size], "more_body": True})
@@ -202,10 +206,10 @@ async def _event(send: Send, script: dict[str, str], data: str) -> None:
             await asyncio.sleep(0)
 
 
-def _chunk(body: dict[str, Any], delta: dict[str, str], finish: str | None = None) -> str:
+def _chunk(body: dict[str, Any], delta: dict[str, str], finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     head = {"id": "paced", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
-    return json.dumps({**head, "choices": [choice]}, ensure_ascii=False)
+    return orjson.dumps({**head, "choices": [choice]})
 
 
 def _asked(body: dict[str, Any]) -> int:
@@ -232,35 +236,12 @@ async def _text(send: Send, text: str) -> None:
     await send({"type": "http.response.body", "body": text.encode()})
 
 
-async def _json(
-    send: Send, status: int, body: dict[str, Any], headers: list[tuple[bytes, bytes]] | None = None
-) -> None:
+async def _json(send: Send, status: int, body: Any, headers: list[tuple[bytes, bytes]] | None = None) -> None:
     content = [(b"content-type", b"application/json"), *(headers or [])]
     await send({"type": "http.response.start", "status": status, "headers": content})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    await send({"type": "http.response.body", "body": orjson.dumps(body)})
 
 
-@contextmanager
-def serving(app: PacedServer) -> Iterator[str]:
-    """The application on loopback, in a thread of its own; its base URL, which ends in /v1."""
-    config = uvicorn.Config(app, port=0, log_level=60, lifespan="off", ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="A paced chat completions server.")
-    parser.add_argument("--port", type=int, default=9000)
-    parser.add_argument("--slots", type=int, default=1 << 30)
-    options = parser.parse_args()
-    app = PacedServer(slots=options.slots)
-    uvicorn.run(app, port=options.port, log_level="warning", lifespan="off", ws="none")
+def served() -> PacedServer:
+    """For a web server's process: as many slots as `PACED_SLOTS` says."""
+    return PacedServer(slots=int(os.environ.get("PACED_SLOTS", UNBOUNDED)))

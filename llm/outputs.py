@@ -1,0 +1,225 @@
+"""Where finished outputs are kept: in Redis, or in the memory of one process.
+
+A cache never makes a request fail: while Redis is away every look-up is a miss. For each document there is an
+index of the values that it went into, so that erasing it is one question to Redis. Redis may drop an index to
+make room, so a value also carries what it was made from in front of it, and erasing looks through those too:
+what is said to be gone is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from llm.errors import OutputsUnavailable
+from llm.pipe import Pipe, PipeBroken
+
+PREFIX = "plumbline:output:"
+INDEX = "plumbline:made-from:"
+LARGEST = 1 << 20
+"""Bytes of a value; a larger one is not kept."""
+_MARK = 16
+_AT_ONCE = 500
+_PUT = """
+local now = redis.call('TIME')[1]
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+for i = 2, #KEYS do
+  redis.call('ZADD', KEYS[i], now + math.ceil(ARGV[2] / 1000), KEYS[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', '(' .. now)
+  if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
+end
+"""
+"""A value and its place in the index of each document, whose members end when the values do."""
+_FORGET = """
+local erased = 0
+for i = 1, #KEYS do
+  for _, key in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do erased = erased + redis.call('DEL', key) end
+  redis.call('DEL', KEYS[i])
+end
+return erased
+"""
+_PUT_NAME = hashlib.sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
+_NONE: frozenset[bytes] = frozenset()
+
+
+class RedisOutputs:
+    """Outputs in Redis. After a failure Redis is left alone for `pause` seconds, so that a dead one costs
+    a request nothing; then one call in every `pause` looks whether it is back. `timeout` is in seconds."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 0.25,
+        pause: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._pause = pause
+        self._clock = clock
+        self._retry_at: float | None = None
+        self._pipe: Pipe | None = None
+        self._connecting = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+
+    async def get(self, key: str) -> bytes | None:
+        if not self._may_try():
+            return None
+        try:
+            kept = await (await self._connected()).ask("GET", PREFIX + key)
+        except PipeBroken:
+            self._retry_at = self._clock() + self._pause
+            return None
+        self._retry_at = None
+        return None if kept is None else _value(kept)
+
+    async def put(self, key: str, value: bytes, ttl: float, documents: Sequence[str] = ()) -> None:
+        """Written behind: whoever asks next, finds it."""
+        if ttl <= 0 or len(value) > LARGEST or not self._may_try():
+            return
+        marks = sorted(_marks(documents))
+        keys = (PREFIX + key, *(INDEX + mark.hex() for mark in marks))
+        life = str(max(1, round(ttl * 1000)))
+        try:
+            pipe = await self._connected()
+            pipe.tell("EVALSHA", _PUT_NAME, str(len(keys)), *keys, _marked(value, marks), life)
+        except PipeBroken:
+            self._retry_at = self._clock() + self._pause
+
+    async def available(self) -> bool:
+        """Whether Redis is in use; asks it only when it was away."""
+        if self._retry_at is not None and self._may_try():
+            try:
+                await (await self._connected()).ask("PING")
+                self._retry_at = None
+            except PipeBroken:
+                self._retry_at = self._clock() + self._pause
+        return self._retry_at is None
+
+    async def ping(self) -> None:
+        """Raises `OutputsUnavailable` when Redis does not answer now."""
+        try:
+            await (await self._connected()).ask("PING")
+        except PipeBroken as error:
+            raise OutputsUnavailable(f"Redis does not answer: {error}") from error
+
+    async def forget(self, documents: Sequence[str]) -> int:
+        """Delete every output that one of these (`tenant/document id`) went into; how many they were.
+
+        First those in the documents' indexes, at once; then every kept output is looked at, since an index
+        may have been dropped. Raises `OutputsUnavailable`, since an erasure must not be believed done when it
+        is not."""
+        wanted = _marks(documents)
+        try:
+            pipe = await self._connected()
+            keys = [INDEX + mark.hex() for mark in wanted]
+            erased = int(await pipe.ask("EVAL", _FORGET, str(len(keys)), *keys))
+            async for found in _keys(pipe):
+                made_from = await asyncio.gather(*(_made_from_of(pipe, key) for key in found))
+                gone = [key for key, marks in zip(found, made_from, strict=True) if wanted & marks]
+                if gone:
+                    erased += int(await pipe.ask("DEL", *gone))
+        except PipeBroken as error:
+            raise OutputsUnavailable(f"Redis does not answer, nothing can be erased: {error}") from error
+        return erased
+
+    def _may_try(self) -> bool:
+        """Whether Redis is in use, or it is time for one call to look whether it is back."""
+        if self._retry_at is None:
+            return True
+        now = self._clock()
+        if now < self._retry_at:
+            return False
+        self._retry_at = now + self._pause
+        return True
+
+    async def _connected(self) -> Pipe:
+        if self._pipe is not None and not self._pipe.closed:
+            return self._pipe
+        async with self._connecting:
+            if self._pipe is None or self._pipe.closed:
+                self._pipe = await Pipe.connect(self._url, self._timeout, ("SCRIPT", "LOAD", _PUT))
+        return self._pipe
+
+
+async def _keys(pipe: Pipe) -> AsyncIterator[list[bytes]]:
+    cursor = b"0"
+    while True:
+        cursor, keys = await pipe.ask("SCAN", cursor, "MATCH", PREFIX + "*", "COUNT", str(_AT_ONCE))
+        yield keys
+        if cursor == b"0":
+            return
+
+
+async def _made_from_of(pipe: Pipe, key: bytes) -> frozenset[bytes]:
+    count = int.from_bytes(await pipe.ask("GETRANGE", key, "0", "1"))
+    return _split(await pipe.ask("GETRANGE", key, "2", str(1 + count * _MARK))) if count else _NONE
+
+
+class MemoryOutputs:
+    """Outputs in this process, at most `limit`, the longest unused out first."""
+
+    def __init__(self, *, limit: int = 1024, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kept: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._limit = limit
+        self._clock = clock
+
+    async def aclose(self) -> None:
+        self._kept.clear()
+
+    async def get(self, key: str) -> bytes | None:
+        ends, kept = self._kept.get(key, (0.0, b""))
+        if not kept or self._clock() >= ends:
+            self._kept.pop(key, None)
+            return None
+        self._kept.move_to_end(key)
+        return _value(kept)
+
+    async def put(self, key: str, value: bytes, ttl: float, documents: Sequence[str] = ()) -> None:
+        if ttl <= 0 or len(value) > LARGEST:
+            return
+        self._kept[key] = (self._clock() + ttl, _marked(value, sorted(_marks(documents))))
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+
+    async def available(self) -> bool:
+        return True
+
+    async def ping(self) -> None:
+        return
+
+    async def forget(self, documents: Sequence[str]) -> int:
+        wanted = _marks(documents)
+        found = [key for key, (_, kept) in self._kept.items() if wanted & _made_from(kept)]
+        for key in found:
+            del self._kept[key]
+        return len(found)
+
+
+def _marks(documents: Sequence[str]) -> frozenset[bytes]:
+    return frozenset([hashlib.blake2b(d.encode(), digest_size=_MARK).digest() for d in documents])
+
+
+def _marked(value: bytes, marks: Sequence[bytes]) -> bytes:
+    """Two bytes for the number of documents, the mark of each, the value."""
+    return len(marks).to_bytes(2) + b"".join(marks) + value
+
+
+def _made_from(kept: bytes) -> frozenset[bytes]:
+    return _split(kept[2 : 2 + int.from_bytes(kept[:2]) * _MARK])
+
+
+def _split(marks: bytes) -> frozenset[bytes]:
+    return frozenset(marks[i : i + _MARK] for i in range(0, len(marks), _MARK))
+
+
+def _value(kept: bytes) -> bytes:
+    return kept[2 + int.from_bytes(kept[:2]) * _MARK :]
