@@ -119,7 +119,9 @@ def _support(raw: dict[str, Any]) -> Support:
 
 
 def _chunk(raw: dict[str, Any]) -> Chunk:
-    return Chunk(**{**raw, "groups": frozenset(raw["groups"]), "span": Span(**raw["span"])})
+    raw["groups"] = frozenset(raw["groups"])
+    raw["span"] = Span(**raw["span"])
+    return Chunk(**raw)
 
 
 def _citations(hits: Sequence[Hit], numbers: Sequence[int]) -> tuple[Citation, ...]:

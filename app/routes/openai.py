@@ -137,8 +137,8 @@ _TAKEN: dict[str, tuple[Any, ...]] = {
 
 
 def refuse_unsupported(request: ChatRequest) -> None:
-    for name, taken in _TAKEN.items():
-        value = getattr(request, name)
+    for name in [name for name in _TAKEN if name in request.model_fields_set]:
+        value, taken = getattr(request, name), _TAKEN[name]
         if value is not None and value not in taken:
             only = f"; leave it out or send {' or '.join(map(repr, taken))}" if taken else "; leave it out"
             raise RequestInvalid(
