@@ -12,12 +12,15 @@ from contextlib import aclosing, contextmanager
 
 from opentelemetry import context, propagate
 from opentelemetry.trace import (
+    ProxyTracer,
+    ProxyTracerProvider,
     Span,
     SpanKind,
     Status,
     StatusCode,
     Tracer,
     get_current_span,
+    get_tracer_provider,
     set_span_in_context,
     use_span,
 )
@@ -54,7 +57,7 @@ class TracedModel:
         return self._model.name
 
     def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
-        return self._model.stream(call) if _unrecorded() else self._traced(call)
+        return self._model.stream(call) if _unrecorded(self._tracer) else self._traced(call)
 
     async def _traced(self, call: Call) -> AsyncGenerator[Delta, None]:
         span = self._tracer.start_span(
@@ -131,7 +134,7 @@ class TracedStore:
         await self._store.prepare(generation, spec)
 
     async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
-        if _unrecorded():
+        if _unrecorded(self._tracer):
             await self._store.upsert(generation, rows)
             return
         with self._span(f"index {generation}", {names.DATA_SOURCE: generation, names.ROWS: len(rows)}):
@@ -140,7 +143,7 @@ class TracedStore:
     async def search(
         self, generation: str, query: Query, where: Filter, limit: int, exclude: frozenset[int]
     ) -> list[Hit]:
-        if _unrecorded():
+        if _unrecorded(self._tracer):
             return await self._store.search(generation, query, where, limit, exclude)
         told: dict[str, AttributeValue] = {
             names.OPERATION: names.RETRIEVAL,
@@ -179,7 +182,7 @@ class TracedEmbedder:
         return self._embedder.spec
 
     async def embed(self, texts: Sequence[str]) -> Matrix:
-        if _unrecorded():
+        if _unrecorded(self._tracer):
             return await self._embedder.embed(texts)
         spec = self._embedder.spec
         told: dict[str, AttributeValue] = {
@@ -237,11 +240,13 @@ def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1_000_000_000)
 
 
-def _unrecorded() -> bool:
-    """Whether the current trace is one that is not recorded: its spans would not be either, and starting one
-    costs a tenth of a question."""
+def _unrecorded(tracer: Tracer) -> bool:
+    """Whether nothing here is recorded: the trace is not, so that its spans would not be either, or no traces
+    leave this process at all. Starting such spans costs a tenth of a question."""
     span = get_current_span()
-    return span.get_span_context().is_valid and not span.is_recording()
+    if span.get_span_context().is_valid:
+        return not span.is_recording()
+    return isinstance(tracer, ProxyTracer) and isinstance(get_tracer_provider(), ProxyTracerProvider)
 
 
 @contextmanager

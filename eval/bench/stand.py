@@ -116,9 +116,10 @@ async def _fill(services: Services, settings: Settings, replacements: Replacemen
                 jobs = await services.intake.put(TENANT, [_new(one) for one in batch])
                 last += [job.id for job in jobs]
             while last:
-                await asyncio.sleep(0.1)
                 job = await services.intake.job(TENANT, last[-1])
-                if job.state not in ("queued", "running"):
+                if job.state in ("queued", "running"):
+                    await asyncio.sleep(0.1)
+                else:
                     last.pop()
         finally:
             stop.set()
