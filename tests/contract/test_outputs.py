@@ -71,9 +71,20 @@ async def test_memory_holds_no_more_than_it_may() -> None:
     assert [await outputs.get(key) for key in "abc"] == [b"a", None, b"c"]
 
 
-async def test_erasing_follows_the_index_of_a_document_and_does_not_depend_on_it(redis_url: str) -> None:
-    outputs = RedisOutputs(redis_url)
-    pipe = await Pipe.connect(redis_url, 5)
+@pytest.fixture
+async def empty_url(redis_url: str) -> AsyncIterator[str]:
+    """A database in which nobody else has left anything."""
+    url = f"{redis_url}{'&' if '?' in redis_url else '?'}db=5"
+    pipe = await Pipe.connect(url, 5)
+    await pipe.ask("FLUSHDB")
+    yield url
+    await pipe.ask("FLUSHDB")
+    pipe.close()
+
+
+async def test_erasing_follows_the_index_of_a_document_and_does_not_depend_on_it(empty_url: str) -> None:
+    outputs = RedisOutputs(empty_url)
+    pipe = await Pipe.connect(empty_url, 5)
     await outputs.put("indexed", b"1", 60, ["t/a", "t/b"])
     await outputs.put("brief", b"2", 0.05, ["t/a"])
     await outputs.get("indexed")  # What was put before is there now.
@@ -90,9 +101,9 @@ async def test_erasing_follows_the_index_of_a_document_and_does_not_depend_on_it
     pipe.close()
 
 
-async def test_an_index_lives_as_long_as_the_longest_of_its_outputs(redis_url: str) -> None:
-    outputs = RedisOutputs(redis_url)
-    pipe = await Pipe.connect(redis_url, 5)
+async def test_an_index_lives_as_long_as_the_longest_of_its_outputs(empty_url: str) -> None:
+    outputs = RedisOutputs(empty_url)
+    pipe = await Pipe.connect(empty_url, 5)
     await outputs.put("long", b"1", 600, ["t/long"])
     await outputs.put("short", b"2", 1, ["t/long"])
     await outputs.get("long")
