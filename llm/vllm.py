@@ -87,7 +87,6 @@ class Vllm:
         client: aiohttp.ClientSession | None = None,
         connect_timeout: float = 2.0,
         first_token_timeout: float = FIRST_TOKEN,
-        gather: float = GATHER,
         headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._base = url.rstrip("/")
@@ -98,7 +97,6 @@ class Vllm:
         self._client = client
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._first_token_timeout = first_token_timeout
-        self._gather = gather
         self._headers = headers
         self._salted = True
         self._streams = 0
@@ -172,7 +170,7 @@ class Vllm:
                     if not progress.started:
                         progress.started = True
                         watch.until(end)
-                    next_at = clock() + max(self._gather, min(self._streams * GATHER_EACH, GATHER_MOST))
+                    next_at = clock() + max(GATHER, min(self._streams * GATHER_EACH, GATHER_MOST))
                     yield Delta(text=text, model=self._model)
                 if problem:
                     raise problem

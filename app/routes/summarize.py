@@ -16,14 +16,15 @@ from app.errors import RequestInvalid
 from app.metrics import Metrics
 from app.routes import cited
 from app.routes.bodies import CollectionName, DocumentId, Strict, Text
-from app.routes.caller import Counters, Deadline, Parts, Reader, champion_id, reach, reply
+from app.routes.caller import Asked, champion_id, reach, reply
+from app.routes.inquired import Inquired
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Support, Token
 from app.wiring import Services
 from llm.errors import StreamBroken
 
 LONGEST_TEXT = 2_000_000
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=Inquired)
 
 
 class SummarizeRequest(Strict):
@@ -54,15 +55,9 @@ class SummarizeRequest(Strict):
 
 
 @router.post("/v1/summarize", summary="Summarize texts, documents, collections or what is said of a question")
-async def summarize(
-    body: SummarizeRequest,
-    request: Request,
-    parts: Parts,
-    caller: Reader,
-    deadline: Deadline,
-    metrics: Counters,
-) -> Response:
+async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) -> Response:
     """With `stream`, `summary.progress`, `summary.delta` and `summary.support` come before the `summary`."""
+    parts, caller, deadline, metrics = inquiry.parts, inquiry.caller, inquiry.deadline, inquiry.metrics
     if body.named > 1 or not (body.named or (body.focus or "").strip()):
         raise RequestInvalid(
             "Name exactly one of `text`, `document_ids`, `collection` and `collections`, or a `focus` alone.",

@@ -137,6 +137,8 @@ async def test_a_redis_that_forgot_the_script_costs_one_output_and_no_request(re
         while await outputs.get("kept") is None:
             await outputs.put("kept", b"value", 60)
             await asyncio.sleep(0.05)
+    assert [await outputs.get(key) for key in ("lost", "kept")] == [None, b"value"]
+    assert await outputs.available()
     await outputs.aclose()
     pipe.close()
 
