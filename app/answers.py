@@ -56,10 +56,17 @@ class Answers:
         self._product = product
 
     def key(self, question: Question, release: Release) -> str:
+        return self._key(question, release.fingerprint)
+
+    def neutral(self, question: Question) -> str:
+        """The same for the same question, whichever release answers it."""
+        return self._key(question, "")
+
+    def _key(self, question: Question, fingerprint: str) -> str:
         where = question.where
         parts: list[Any] = [
             self._product,
-            release.fingerprint,
+            fingerprint,
             where.tenant,
             rights(where),
             sorted(where.collections),

@@ -53,9 +53,12 @@ class Chat:
         self._reading = Reading()
         self._product = product
 
-    async def ask(self, question: Question, turn: TakeTurn = unhurried) -> AsyncGenerator[Event, None]:
-        """`turn` is taken, and may be refused, only when the answer has to be worked out."""
-        serving, stages = self._current(), Stages()
+    async def ask(
+        self, question: Question, turn: TakeTurn = unhurried, serving: Serving | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """`turn` is taken, and may be refused, only when the answer has to be worked out. `serving` is the
+        release that answers, by default the champion."""
+        serving, stages = serving or self._current(), Stages()
         key = self._answers.key(question, serving.release)
         async with deadline.within(question.deadline, "the look-up of a kept answer"):
             with stages.measure("cache"):
@@ -66,7 +69,7 @@ class Chat:
             yield replace(kept.answer, stages=stages.seconds)
             return
 
-        with self._flights.flight(key if question.cache else None):
+        with self._flights.flight(key if question.cache == "use" else None):
             async with turn() as place:
                 rung = rung_of(serving.release, place.pressure)
                 async with aclosing(self._answered(question, serving, stages, key, rung)) as events:
@@ -115,6 +118,7 @@ class Chat:
             support=said.support,
             answered=bool(said.cited) or not declined(said.text),
             cached="output" if last.cached else None,
+            epoch=epoch if unchanged else None,
         )
         if unchanged:
             await self._keep(question, serving, key, Kept(hits=hits, answer=answer, epoch=epoch))
@@ -133,7 +137,7 @@ class Chat:
     async def _kept(self, question: Question, serving: Serving, key: str) -> Kept | None:
         """A kept answer that may be served; if another caller is working it out, the one that they leave.
         When there is none, nothing is awaited before it is said so: of those who ask at once, one begins."""
-        if not question.cache:
+        if question.cache != "use":
             return None
         kept = await self._valid(question, serving, key)
         if kept is None and (flight := self._flights.under_way(key)):
@@ -257,12 +261,12 @@ class Chat:
         return look.epoch
 
     async def _cache(self, question: Question) -> tuple[str, ...]:
-        return () if not question.cache or await self._answers.available() else ("cache",)
+        return () if question.cache == "off" or await self._answers.available() else ("cache",)
 
     async def _keep(self, question: Question, serving: Serving, key: str, kept: Kept) -> None:
         """Keep only complete, undegraded answers."""
         answer = kept.answer
-        if question.cache and not answer.degraded and answer.finish == "stop" and kept.hits:
+        if question.cache != "off" and not answer.degraded and answer.finish == "stop" and kept.hits:
             await self._answers.put(key, kept, serving.release.body.cache.ttl_seconds)
 
 

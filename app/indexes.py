@@ -31,7 +31,7 @@ LOOK = 0.1
 
 
 class Generations(Protocol):
-    """The ledger's side of it; the last three work in the caller's transaction."""
+    """The ledger's side of it; the last five work in the caller's transaction."""
 
     async def build_generation(self, spec: IndexSpec, embedder: str) -> GenerationState: ...
     async def join_generation(self, generation: str, seconds: float) -> None: ...
@@ -41,6 +41,8 @@ class Generations(Protocol):
     async def closed_generation(self, connection: AsyncConnection, generation: str) -> Generation | None: ...
     async def closed_build(self, connection: AsyncConnection, generation: str) -> Build | None: ...
     async def switch_generation(self, connection: AsyncConnection, new: str, old: str) -> None: ...
+    async def admit_generation(self, connection: AsyncConnection, generation: str) -> None: ...
+    async def retire_generation(self, connection: AsyncConnection, generation: str) -> None: ...
 
 
 Unsound = Callable[[IndexSpec, Embedder, Sequence[Placed]], Awaitable[str | None]]
@@ -126,13 +128,36 @@ class Indexes:
         new, old = (await self._spec(release))[0], (await self._spec(served))[0]
         if new.generation == old.generation:
             return
-        known = await self._ledger.closed_generation(connection, new.generation)
+        await self._closed(connection, release, new.generation, allow_missing=allow_missing)
+        await self._ledger.switch_generation(connection, new.generation, old.generation)
+
+    async def admit(self, connection: AsyncConnection, release: Release, served: Release) -> str | None:
+        """In the caller's transaction, let the release's index take traffic beside the one that is served;
+        the generation, if it did not before. Raises `IndexNotReady` as `switch` does."""
+        new, old = (await self._spec(release))[0], (await self._spec(served))[0]
+        if new.generation == old.generation:
+            return None
+        known = await self._closed(connection, release, new.generation, allow_missing=False)
+        if known.state in TRAFFIC:
+            return None
+        await self._ledger.admit_generation(connection, new.generation)
+        return new.generation
+
+    async def dismiss(self, connection: AsyncConnection, generation: str) -> None:
+        """In the caller's transaction, let an admitted index take traffic no longer; a worker removes it."""
+        await self._ledger.retire_generation(connection, generation)
+
+    async def _closed(
+        self, connection: AsyncConnection, release: Release, generation: str, *, allow_missing: bool
+    ) -> Generation:
+        """The generation, complete and kept as it is until the transaction ends."""
+        known = await self._ledger.closed_generation(connection, generation)
         if known is None or known.state == "retired":
             raise _missing(release)
         if known.state not in TRAFFIC:
-            build = await self._ledger.closed_build(connection, new.generation)
+            build = await self._ledger.closed_build(connection, generation)
             _require(release, build, allow_missing=allow_missing)
-        await self._ledger.switch_generation(connection, new.generation, old.generation)
+        return known
 
     async def _spec(self, release: Release) -> tuple[IndexSpec, Embedder]:
         embedder = await self._embedders.get(release.body.index.embedder)

@@ -39,7 +39,9 @@ from app.routes import (
     rerank,
     search,
     summarize,
+    trials,
     uploads,
+    verdicts,
 )
 from app.settings import Settings
 from app.wiring import Services, open_services
@@ -97,7 +99,9 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         telemetry={"operation_spans": False, "metrics": False, "logs": False, "exclude": _untraced},
     )
     _tell_errors(app, counters)
-    for routes in (chat, search, summarize, embeddings, rerank, documents, jobs, models, releases, health):
+    answering = (chat, search, summarize, embeddings, rerank)
+    # Of two paths that fit, the first is taken: what `trials` names comes before any release's name.
+    for routes in (*answering, documents, jobs, models, trials, verdicts, releases, health):
         app.include_router(routes.router)
     _serve_page(app)
     return app

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from app.releases import Champion, Standing
 from app.types import Answer, Summary
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -19,6 +21,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._found: dict[tuple[Any, tuple[str, ...]], Any] = {}
+        self._told: Tally[str] = Tally()
         self._requests = Histogram(
             "plumbline_http_request_seconds",
             "Time until the last byte of a response.",
@@ -62,8 +65,26 @@ class Metrics:
         )
         self._release = Gauge(
             "plumbline_release_info",
-            "The release that serves.",
+            "The releases that get requests. A champion's state may be bootstrap or forced.",
             ("release", "name", "state"),
+            registry=self._registry,
+        )
+        self._share = Gauge(
+            "plumbline_trial_share",
+            "Share of the conversations (canary) or of the answers (shadow) that a trial gets; 0 once its "
+            "lease is over.",
+            ("kind", "release"),
+            registry=self._registry,
+        )
+        self._shadow = Counter(
+            "plumbline_shadow",
+            "Answers that were offered to a shadow: mirrored, dropped, stopped for others, failed.",
+            ("result",),
+            registry=self._registry,
+        )
+        self._lost = Counter(
+            "plumbline_outcomes_lost",
+            "Outcomes of trials that could not be written.",
             registry=self._registry,
         )
         self._ledger = Gauge(
@@ -108,9 +129,37 @@ class Metrics:
         for state in _JOB_STATES if depth is not None else ():
             self._jobs.labels(state).set((depth or {}).get(state, 0))
 
-    def serving(self, release: str, name: str, state: str) -> None:
+    def serving(self, standing: Standing) -> None:
+        """Who gets requests now, and how much of them."""
+        champion, soaking = standing.champion, standing.soaking
         self._release.clear()
-        self._release.labels(release, name, state).set(1)
+        self._release.labels(champion.release.id, champion.release.name, _state(champion)).set(1)
+        if soaking:
+            self._release.labels(soaking.id, soaking.name, "soaking").set(1)
+        self._share.clear()
+        for kind, trial in (("canary", standing.canary), ("shadow", standing.shadow)):
+            if trial:
+                self._release.labels(trial.release.id, trial.release.name, kind).set(1)
+                self._share.labels(kind, trial.release.id).set(trial.share if trial.live else 0.0)
+
+    def trials(self, mirrored: Mapping[tuple[str, str], int], lost: int) -> None:
+        """What has become of a shadow's answers, by release and result, and how many outcomes were lost, both
+        since the process began."""
+        results: Tally[str] = Tally()
+        for (_, result), count in mirrored.items():
+            results[result] += count
+        for result, count in results.items():
+            self._raise(self._shadow.labels(result), f"shadow {result}", count)
+        self._raise(self._lost, "lost", lost)
+
+    def _raise(self, counter: Counter, name: str, count: int) -> None:
+        """To what somebody else has counted."""
+        counter.inc(count - self._told[name])
+        self._told[name] = count
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+
+def _state(champion: Champion) -> str:
+    return "forced" if champion.forced else champion.state

@@ -110,6 +110,14 @@ class Problem:
         return {"error": told}
 
 
+def told_as(error: Exception) -> tuple[int, str]:
+    """The status and the code that an error of ours is told with."""
+    for base in type(error).__mro__:
+        if base in TABLE:
+            return TABLE[base]
+    return 500, "internal_error"
+
+
 def problem_of(error: Exception, request_id: str) -> Problem:
     """Any exception as a `Problem`. One that nobody raised on purpose is logged here."""
     if isinstance(error, RequestValidationError):

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import releases
-from app.errors import ReleaseConflict, RequestInvalid
+from app.errors import ReleaseConflict
 from app.indexes import Indexes
-from app.release import Release
-from app.releases import Registered, Registry
+from app.releases import Prepare, Registered, Registry
 from app.tables import transaction
-
-Prepare = Callable[[Release], Awaitable[None]]
+from app.trials import Trials
 
 
 class Promotions:
     """`prepare` makes a release ready to serve in this process, or raises why it cannot."""
 
-    def __init__(self, engine: AsyncEngine, registry: Registry, indexes: Indexes, prepare: Prepare) -> None:
+    def __init__(
+        self, engine: AsyncEngine, registry: Registry, indexes: Indexes, trials: Trials, prepare: Prepare
+    ) -> None:
         self._engine = engine
         self._registry = registry
         self._indexes = indexes
+        self._trials = trials
         self._prepare = prepare
 
     async def promote(
@@ -40,13 +39,14 @@ class Promotions:
         served, found = await self._registry.served(), await self._registry.show(reference)
         if found.id == served.id:
             return found
-        _check_promotable(found, force=force, reason=reason)
+        releases.require_evaluated(found, force=force, reason=reason)
         await self._indexes.require(found.release, served.release, allow_missing=allow_missing)
         await self._prepare(found.release)
+        await self._end_trials(found, who)
         async with transaction(self._engine) as connection:
             await releases.require_champion(connection, served.id)
             found = await releases.find(connection, found.id)
-            _check_promotable(found, force=force, reason=reason)
+            await releases.admit(connection, found, force=force, reason=reason)
             await self._indexes.switch(connection, found.release, served.release, allow_missing=allow_missing)
             evidence = {
                 "from": served.id,
@@ -55,7 +55,7 @@ class Promotions:
                 "reason": reason,
                 "verdict": found.evidence,
             }
-            await releases.move(connection, served.id, found.id)
+            await releases.move(connection, await releases.find(connection, served.id), found, "soaking")
             await releases.note(connection, who, "release.promote", found.id, evidence)
             promoted = await releases.find(connection, found.id)
         await self._registry.seen()
@@ -69,25 +69,20 @@ class Promotions:
             raise ReleaseConflict(f"Release {served.id} is the first champion: there is none before it.")
         await self._indexes.require(earlier.release, served.release, allow_missing=False)
         await self._prepare(earlier.release)
+        await self._end_trials(earlier, who)
         async with transaction(self._engine) as connection:
             await releases.require_champion(connection, served.id)
             await self._indexes.switch(connection, earlier.release, served.release, allow_missing=False)
-            await releases.move(connection, served.id, earlier.id)
+            await releases.move(connection, await releases.find(connection, served.id), earlier, "retired")
             evidence = {"from": served.id, "reason": reason}
             await releases.note(connection, who, "release.rollback", earlier.id, evidence)
             restored = await releases.find(connection, earlier.id)
         await self._registry.seen()
         return restored
 
-
-def _check_promotable(found: Registered, *, force: bool, reason: str) -> None:
-    passed = bool(found.evidence and found.evidence.get("passed"))
-    if passed:
-        return
-    if not force:
-        raise ReleaseConflict(
-            f"Release {found.id} has not passed an evaluation. Run `plumbline eval gate`, or promote with "
-            "--force and a --reason."
-        )
-    if not reason.strip():
-        raise RequestInvalid("Promoting without a passed evaluation needs a reason.", "reason")
+    async def _end_trials(self, new: Registered, who: str) -> None:
+        """End the trials of other releases: they run against a champion that is about to change."""
+        for trial in await self._trials.running():
+            if trial.release != new.id:
+                why = {"why": f"Release {new.id} becomes champion."}
+                await self._trials.end(trial, "stopped", why, who=who)

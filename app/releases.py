@@ -1,15 +1,17 @@
 """The registry of releases, and the pointer that says which one serves.
 
-The pointer lives in PostgreSQL; every process looks at it twice a second. A process that cannot read it, or
-is not yet able to serve the release it names, goes on with the last champion it saw: losing the database,
-or loading an embedder, must not change what is served. `promotion` moves it.
+The pointer lives in PostgreSQL; every process looks at it twice a second, and at the trials that run. A
+process that cannot read it, or is not yet able to serve the release it names, goes on with the last champion
+it saw: losing the database, or loading an embedder, must not change what is served. A trial gets no requests
+once its lease is over. `promotion` moves the pointer, `trials` starts and ends trials.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.errors import ModelUnknown, ReleaseConflict, ReleaseUnknown, RequestInvalid
 from app.release import DEFAULT_RELEASE, Release, load_release, parse_release, with_model
 from app.settings import Settings
-from app.tables import audit, pointers, releases, transaction
+from app.tables import audit, pointers, releases, transaction, trials
 
 log = logging.getLogger(__name__)
 
@@ -31,32 +33,96 @@ CHAMPION = "champion"
 MODEL = "plumbline"
 """What callers name as their model: the champion. `plumbline@<release>` names one release."""
 _SHORTEST_PREFIX = 4
+_MOST_READ = 32
 _FIRST_CHAMPION = 6_203_114_377
-ReleaseState = Literal["draft", "champion", "retired"]
+ReleaseState = Literal["draft", "evaluated", "shadow", "canary", "champion", "soaking", "retired"]
+TRANSITIONS: Mapping[ReleaseState, frozenset[ReleaseState]] = {
+    "draft": frozenset({"evaluated", "shadow", "canary", "champion"}),
+    "evaluated": frozenset({"draft", "shadow", "canary", "champion"}),
+    "shadow": frozenset({"draft", "evaluated", "champion", "retired"}),
+    "canary": frozenset({"draft", "evaluated", "champion", "retired"}),
+    "champion": frozenset({"soaking", "retired"}),
+    "soaking": frozenset({"champion", "retired"}),
+    "retired": frozenset({"draft", "evaluated", "shadow", "canary", "champion"}),
+}
+"""What may follow what. From `draft` and `retired` to traffic only with a passed evaluation or by force."""
 
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The release that serves. `state` is `bootstrap` until a champion passed an evaluation."""
+    """The release that serves. `state` is `bootstrap` until a champion passed an evaluation; `forced` is the
+    reason for which it serves without one."""
 
     release: Release
     state: Literal["bootstrap", "champion"]
+    forced: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnTrial:
+    """A release in shadow or canary: its share of the conversations (of a shadow, of the answers that are
+    mirrored), until a time of the monotonic clock. A process goes by the lease as it read it, whatever
+    becomes of the database."""
+
+    trial: str
+    release: Release
+    share: float
+    until: float
+
+    @property
+    def live(self) -> bool:
+        return time.monotonic() < self.until
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """All releases that may get requests. `soaking` was champion before, and keeps the conversations that
+    began with it."""
+
+    champion: Champion
+    canary: OnTrial | None = None
+    shadow: OnTrial | None = None
+    soaking: Release | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """A release as the registry knows it. `evidence` is the verdict of its evaluation, None without one."""
+    """A release as the registry knows it. `evidence` is the verdict of its evaluation, None without one;
+    `forced` is why it got traffic without a passed one."""
 
     id: str
     name: str
     state: ReleaseState
     bootstrap: bool
     evidence: Mapping[str, Any] | None
+    forced: str | None
     created_at: datetime
     release: Release
 
+    @property
+    def evaluated(self) -> bool:
+        return bool(self.evidence and self.evidence.get("passed"))
 
-Prepare = Callable[[Release], Awaitable[None]]
+
+Prepare = Callable[[Release], Coroutine[Any, Any, None]]
+
+_CHAMPION = (
+    select(releases).join(pointers, pointers.c.release_id == releases.c.id).where(pointers.c.name == CHAMPION)
+)
+_RUNNING = (
+    select(
+        releases.c.id,
+        releases.c.canonical,
+        trials.c.id.label("trial"),
+        trials.c.kind,
+        trials.c.control_id,
+        trials.c.share,
+        func.extract("epoch", trials.c.lease_until - func.clock_timestamp()).label("left"),
+    )
+    .join(trials, trials.c.release_id == releases.c.id)
+    .where(trials.c.ended_at.is_(None))
+)
+_SOAKING = select(releases.c.id, releases.c.canonical).where(releases.c.state == "soaking")
 
 
 async def _at_once(release: Release) -> None:
@@ -75,29 +141,39 @@ class Registry:
     def __init__(self, engine: AsyncEngine, *, poll: float = POLL) -> None:
         self._engine = engine
         self._poll = poll
-        self._champion: Champion | None = None
+        self._standing: Standing | None = None
         self._prepare: Prepare = _at_once
         self._looking = asyncio.Lock()
+        self._read: dict[str, Release] = {}
+        self._warming: dict[str, asyncio.Task[None]] = {}
+        self._unready: set[str] = set()
+
+    def standing(self) -> Standing:
+        """The releases that may get requests, as of the last look."""
+        if self._standing is None:
+            raise RuntimeError("Registry.start has not been awaited.")
+        return self._standing
 
     def champion(self) -> Champion:
         """The release that serves, as of the last look at the pointer."""
-        if self._champion is None:
-            raise RuntimeError("Registry.start has not been awaited.")
-        return self._champion
+        return self.standing().champion
 
-    async def require_serving(self, model: str) -> None:
-        """Raise `ModelUnknown` unless this model name (`plumbline`, `plumbline@<release>`) serves now."""
+    async def named(self, model: str) -> Release | None:
+        """The release that a model's name means: `plumbline@<release>`; None for `plumbline`, which leaves it
+        to us. Raises `ModelUnknown`."""
         name, at, reference = model.partition("@")
         if name != MODEL:
             raise ModelUnknown(f"The model {model!r} does not exist. /v1/models lists those that do.")
-        served = self.champion().release
-        if not at or reference == served.name or _begins(served.id, reference):
-            return
+        if not at:
+            return None
+        standing = self.standing()
+        served = standing.champion.release
+        if reference == served.name or begins(served.id, reference):
+            return served
         try:
-            found = await self.show(reference)
+            return (await self.show(reference)).release
         except ReleaseUnknown as error:
             raise ModelUnknown(str(error)) from None
-        raise ModelUnknown(f"Release {found.id} does not serve: it is {found.state}. {served.id} serves.")
 
     async def start(self, first: Release) -> None:
         """Read the champion; where there is none yet, `first` becomes it, as `bootstrap`."""
@@ -106,28 +182,78 @@ class Registry:
             if await _pointer(connection) is None:
                 await _register(connection, first, bootstrap=True)
                 await connection.execute(insert(pointers).values(name=CHAMPION, release_id=first.id))
-                await _set_state(connection, first.id, "champion")
+                await set_state(connection, await find(connection, first.id), "champion")
                 await note(connection, "service", "release.bootstrap", first.id, {})
         await self.refresh()
 
     async def refresh(self) -> None:
-        """Look at the pointer now. One look ends before the next begins, so that none brings back what an
-        earlier one saw."""
+        """Look at the pointer and the trials now. One look ends before the next begins, so that none brings
+        back what an earlier one saw."""
         async with self._looking:
+            begin = time.monotonic()
             async with transaction(self._engine) as connection:
-                row = (
-                    await connection.execute(
-                        select(releases)
-                        .join(pointers, pointers.c.release_id == releases.c.id)
-                        .where(pointers.c.name == CHAMPION)
-                    )
-                ).one()
-            state: Literal["bootstrap", "champion"] = "bootstrap" if row.bootstrap else "champion"
-            served = self._champion
-            if served is None or (served.release.id, served.state) != (row.id, state):
-                release = parse_release(row.canonical)
-                await self._prepare(release)
-                self._champion = Champion(release, state)
+                row = (await connection.execute(_CHAMPION)).one()
+                running = (await connection.execute(_RUNNING)).all()
+                soaking = (await connection.execute(_SOAKING)).first()
+            champion = await self._next(row)
+            on_trial = {
+                one.kind: OnTrial(
+                    trial=str(one.trial),
+                    release=self._release(one),
+                    share=one.share,
+                    until=begin + float(one.left or 0.0),
+                )
+                for one in running
+                if one.control_id == champion.release.id
+            }
+            self._standing = Standing(
+                champion=champion,
+                canary=on_trial.get("canary"),
+                shadow=on_trial.get("shadow"),
+                soaking=self._release(soaking) if soaking else None,
+            )
+            self._warm()
+
+    async def _next(self, row: Row[Any]) -> Champion:
+        """The champion that this row says, prepared if it is a new one."""
+        state: Literal["bootstrap", "champion"] = "bootstrap" if row.bootstrap else "champion"
+        served = self._standing.champion if self._standing else None
+        if served and (served.release.id, served.state, served.forced) == (row.id, state, row.forced):
+            return served
+        release = self._release(row)
+        await self._prepare(release)
+        return Champion(release, state, row.forced)
+
+    def _release(self, row: Any) -> Release:
+        """Parsed once: the same row is read twice a second."""
+        if row.id not in self._read:
+            if len(self._read) >= _MOST_READ:
+                self._read.clear()
+            self._read[row.id] = parse_release(row.canonical)
+        return self._read[row.id]
+
+    def _warm(self) -> None:
+        """Prepare what may get requests beside the champion, without holding up the next look. One that is
+        ready is asked for again, so that it is not given up for others."""
+        standing = self.standing()
+        wanted = [standing.canary.release] if standing.canary else []
+        wanted += [standing.soaking] if standing.soaking else []
+        for release in wanted:
+            task = self._warming.get(release.id)
+            if task is None or task.done():
+                self._warming[release.id] = asyncio.create_task(self._ready(release))
+        for gone in self._warming.keys() - {release.id for release in wanted}:
+            self._warming.pop(gone).cancel()
+
+    async def _ready(self, release: Release) -> None:
+        try:
+            await self._prepare(release)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the champion serves
+            if release.id not in self._unready:
+                log.warning("Release %s cannot be made ready; it gets no requests: %s", release.id, error)
+            self._unready.add(release.id)
+        else:
+            self._unready.discard(release.id)
 
     @asynccontextmanager
     async def following(self, prepare: Prepare | None = None) -> AsyncIterator[None]:
@@ -138,8 +264,10 @@ class Registry:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            tasks = [task, *self._warming.values()]
+            for one in tasks:
+                one.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
         readable = True
@@ -181,10 +309,28 @@ class Registry:
             found = await find(connection, reference)
             values: dict[str, Any] = {"evidence": verdict}
             if passed:
-                values["bootstrap"] = False
+                values |= {"bootstrap": False, "forced": None}
             await connection.execute(update(releases).where(releases.c.id == found.id).values(values))
+            if found.state in ("draft", "evaluated", "retired"):
+                await set_state(connection, found, "evaluated" if passed else "draft")
             await note(connection, who, "release.judge", found.id, verdict)
             return await find(connection, found.id)
+
+    async def history(self, reference: str, limit: int = 200) -> Sequence[Mapping[str, Any]]:
+        """What the audit says of a release, the oldest first."""
+        async with transaction(self._engine) as connection:
+            found = await find(connection, reference)
+            newest = (
+                select(audit.c.at, audit.c.who, audit.c.what, audit.c.evidence)
+                .where(audit.c.subject == found.id)
+                .order_by(audit.c.at.desc())
+                .limit(limit)
+            )
+            rows = (await connection.execute(newest)).all()
+        return [
+            {"at": row.at, "who": row.who, "what": row.what, "evidence": row.evidence}
+            for row in reversed(rows)
+        ]
 
     async def served(self) -> Registered:
         """The champion as the database has it now. Raises `ReleaseConflict` where there is none yet."""
@@ -199,11 +345,11 @@ class Registry:
 
     async def seen(self) -> None:
         """Serve a change made here at once, where this process serves at all."""
-        if self._champion is not None:
+        if self._standing is not None:
             await self.refresh()
 
 
-def _begins(release_id: str, reference: str) -> bool:
+def begins(release_id: str, reference: str) -> bool:
     return len(reference) >= _SHORTEST_PREFIX and release_id.startswith(reference)
 
 
@@ -278,17 +424,55 @@ async def _before(connection: AsyncConnection, served: str) -> str | None:
     return cast("str | None", evidence["from"]) if evidence else None
 
 
-async def move(connection: AsyncConnection, old: str, new: str) -> None:
-    """Point at another release."""
+async def move(connection: AsyncConnection, old: Registered, new: Registered, left: ReleaseState) -> None:
+    """Point at another release; the old one is then `soaking`, or `retired`, no other soaks any longer, and a
+    trial of the new one has ended well."""
     await connection.execute(
-        update(pointers).where(pointers.c.name == CHAMPION).values(release_id=new, moved_at=func.now())
+        update(trials)
+        .where(trials.c.ended_at.is_(None), trials.c.release_id == new.id)
+        .values(state="promoted", ended_at=func.now(), share=0.0, lease_until=None)
     )
-    await _set_state(connection, old, "retired")
-    await _set_state(connection, new, "champion")
+    await connection.execute(
+        update(pointers).where(pointers.c.name == CHAMPION).values(release_id=new.id, moved_at=func.now())
+    )
+    await connection.execute(update(releases).where(releases.c.state == "soaking").values(state="retired"))
+    await set_state(connection, old, left)
+    await set_state(connection, await find(connection, new.id), "champion")
 
 
-async def _set_state(connection: AsyncConnection, release_id: str, state: ReleaseState) -> None:
-    await connection.execute(update(releases).where(releases.c.id == release_id).values(state=state))
+async def set_state(connection: AsyncConnection, found: Registered, state: ReleaseState) -> None:
+    """Raises `ReleaseConflict` for what `TRANSITIONS` does not allow."""
+    if state != found.state and state not in TRANSITIONS[found.state]:
+        raise ReleaseConflict(f"Release {found.id} is {found.state}; it cannot become {state}.")
+    await connection.execute(update(releases).where(releases.c.id == found.id).values(state=state))
+
+
+async def admit(connection: AsyncConnection, found: Registered, *, force: bool, reason: str) -> None:
+    """Let a release take traffic: one that passed an evaluation, or by `force` with a reason, which is kept
+    with it. Raises `ReleaseConflict` or `RequestInvalid`."""
+    require_evaluated(found, force=force, reason=reason)
+    if not found.evaluated:
+        await connection.execute(
+            update(releases).where(releases.c.id == found.id).values(forced=reason.strip())
+        )
+
+
+def require_evaluated(found: Registered, *, force: bool, reason: str) -> None:
+    if found.evaluated:
+        return
+    if not force:
+        raise ReleaseConflict(
+            f"Release {found.id} has not passed an evaluation. Run `plumbline eval gate`, or force it with "
+            "--force and a --reason."
+        )
+    if not reason.strip():
+        raise RequestInvalid("A release without a passed evaluation needs a reason.", "reason")
+
+
+async def withdraw(connection: AsyncConnection, found: Registered, why: Mapping[str, Any]) -> None:
+    """Let its passed evaluation count no longer."""
+    evidence = {**(found.evidence or {}), "passed": False, "withdrawn": dict(why)}
+    await connection.execute(update(releases).where(releases.c.id == found.id).values(evidence=evidence))
 
 
 async def note(
@@ -306,6 +490,7 @@ def _registered(row: Row[Any]) -> Registered:
         state=row.state,
         bootstrap=row.bootstrap,
         evidence=row.evidence,
+        forced=row.forced,
         created_at=row.created_at,
         release=parse_release(row.canonical),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app import deadline as time_left
 from app.ladder import rung_of
 from app.rerankers import rerank_seconds
-from app.serving import Current
+from app.serving import Current, Serving
 from retrieval.search import search
 from retrieval.types import Filter, Found
 
@@ -23,10 +23,11 @@ class Search:
         limit: int | None = None,
         group_by_document: bool = False,
         pressure: float = 0.0,
+        serving: Serving | None = None,
     ) -> tuple[Found, str]:
-        """What matches, best first, and the id of the release that searched. `pressure` is the share of the
-        queue that is taken."""
-        serving = self._current()
+        """What matches, best first, and the id of the release that searched: `serving`, by default the
+        champion. `pressure` is the share of the queue that is taken."""
+        serving = serving or self._current()
         rung = rung_of(serving.release, pressure)
         async with time_left.within(deadline, "search"):
             found = await search(

@@ -11,7 +11,7 @@ from app.release import Release
 from llm.types import ChatModel
 from retrieval.search import Index
 
-KEPT = 4
+KEPT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,10 @@ class Servings:
             self._ready[name] = self._ready.pop(name)
             for oldest in list(self._ready)[:-KEPT]:
                 del self._ready[oldest]
+
+    def ready(self, release: Release) -> Serving | None:
+        """The release ready to serve; None when it is not, or no longer."""
+        return self._ready.get(release.fingerprint)
 
     def current(self) -> Serving:
         """The champion's, which was prepared before it became champion."""

@@ -28,6 +28,7 @@ from app.settings import Settings
 from app.supervisor import Supervisor, signals
 
 WORKER_READY = "The worker is ready."
+CONTROLLER_READY = "The controller watches."
 WORKER_NICE = 10
 """Embedding a pile of documents must not slow the answers down."""
 PROBE_TIMEOUT = 3.0
@@ -89,12 +90,16 @@ class Standalone:
         environment = {**self._environment(parts), **(model.environment if model else {})}
         loading = asyncio.create_task(self._load(model, supervisor, announce)) if model else None
         await asyncio.sleep(0)  # The model is started first, to be stopped after the API.
-        workers = [self._worker(name, environment, announce) for name in _worker_names(self.settings.workers)]
+        workers = [
+            self._quiet(name, "worker", WORKER_READY, environment, announce, nice=WORKER_NICE)
+            for name in _worker_names(self.settings.workers)
+        ]
+        controller = self._quiet("controller", "controller", CONTROLLER_READY, environment, announce)
         api = self._child(self._api(environment), announce)
         # The API stops first: what it still accepts while it drains is queued, and kept.
         stopping = threading.Event()
         try:
-            await supervisor.start(workers, [api])
+            await supervisor.start([*workers, controller], [api])
             announce()
             await asyncio.to_thread(self.at_ready, stopping)
             api.log.always = True
@@ -143,15 +148,23 @@ class Standalone:
 
         return self._own("api", "serve", environment, ready, patience=30.0)
 
-    def _worker(self, name: str, environment: Mapping[str, str], announce: Callable[[], None]) -> Child:
-        log = self._log(name, WORKER_READY)
+    def _quiet(
+        self,
+        name: str,
+        command: str,
+        awaited: str,
+        environment: Mapping[str, str],
+        announce: Callable[[], None],
+        nice: int = 0,
+    ) -> Child:
+        """A process that listens nowhere: it is ready when its log says so."""
+        log = self._log(name, awaited)
 
         async def ready() -> None:
             if not log.heard:
                 raise NotReady(name)
 
-        part = self._own(name, "worker", environment, ready, nice=WORKER_NICE)
-        return Child(part, log, self.say, announce)
+        return Child(self._own(name, command, environment, ready, nice=nice), log, self.say, announce)
 
     def _own(
         self,

@@ -113,11 +113,11 @@ class Summarizer:
         self._concurrency = concurrency
 
     async def summarize(
-        self, request: SummaryRequest, pressure: float = 0.0
+        self, request: SummaryRequest, pressure: float = 0.0, serving: Serving | None = None
     ) -> AsyncGenerator[SummaryEvent, None]:
         """`pressure` is the share of the queue that is taken: under load smaller models summarize, at last
-        the built-in one."""
-        stages, serving = Stages(), self._current()
+        the built-in one. `serving` is the release that summarizes, by default the champion."""
+        stages, serving = Stages(), serving or self._current()
         async with deadline.within(request.deadline, "reading the documents"):
             with stages.measure("read"):
                 run = await self._run(request, serving, pressure)

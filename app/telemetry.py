@@ -76,6 +76,12 @@ def traceparent() -> str | None:
     return trace_headers().get("traceparent")
 
 
+def request_id() -> str:
+    """The id of the current request; empty outside of one."""
+    current = CURRENT.get()
+    return current.request_id if current else ""
+
+
 def set_release(release_id: str) -> None:
     """Name the release on the current request's log lines and server span."""
     current = CURRENT.get()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from llm.types import Message
+from llm.types import Caching, Message
 from retrieval.types import Filter, Hit, Span
 
 Scope = Literal["read", "write", "admin", "evaluate"]
@@ -38,7 +38,7 @@ class Question:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    cache: bool = True
+    cache: Caching = "use"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ class Answer:
     """The last event of a stream. `text` is everything the tokens said; `citations` are the sources it
     named, by number; `support` has a verdict for each sentence that could be checked; `answered` is False
     when it says that the documents do not hold it; `stages` maps a stage to its seconds; `model` is the one
-    that answered."""
+    that answered; `epoch` is that of the collections it was made from, None if it rose meanwhile."""
 
     text: str
     citations: tuple[Citation, ...]
@@ -123,6 +123,7 @@ class Answer:
     support: tuple[Support, ...] = ()
     answered: bool = True
     cached: Literal["answer", "output"] | None = None
+    epoch: str | None = None
 
 
 Event = Sources | Token | Support | Answer
@@ -143,7 +144,7 @@ class SummaryRequest:
     focus: str | None = None
     max_words: int = 200
     language: str | None = None
-    cache: bool = True
+    cache: Caching = "use"
 
 
 @dataclass(frozen=True, slots=True)

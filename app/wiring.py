@@ -20,11 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import access, migrate, telemetry
 from app.admission import Admission
 from app.answers import Answers
+from app.assignment import Assigner, Assignments
 from app.chat import Chat
 from app.database import connect_args, dsn, open_engine
 from app.embedders import Embedders
 from app.indexes import Indexes, Unsound
 from app.models import Models, Ping
+from app.outcomes import Outcomes
 from app.promotion import Promotions
 from app.release import Release
 from app.releases import Registry, first_release
@@ -32,10 +34,12 @@ from app.rerankers import Rerankers
 from app.search import Search
 from app.serving import Current, Serving, Servings
 from app.settings import Settings
+from app.shadow import Shadow
 from app.similarity import Similarity
 from app.stores import STORE_TIMEOUT, ServedStore, open_store
 from app.summarize import Summarizer
 from app.tracing import JobTraces, TracedStore
+from app.trials import Trials
 from ingestion import spotcheck
 from ingestion.blobs import Blobs
 from ingestion.errors import Conflict, LedgerUnavailable
@@ -48,8 +52,10 @@ from ingestion.sandbox import Sandbox
 from ingestion.sweeper import Sweeper
 from ingestion.types import Generation, Placed
 from ingestion.worker import BACKFILL, ORDINARY, Crew, Worker
-from llm.outputs import RedisOutputs
-from llm.types import ChatModel, Outputs, Scorer
+from llm.outputs import MemoryOutputs, RedisOutputs
+from llm.pipe import Line
+from llm.types import ChatModel, Scorer
+from llm.types import Outputs as KeptOutputs
 from retrieval.analyze import analyzer
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.search import Index
@@ -81,6 +87,11 @@ class Services:
     settings: Settings
     release: Registry
     promotions: Promotions
+    trials: Trials
+    assigner: Assigner
+    outcomes: Outcomes
+    shadow: Shadow
+    answers: Answers
     indexes: Indexes
     access: access.Access
     intake: Intake
@@ -89,7 +100,7 @@ class Services:
     summarizer: Summarizer
     store: Store
     visibility: Visibility
-    outputs: Outputs
+    outputs: KeptOutputs
     admission: Admission
     current: Callable[[], Serving]
     health: Mapping[str, Ping]
@@ -135,14 +146,29 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
             lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
         )
         await stack.enter_async_context(_following(ground, servings))
-        indexes = Indexes(ground.ledger, ground.embedders, _unsound(ground), parser=PARSER_VERSION)
+        indexes = _indexes(ground)
+        trials = Trials(ground.engine, ground.registry, indexes)
+        outcomes = Outcomes(ground.engine)
+        await stack.enter_async_context(outcomes.writing())
+        assignments = Assignments(Line(_secret(settings.redis_url)))
+        stack.callback(assignments.close)
+        admission = Admission(
+            max_running=settings.max_running, max_waiting=settings.max_waiting, load=models.load
+        )
+        shadow = _shadow(settings, ground, replacements, stack, outcomes, admission, models, servings.current)
+        await stack.enter_async_context(shadow.running())
         intake = Intake(ground.ledger, ground.blobs, upload_limit=settings.upload_limit)
         answers = Answers(outputs, product=PRODUCT)
         current = servings.current
         yield Services(
             settings=settings,
             release=ground.registry,
-            promotions=Promotions(ground.engine, ground.registry, indexes, servings.prepare),
+            promotions=Promotions(ground.engine, ground.registry, indexes, trials, servings.prepare),
+            trials=trials,
+            assigner=Assigner(ground.registry, servings, assignments, indexes),
+            outcomes=outcomes,
+            shadow=shadow,
+            answers=answers,
             indexes=indexes,
             access=access.Access(ground.engine, open_access=access.opened(settings)),
             intake=intake,
@@ -152,9 +178,7 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
             store=ground.store,
             visibility=ground.reads,
             outputs=outputs,
-            admission=Admission(
-                max_running=settings.max_running, max_waiting=settings.max_waiting, load=models.load
-            ),
+            admission=admission,
             current=current,
             health={
                 "ledger": ground.ledger.ping,
@@ -187,6 +211,71 @@ async def open_worker(
         yield run
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """What decides on releases from outside of the API."""
+
+    registry: Registry
+    trials: Trials
+    promotions: Promotions
+    engine: AsyncEngine
+
+
+@asynccontextmanager
+async def open_control(settings: Settings) -> AsyncIterator[Control]:
+    """The side that watches trials. Nothing is loaded before it is needed."""
+    settings.require("database_url")
+    async with AsyncExitStack() as stack:
+        engine, registry = await _registry(settings, stack)
+        embedders = Embedders(settings, telemetry.tracer(), None)
+        indexes = Indexes(Ledger(engine), embedders, _unseen, parser=PARSER_VERSION)
+        trials = Trials(engine, registry, indexes)
+        promotions = Promotions(engine, registry, indexes, trials, _at_once)
+        yield Control(registry=registry, trials=trials, promotions=promotions, engine=engine)
+
+
+async def _at_once(release: Release) -> None:
+    """Nothing is served here: there is nothing to prepare."""
+
+
+async def _unseen(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
+    """Of a release on trial, the index was looked into when the trial began."""
+    return "it was never tried"
+
+
+def _indexes(ground: _Ground) -> Indexes:
+    return Indexes(ground.ledger, ground.embedders, _unsound(ground), parser=PARSER_VERSION)
+
+
+def _shadow(
+    settings: Settings,
+    ground: _Ground,
+    replacements: Replacements,
+    stack: AsyncExitStack,
+    outcomes: Outcomes,
+    admission: Admission,
+    live: Models,
+    current: Current,
+) -> Shadow:
+    """With models, breakers and caches of its own, all of them empty; only the store and the embedders are
+    the same."""
+    nothing = MemoryOutputs()
+    models = Models(settings, _scorer(current), nothing, product=PRODUCT, build=replacements.model)
+    stack.push_async_callback(models.aclose)
+    servings = Servings(
+        lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
+    )
+    return Shadow(
+        lambda: ground.registry.standing().shadow,
+        servings,
+        Chat(current, ground.reads, Answers(nothing, product=PRODUCT), product=PRODUCT, tokens=models.tokens),
+        Summarizer(current, ground.reads, ground.store, product=PRODUCT, tokens=models.tokens),
+        outcomes,
+        admission,
+        live.load,
+    )
+
+
 def _worker(
     settings: Settings,
     ground: _Ground,
@@ -213,14 +302,9 @@ def _worker(
 
 
 async def _ground(settings: Settings, stack: AsyncExitStack, replacements: Replacements = REAL) -> _Ground:
-    database_url = _secret(settings.database_url)
-    await migrate.upgrade(database_url)
-    engine = open_engine(database_url)
-    stack.push_async_callback(engine.dispose)
-    reads = Reads(dsn(database_url), connect_args())
+    engine, registry = await _registry(settings, stack)
+    reads = Reads(dsn(_secret(settings.database_url)), connect_args())
     stack.push_async_callback(reads.close)
-    registry = Registry(engine)
-    await registry.start(first_release(settings))
     tracer = telemetry.tracer()
     served = replacements.store
     system = None
@@ -240,6 +324,17 @@ async def _ground(settings: Settings, stack: AsyncExitStack, replacements: Repla
         registry=registry,
         engine=engine,
     )
+
+
+async def _registry(settings: Settings, stack: AsyncExitStack) -> tuple[AsyncEngine, Registry]:
+    """The ledger's database, up to date, and the registry in it."""
+    database_url = _secret(settings.database_url)
+    await migrate.upgrade(database_url)
+    engine = open_engine(database_url)
+    stack.push_async_callback(engine.dispose)
+    registry = Registry(engine)
+    await registry.start(first_release(settings))
+    return engine, registry
 
 
 @asynccontextmanager

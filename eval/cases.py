@@ -1,8 +1,9 @@
-"""Loads data sets: the shipped ones by name, and any folder in the layout of BEIR by path.
+"""Loads data sets: the shipped ones by name, and folders by path, in our layout or BEIR's.
 
-A shipped data set is a folder under `datasets/` with `dataset.toml` and `cases.jsonl`; its corpus is a
-folder of files inside one of our packages. The fingerprint covers every byte of both. `dataset.toml` pins
-it, so that content cannot change under the same version unnoticed.
+Ours is a folder with `dataset.toml` and `cases.jsonl`, of which the shipped ones are under `datasets/`. Its
+`[corpus]` names a `folder` of files, beside it or inside one of our packages (`package`), or a `file` of
+texts as BEIR has them. The fingerprint covers every byte of corpus and cases. `dataset.toml` may pin it, and
+the shipped ones do, so that content cannot change under the same version unnoticed.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ BEIR_DEPTH = 10
 
 
 def load_dataset(name: str) -> Dataset:
-    """A shipped data set by its name, or a BEIR folder by its path."""
+    """A shipped data set by its name, or a folder by its path."""
     shipped = _datasets() / name
     if re.fullmatch(r"[a-z0-9_-]+", name) and (shipped / "dataset.toml").is_file():
-        return load_shipped(shipped)
+        return load_folder(shipped)
     folder = Path(name)
+    if (folder / "dataset.toml").is_file():
+        return load_folder(folder)
     if (folder / "corpus.jsonl").is_file():
         try:
             return _beir(folder)
@@ -36,7 +39,7 @@ def load_dataset(name: str) -> Dataset:
             raise DatasetInvalid(f"{folder} is not in BEIR's layout: {error!r}.") from None
     raise DatasetInvalid(
         f"There is no data set {name!r}: give one of {', '.join(dataset_names())}, or the path of a folder "
-        "with corpus.jsonl, queries.jsonl and qrels/test.tsv."
+        "with dataset.toml and cases.jsonl, or with corpus.jsonl, queries.jsonl and qrels/test.tsv."
     )
 
 
@@ -74,30 +77,42 @@ def _datasets() -> Path:
     return Path(str(resources.files("eval"))) / "datasets"
 
 
-def load_shipped(folder: Path) -> Dataset:
+def load_folder(folder: Path) -> Dataset:
     """A folder with `dataset.toml` and `cases.jsonl`."""
     about = _about(folder / "dataset.toml")
-    corpus = Path(str(resources.files(about["corpus"]["package"]))) / about["corpus"]["folder"]
-    documents = tuple(_files(corpus))
-    content = (folder / "cases.jsonl").read_bytes()
+    documents = tuple(_corpus(folder, about["corpus"]))
+    content = _read(folder / "cases.jsonl").encode()
     found = fingerprint(about["name"], about["version"], documents, content)
-    if found != about["fingerprint"]:
+    if found != about.get("fingerprint", found):
         raise DatasetInvalid(
             f"Data set {about['name']!r} {about['version']}: corpus or cases have changed. Raise the version "
             f'in {folder / "dataset.toml"} until its fingerprint is the one computed, now "{found}".'
         )
-    cases = tuple(_case(row) for row in _rows(folder / "cases.jsonl"))
+    cases = tuple(_case(row) for row in rows(folder / "cases.jsonl"))
     _require_unique(cases, str(folder))
+    _require_documents(cases, documents)
     ref = DatasetRef(name=about["name"], version=about["version"], fingerprint=found)
     return Dataset(ref=ref, licence=about["licence"], cases=cases, documents=documents)
 
 
 def _about(path: Path) -> dict[str, Any]:
-    about = tomllib.loads(path.read_text(encoding="utf-8"))
-    missing = {"name", "version", "licence", "fingerprint", "corpus"} - about.keys()
+    try:
+        about = tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise DatasetInvalid(f"{path} is not TOML: {error}.") from None
+    missing = {"name", "version", "licence", "corpus"} - about.keys()
     if missing:
         raise DatasetInvalid(f"{path} has no {', '.join(sorted(missing))}.")
     return about
+
+
+def _corpus(folder: Path, where: dict[str, Any]) -> Iterator[SourceDocument]:
+    if "file" in where:
+        return _texts(folder / where["file"])
+    if "folder" not in where:
+        raise DatasetInvalid(f"{folder / 'dataset.toml'}: [corpus] names neither a folder nor a file.")
+    beside = Path(str(resources.files(where["package"]))) if "package" in where else folder
+    return _files(beside / where["folder"])
 
 
 def _files(corpus: Path) -> Iterator[SourceDocument]:
@@ -109,15 +124,26 @@ def _files(corpus: Path) -> Iterator[SourceDocument]:
 
 def _case(row: dict[str, Any]) -> Case:
     try:
-        return Case(
+        case = Case(
             id=row["id"],
             question=row["question"],
-            tags=tuple(row["tags"]),
-            gold=tuple(Gold(gold["document_id"], gold["quote"]) for gold in row["gold"]),
+            tags=tuple(row.get("tags", ())),
+            gold=tuple(
+                Gold(gold["document_id"], gold.get("quote"), float(gold.get("gain", 1)))
+                for gold in row["gold"]
+            ),
             reference=row["reference"],
+            kind=row.get("kind", "question"),
+            language=row.get("language", "en"),
+            words=row.get("words"),
         )
     except KeyError as error:
         raise DatasetInvalid(f"Case {row.get('id', '?')!r} has no {error}.") from None
+    if case.kind not in ("question", "summary"):
+        raise DatasetInvalid(f"Case {case.id!r}: {case.kind!r} is no kind; question and summary are.")
+    if case.kind == "summary" and not case.gold:
+        raise DatasetInvalid(f"Case {case.id!r} names nothing to summarize.")
+    return case
 
 
 def _beir(folder: Path) -> Dataset:
@@ -125,7 +151,7 @@ def _beir(folder: Path) -> Dataset:
     judged = _judgments(folder / "qrels" / "test.tsv")
     cases = tuple(
         Case(id=str(row["_id"]), question=row["text"], gold=tuple(judged[str(row["_id"])]))
-        for row in _rows(folder / "queries.jsonl")
+        for row in rows(folder / "queries.jsonl")
         if str(row["_id"]) in judged
     )
     if not cases:
@@ -143,7 +169,7 @@ def _beir(folder: Path) -> Dataset:
 
 
 def _texts(path: Path) -> Iterator[SourceDocument]:
-    for row in _rows(path):
+    for row in rows(path):
         title = row.get("title") or None
         text = row["text"] or title or ""
         if text.strip():
@@ -161,7 +187,8 @@ def _judgments(path: Path) -> dict[str, list[Gold]]:
     return judged
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON lines file."""
     # Not splitlines: it also cuts at separators that a JSON string may hold.
     for number, line in enumerate(_read(path).split("\n"), 1):
         if line.strip():
@@ -184,3 +211,11 @@ def _require_unique(cases: Sequence[Case], where: str) -> None:
         if case.id in seen:
             raise DatasetInvalid(f"{where}: two cases have the id {case.id!r}.")
         seen.add(case.id)
+
+
+def _require_documents(cases: Sequence[Case], documents: Sequence[SourceDocument]) -> None:
+    known = {document.id for document in documents}
+    for case in cases:
+        for gold in case.gold:
+            if gold.document_id not in known:
+                raise DatasetInvalid(f"Case {case.id!r}: the corpus has no document {gold.document_id!r}.")

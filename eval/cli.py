@@ -1,4 +1,4 @@
-"""`plumbline eval run | gate | report | ablate`.
+"""`plumbline eval run | import | gate | report | index | simulate | ablate`.
 
 Exit codes: 0 passed (or done), 1 failed, 2 cannot judge. `run` ends with 1 when cases were lost.
 """
@@ -6,8 +6,11 @@ Exit codes: 0 passed (or done), 1 failed, 2 cannot judge. `run` ends with 1 when
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -21,13 +24,15 @@ from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
 from eval.ablation import STEPS, Remembering, choose, named
 from eval.ablation import ablate as ablate_sets
 from eval.cases import limited, load_dataset
+from eval.forms import Form, rendered, write
 from eval.gate import judge
-from eval.markdown import report_markdown, verdict_markdown
-from eval.report import dump, read, read_report, report_json, verdict_json
+from eval.history import write_index
+from eval.judge import Judge, JudgeSettings, judge_settings
+from eval.report import read, read_report
 from eval.rules import DEFAULT_RULES, load_rules
 from eval.run import Progress, evaluate, evaluate_private
 from eval.target import HttpTarget
-from eval.types import Dataset, EvalError, Report, Verdict
+from eval.types import Dataset, EvalError, Outcome, Report, Verdict
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.errors import RetrievalError
 
@@ -36,6 +41,15 @@ commands = typer.Typer(
 )
 
 CANNOT = 2
+_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "no_verdict": CANNOT}
+
+
+class Source(StrEnum):
+    """Forms of question sets that can be made into data sets."""
+
+    squad = "squad"
+
+
 Out = Annotated[Path | None, typer.Option(help="Where to write it (JSON; Markdown beside it).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -52,22 +66,59 @@ def run(
         str, typer.Option(help="`plumbline` or `plumbline@RELEASE` at that instance.")
     ] = "plumbline",
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the report (JSON; Markdown beside it).")
+        Path | None, typer.Option(help="Where to write the report (JSON; Markdown and HTML beside it).")
     ] = None,
     limit_cases: Annotated[int | None, typer.Option(min=1, help="Run only this many cases.")] = None,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(envvar="PLUMBLINE_JUDGE_URL", help="Server of a model that judges; ends in /v1."),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(envvar="PLUMBLINE_JUDGE_MODEL", help="That model's name.")
+    ] = None,
+    judge_key: Annotated[str | None, typer.Option(envvar="PLUMBLINE_JUDGE_KEY", help="Its key.")] = None,
+    judge_repeats: Annotated[
+        int,
+        typer.Option(min=1, envvar="PLUMBLINE_JUDGE_REPEATS", help="How often each verdict is asked for."),
+    ] = 1,
+    judge_cache: Annotated[Path, typer.Option(help="Folder that keeps verdicts.")] = Path(".plumbline/judge"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Ask every question of a data set and score the answers."""
+    from eval.events import tell, telling
+
     with _failures():
         if url and release:
             raise EvalError("Give --release for a private instance or --url for a running one, not both.")
         chosen = limited(load_dataset(dataset), limit_cases)
-        with _progress(as_json) as progress:
-            target = HttpTarget(url, key, model) if url else None
-            report = asyncio.run(_evaluate(release, target, chosen, progress))
-    body, text = dump(report_json(report)), report_markdown(report)
-    _give(body, text, out or _default_out(report, as_json), as_json)
+        settings = judge_settings(
+            url=judge_url, model=judge_model, key=judge_key, repeats=judge_repeats, cache=judge_cache
+        )
+        with telling(os.environ) as events:
+            with _progress(as_json) as progress:
+                target = HttpTarget(url, key, model) if url else None
+                report = asyncio.run(_evaluate(release, target, chosen, progress, settings))
+            if events is not None:
+                tell(report, events)
+    _give_found(report, out or _default_out(report, as_json), Form.json if as_json else Form.markdown)
     raise typer.Exit(1 if _lost(report) else 0)
+
+
+@commands.command("import")
+def import_(
+    form: Annotated[Source, typer.Argument(help="What the folder is in the form of.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with corpus.jsonl and qa.jsonl.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the data set to.")],
+    questions: Annotated[int, typer.Option(min=1, help="At most so many, spread evenly.")] = 500,
+    language: Annotated[str, typer.Option(help="Code of the questions' language.")] = "en",
+    licence: Annotated[str, typer.Option(help="Licence of the source.")] = "see the source",
+) -> None:
+    """Make a data set for `run --dataset` of questions that others wrote."""
+    from eval.squad import import_squad
+
+    with _failures():
+        made = import_squad(folder, out, questions=questions, language=language, licence=licence)
+    typer.echo(f"Written: {out}, {len(made.cases)} cases on {len(made.documents)} documents ({form.value})")
 
 
 @commands.command()
@@ -76,29 +127,101 @@ def gate(
     candidate: Annotated[Path, typer.Argument(help="Report of the release that would take its place.")],
     rules: Annotated[Path, typer.Option(help="Margins for each metric.")] = DEFAULT_RULES,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the verdict (JSON; Markdown beside it).")
+        Path | None,
+        typer.Option(help="Where to write the verdict (JSON; Markdown, HTML and JUnit XML beside it)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
-    """Compare two reports case by case: exit 0 pass, 1 fail, 2 cannot judge."""
+    """Compare two reports case by case: exit 0 pass, 1 fail, 2 cannot judge or no verdict."""
     with _failures():
         verdict = judge(read_report(baseline), read_report(candidate), load_rules(rules))
-    _give(dump(verdict_json(verdict)), verdict_markdown(verdict), out, as_json)
-    raise typer.Exit(0 if verdict.passed else 1)
+    _give_found(verdict, out, Form.json if as_json else Form.markdown)
+    raise typer.Exit(_CODES[verdict.outcome])
+
+
+@commands.command()
+def planted(
+    only: Annotated[str | None, typer.Option(help="Which ones, by their names, separated by commas.")] = None,
+    rules: Annotated[Path, typer.Option(help="Margins for each metric.")] = DEFAULT_RULES,
+    limit_cases: Annotated[int | None, typer.Option(min=1, help="Ask only this many cases.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write the table and each verdict to, in every form.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Plant regressions in releases on the sample handbook, and tell what stops each."""
+    from eval.planted import table
+    from eval.planted.planting import plant_all
+    from eval.planted.plants import chosen
+    from eval.planted.types import Planted
+
+    def told(one: Planted) -> None:
+        typer.echo(table.line(one), err=True)
+        if out is not None and one.stopped.verdict is not None:
+            write(one.stopped.verdict, out / f"{one.plant.name}.json")
+
+    with _failures():
+        plants, dataset = chosen(only), limited(load_dataset("handbook"), limit_cases)
+        with _progress(as_json) as progress:
+            found = asyncio.run(
+                plant_all(
+                    plants,
+                    dataset,
+                    load_rules(rules),
+                    product=version("plumbline"),
+                    progress=progress,
+                    told=told,
+                )
+            )
+    _give(table.body(found), table.markdown(found), out and out / "planted.json", as_json)
+    raise typer.Exit(1 if table.missed(found) else 0)
 
 
 @commands.command()
 def report(
     file: Annotated[Path, typer.Argument(help="A report or a verdict.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    form: Annotated[Form, typer.Option("--format", help="JUnit XML is for verdicts.")] = Form.markdown,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
-    """Show a report or a verdict as Markdown."""
+    """Show a report or a verdict."""
     with _failures():
-        found = read(file)
-    if isinstance(found, Verdict):
-        _give(dump(verdict_json(found)), verdict_markdown(found), None, as_json)
-    else:
-        _give(dump(report_json(found)), report_markdown(found), None, as_json)
+        text = rendered(read(file), Form.json if as_json else form)
+    typer.echo(text, nl=False)
+
+
+@commands.command()
+def index(
+    folder: Annotated[Path, typer.Argument(help="Where runs and verdicts were written.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the page's path as JSON.")] = False,
+) -> None:
+    """Write one page of all runs and verdicts in a folder, newest first, with their trends."""
+    with _failures():
+        path = write_index(folder)
+    typer.echo(json.dumps({"index": str(path)}) if as_json else f"Written: {path}")
+
+
+@commands.command()
+def simulate(
+    releases: Annotated[int, typer.Option(min=0, help="Releases for each target of the gate.")] = 200_000,
+    canaries: Annotated[int, typer.Option(min=0, help="Canaries for each target.")] = 2_000,
+    shadows: Annotated[int, typer.Option(min=0, help="Shadows for each target.")] = 5_000,
+    rules: Annotated[Path, typer.Option(help="The rules that judge.")] = DEFAULT_RULES,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how often gate, canary and shadow err where the truth is known; exit 1: a target is missed."""
+    from eval.simulate import simulate as simulated
+
+    with _failures(), _progress(as_json) as progress:
+        found = simulated(
+            load_rules(rules),
+            releases_count=releases,
+            canaries_count=canaries,
+            shadows_count=shadows,
+            progress=progress,
+        )
+    _give(found.json, found.markdown, out, as_json)
+    raise typer.Exit(0 if found.met else 1)
 
 
 @commands.command("checker")
@@ -223,13 +346,20 @@ def measure_context(
 
 
 async def _evaluate(
-    release: Path | None, target: HttpTarget | None, dataset: Dataset, progress: Progress
+    release: Path | None,
+    target: HttpTarget | None,
+    dataset: Dataset,
+    progress: Progress,
+    settings: JudgeSettings | None,
 ) -> Report:
     product = version("plumbline")
-    if target is None:
-        return await evaluate_private(release, dataset, product=product, progress=progress)
-    async with target:
-        return await evaluate(target, dataset, await target.release(), product=product, progress=progress)
+    async with AsyncExitStack() as stack:
+        asked = await stack.enter_async_context(Judge(settings)) if settings else None
+        if target is None:
+            return await evaluate_private(release, dataset, product=product, progress=progress, judge=asked)
+        await stack.enter_async_context(target)
+        ref = await target.release()
+        return await evaluate(target, dataset, ref, product=product, progress=progress, judge=asked)
 
 
 def _lost(report: Report) -> bool:
@@ -238,6 +368,13 @@ def _lost(report: Report) -> bool:
 
 def _default_out(report: Report, as_json: bool) -> Path | None:
     return None if as_json else Path(f"eval-{report.dataset.name}-{report.release.id}.json")
+
+
+def _give_found(found: Report | Verdict, out: Path | None, form: Form) -> None:
+    """Write every form when there is a place for them, and print the one that was asked for."""
+    if out is not None:
+        typer.echo(f"Written: {', '.join(map(str, write(found, out)))}", err=True)
+    typer.echo(rendered(found, form), nl=False)
 
 
 def _give(body: str, text: str, out: Path | None, as_json: bool) -> None:

@@ -104,7 +104,7 @@ def load(source: str, most: int) -> Corpus:
     asked = tuple(
         Asked(case.question, tuple(_quoted(texts, gold.document_id, gold.quote) for gold in case.gold))
         for case in dataset.cases
-        if case.gold
+        if case.gold and case.kind == "question"
     )
     return Corpus(dataset.ref.name, documents, _spread(asked, most))
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -43,17 +43,21 @@ _ELSEWHERE = (
 
 @asynccontextmanager
 async def private_instance(
-    release: Path | None, *, drafts: Sequence[Path] = (), timeout: float = 120.0
+    release: Path | None,
+    *,
+    drafts: Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 120.0,
 ) -> AsyncIterator[HttpTarget]:
     """An empty instance with this release (None: the default one), ready, until the block ends. `drafts`
-    are release files that it knows too, and that may be promoted.
+    are release files that it knows too, and that may be promoted; `environment` adds settings to ours.
 
     Raises `InstanceFailed` with the end of its log when it does not start, and when anything of it is
     left after it was stopped.
     """
     with _folder() as folder:
         log, port = folder / "log", free_port()
-        process = await _spawn(_command(folder / "data", port, release), log)
+        process = await _spawn(_command(folder / "data", port, release, environment or {}), log)
         try:
             async with HttpTarget(f"http://127.0.0.1:{port}", timeout=timeout) as target:
                 await _until_ready(target, process, log)
@@ -64,18 +68,19 @@ async def private_instance(
             await _stop(process, log)
 
 
-def _command(data: Path, port: int, release: Path | None) -> list[str]:
+def _command(data: Path, port: int, release: Path | None, environment: Mapping[str, str]) -> list[str]:
     """Bound to our life, and without the settings that name servers (`env -u` keeps all others)."""
     bound = [sys.executable, "-I", "-S", str(launcher.__file__), str(os.getpid()), str(int(signal.SIGTERM))]
     up = ["up", "--data", str(data), "--port", str(port), "--no-sample"]
     if release is not None:
         up += ["--release", str(release.resolve())]
-    return [*bound, "-", "0", *_alone(*up)]
+    return [*bound, "-", "0", *_alone(*up, **environment)]
 
 
-def _alone(*words: str) -> list[str]:
+def _alone(*words: str, **environment: str) -> list[str]:
     unset = [f"--unset={name}" for each in _ELSEWHERE for name in _names(each)]
-    return [shutil.which("env") or "/usr/bin/env", *unset, sys.executable, "-m", "app.cli", *words]
+    added = [f"{name}={value}" for name, value in environment.items()]
+    return [shutil.which("env") or "/usr/bin/env", *unset, *added, sys.executable, "-m", "app.cli", *words]
 
 
 async def _add(data: Path, release: Path, log: Path) -> None:

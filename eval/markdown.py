@@ -6,152 +6,185 @@ Text from answers is quoted, and what Markdown would act on is escaped: an answe
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 
-from eval.changes import line_diff
-from eval.report import aggregates, by_metric, counted
-from eval.statistics import mean_interval
-from eval.types import Change, Check, Regression, ReleaseRef, Report, Verdict
+from app.changes import Change, is_text, line_diff
+from eval.means import means
+from eval.report import failures
+from eval.types import Check, Regression, ReleaseRef, Report, Verdict
+from eval.wording import ROLES, TITLES, blocking, check_name, headline, of_role, power, sentence, state
 
 _SHOWN = 600
-_LONG = 120
+_STEERING = "[\u0000-\u0008\u000e-\u001f\u007f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 
 
 def verdict_markdown(verdict: Verdict) -> str:
-    failed = [check for check in verdict.checks if not check.passed]
+    found = blocking(verdict)
     lines = [
-        f"# {'PASS' if verdict.passed else 'FAIL'}: {_name(verdict.candidate)}",
+        f"# {TITLES[verdict.outcome]}: {_release(verdict.candidate)}",
         "",
-        _sentence(verdict, failed),
-        "",
-        *_checks(verdict.checks),
+        f"{plain(headline(verdict))}. {plain(sentence(verdict))}",
     ]
-    if failed:
-        lines += ["", "## Why", "", *(f"- **{check.name}**: {_text(check.reason)}" for check in failed)]
-    lines += ["", "## What changed in the release", "", *_changes(verdict.changes)]
+    if found:
+        lines += [
+            "",
+            "## Why",
+            "",
+            *(f"- **{plain(check_name(each))}**: {plain(each.reason)}" for each in found),
+        ]
+    lines += ["", "## What changed in the release", "", *changes_markdown(verdict.changes)]
+    lines += ["", "## Checks", *_checks(verdict.checks)]
+    lines += ["", *filter(None, [power(verdict.checks)])]
     if verdict.regressions:
         lines += ["", "## Cases that lost most", *_regressions(verdict.regressions)]
+    lines += ["", "## What it rests on", "", *_evidence(verdict)]
     return "\n".join(lines) + "\n"
 
 
 def report_markdown(report: Report) -> str:
     dataset = report.dataset
     lines = [
-        f"# Evaluation of {_name(report.release)}",
+        f"# Evaluation of {_release(report.release)}",
         "",
         f"Data set {dataset.name} {dataset.version} (`{dataset.fingerprint[:12]}`), "
         f"{len(report.results)} cases, product {report.product}, {report.started_at}, "
         f"{report.seconds:.0f} s.",
         "",
     ]
+    if report.judge:
+        lines += [f"Judged by {plain(report.judge)}.", ""]
     if report.error:
-        lines += [f"**The evaluation broke off:** {_text(report.error)}", ""]
+        lines += [f"**The evaluation broke off:** {plain(report.error)}", ""]
+    if report.leaks:
+        lines += ["**Evaluation cases leaked:**", "", *(f"- {plain(leak)}" for leak in report.leaks), ""]
     lines += [*_means(report), *_failures(report)]
     return "\n".join(lines) + "\n"
 
 
-def _name(release: ReleaseRef) -> str:
-    return f"{release.name} (`{release.id}`)"
+def _release(release: ReleaseRef) -> str:
+    return f"{plain(release.name)} ({code(release.id)})"
 
 
-def _sentence(verdict: Verdict, failed: list[Check]) -> str:
-    against = f"against {_name(verdict.baseline)} on {verdict.dataset.name} {verdict.dataset.version}"
-    if not failed:
-        return f"Nothing that the rules name got worse {against}."
-    names = ", ".join(check.name for check in failed)
-    return f"{len(failed)} of {len(verdict.checks)} checks failed {against}: {names}."
+def _checks(checks: tuple[Check, ...]) -> Iterator[str]:
+    for role, (title, asks) in ROLES.items():
+        chosen = of_role(checks, role)
+        if chosen:
+            head, row = (_FOUND, _found) if role == "evidence" else (_COMPARED, _compared)
+            yield from ("", f"**{title}.** {asks}", "", *head, *map(row, chosen))
 
 
-def _checks(checks: tuple[Check, ...]) -> list[str]:
-    rows = ["| check | | baseline | candidate | difference | interval | margin |"]
-    rows.append("|---|---|---:|---:|---:|---:|---:|")
-    for check in checks:
-        mark = "pass" if check.passed else "**FAIL**"
-        rows.append(f"| {check.name} | {mark} | {' | '.join(_numbers(check))} |")
-    return rows
+_FOUND = ("| check | | what was found |", "|---|---|---|")
+_COMPARED = (
+    "| check | | baseline | candidate | difference | interval | margin | visible | cases | lost |",
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+)
 
 
-def _numbers(check: Check) -> list[str]:
-    difference = check.difference
-    if difference is None or check.baseline is None or check.candidate is None:
-        return [""] * 5
-    return [
-        f"{check.baseline:.3f}",
-        f"{check.candidate:.3f}",
-        f"{difference.mean:+.3f}",
-        f"{difference.low:+.3f} to {difference.high:+.3f}",
-        f"{check.margin:g}",
-    ]
+def _found(check: Check) -> str:
+    return f"| {plain(check_name(check))} | {_mark(check)} | {plain(check.reason)} |"
 
 
-def _changes(changes: tuple[Change, ...]) -> Iterator[str]:
+def _compared(check: Check) -> str:
+    numbers = [_number(check.baseline), _number(check.candidate), *_difference(check)]
+    numbers += [_number(check.margin), _number(check.visible), str(check.cases), str(check.lost)]
+    return f"| {plain(check_name(check))} | {_mark(check)} | {' | '.join(numbers)} |"
+
+
+def _mark(check: Check) -> str:
+    return state(check) if check.passed else f"**{state(check)}**"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _difference(check: Check) -> list[str]:
+    """A ratio is marked as such: it stands where differences do."""
+    if check.ratio is not None:
+        return [f"× {check.ratio.mean:.3f}", f"× {check.ratio.low:.3f} to {check.ratio.high:.3f}"]
+    if check.difference is not None:
+        low, high = check.difference.low, check.difference.high
+        return [f"{check.difference.mean:+.3f}", f"{low:+.3f} to {high:+.3f}"]
+    return ["", ""]
+
+
+def _evidence(verdict: Verdict) -> Iterator[str]:
+    dataset = verdict.dataset
+    yield f"- data set {plain(dataset.name)} {plain(dataset.version)} (`{dataset.fingerprint[:12]}`)"
+    for side, run in zip(("baseline", "candidate"), verdict.runs, strict=False):
+        yield (
+            f"- {side}: {run.cases} cases, {run.lost} lost, {run.started_at}, {run.seconds:.0f} s, "
+            f"product {run.product}"
+        )
+        yield from (f"- {side} leaks: {plain(leak)}" for leak in run.leaks)
+
+
+def changes_markdown(changes: tuple[Change, ...]) -> Iterator[str]:
     if not changes:
         yield "Nothing: both reports are of the same release."
     for change in changes:
         before, after = change.before, change.after
-        if before is not None and after is not None and _is_text(before + after):
-            yield from (f"- `{change.path}`:", "", "  ~~~diff")
-            yield from (f"  {line}" for line in line_diff(before, after))
+        if before is not None and after is not None and is_text(change):
+            yield from (f"- {code(change.path)}:", "", "  ~~~diff")
+            yield from (f"  {_unsteered(line)}" for line in line_diff(before, after))
             yield from ("  ~~~", "")
         else:
-            yield f"- `{change.path}`: {_side(before)} to {_side(after)}"
-
-
-def _is_text(values: str) -> bool:
-    return "\n" in values or len(values) > _LONG
+            yield f"- {code(change.path)}: {_side(before)} to {_side(after)}"
 
 
 def _side(value: str | None) -> str:
-    return "(absent)" if value is None else f"`{_short(value)}`"
+    return "(absent)" if value is None else code(value)
 
 
 def _regressions(regressions: tuple[Regression, ...]) -> Iterator[str]:
     for item in regressions:
         yield from (
             "",
-            f"### {item.case_id}: {item.metric} {item.baseline:.3f} to {item.candidate:.3f}",
+            f"### {plain(item.case_id)}: {plain(item.metric)} {item.baseline:.3f} to {item.candidate:.3f}",
             "",
-            _text(item.question),
+            plain(item.question),
             "",
-            f"- before: {_text(item.baseline_answer)}",
-            f"- after: {_text(item.candidate_answer)}",
+            f"- before: {plain(item.baseline_answer)}",
+            f"- after: {plain(item.candidate_answer)}",
         )
 
 
 def _means(report: Report) -> list[str]:
     rows = ["| metric | mean | interval | cases | failed |", "|---|---:|---:|---:|---:|"]
-    scores = by_metric(report)
-    for name, aggregate in aggregates(report).items():
-        clusters = [result.case.cluster for result in report.results if name in result.scores]
-        interval = mean_interval(counted(name, scores[name]), clusters=clusters)
+    for name, (aggregate, interval) in means(report).items():
         rows.append(
-            f"| {name} | {aggregate.mean:.3f} | {interval.low:.3f} to {interval.high:.3f} "
+            f"| {plain(name)} | {aggregate.mean:.3f} | {interval.low:.3f} to {interval.high:.3f} "
             f"| {aggregate.cases} | {aggregate.failed} |"
         )
     return rows
 
 
 def _failures(report: Report) -> Iterator[str]:
-    errors = Counter(
-        f"{part}: {error}" for result in report.results for part, error in result.sample.errors.items()
-    )
-    errors.update(
-        f"{name}: {score.error}"
-        for result in report.results
-        for name, score in result.scores.items()
-        if score.error and score.error not in result.sample.errors.values()
-    )
+    errors = failures(report)
     if errors:
         yield from ("", "## Failures", "")
-        yield from (f"- {count} times {_text(message)}" for message, count in errors.most_common(20))
+        yield from (f"- {count} times {plain(message)}" for message, count in errors.most_common(20))
 
 
-def _text(value: str) -> str:
-    """One line of plain text, nothing in it active."""
-    return re.sub(r"([\\`*_\[\]<>|#!])", r"\\\1", _short(value))
+def plain(value: str) -> str:
+    """One line of plain text, nothing in it active. Underscores within words do nothing in Markdown."""
+    escaped = re.sub(r"([\\`*\[\]<>|#!~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", _short(value))
+    return escaped.replace("://", r"\://").replace("www.", r"www\.")
+
+
+def code(value: str) -> str:
+    """A code span that ends where it should, whatever backquotes are in it (CommonMark 6.1). Not for cells of
+    tables, which a bar ends even within it."""
+    line = _short(value)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence}{line}{fence}" if len(fence) == 1 else f"{fence} {line} {fence}"
 
 
 def _short(value: str) -> str:
-    line = " ".join(value.split())
+    """On one line, cut, and without characters that steer the direction of text."""
+    line = _unsteered(" ".join(value.split()))
     return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
+
+
+def _unsteered(line: str) -> str:
+    return re.sub(_STEERING, "\N{REPLACEMENT CHARACTER}", line)

@@ -16,11 +16,18 @@ from typing import TypeVar
 
 from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
 from eval.instance import private_instance
-from eval.metrics.answer import Embed, Vector, answer_metrics
+from eval.judge import Judge
+from eval.leakage import leaks
+from eval.metrics.answer import answer_metrics
+from eval.metrics.embeddings import Embed, Embeddings, Vector
+from eval.metrics.flaws import flaw_metrics
+from eval.metrics.judged import judge_metrics
 from eval.metrics.measure import Metric, score_case
 from eval.metrics.ranking import ranking_metrics
 from eval.metrics.service import service_metrics
+from eval.metrics.summary import summary_metrics
 from eval.target import HttpTarget
+from eval.texts import Texts
 from eval.types import (
     Case,
     CaseResult,
@@ -28,13 +35,17 @@ from eval.types import (
     InstanceFailed,
     Part,
     ReleaseRef,
+    Reply,
     Report,
     Sample,
+    Summarized,
     TargetFailed,
 )
 from llm.errors import LlmError
+from llm.language import LANGUAGES
 
 CONCURRENCY = 4
+SCORED_AT_ONCE = 32
 T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
@@ -42,7 +53,12 @@ Progress = Callable[[str, int, int], None]
 
 
 async def evaluate_private(
-    release: Path | None, dataset: Dataset, *, product: str, progress: Progress
+    release: Path | None,
+    dataset: Dataset,
+    *,
+    product: str,
+    progress: Progress,
+    judge: Judge | None = None,
 ) -> Report:
     """Evaluate a release file (None: the default) in an instance of its own, which gets the corpus first.
 
@@ -54,9 +70,9 @@ async def evaluate_private(
         async with private_instance(release) as target:
             ref = await target.release()
             await target.ingest(dataset.documents, lambda done, total: progress("ingesting", done, total))
-            return await evaluate(target, dataset, ref, product=product, progress=progress)
+            return await evaluate(target, dataset, ref, product=product, progress=progress, judge=judge)
     except (ReleaseInvalid, LlmError, InstanceFailed, TargetFailed) as error:
-        return await broken_off(dataset, ref, product=product, error=str(error))
+        return await broken_off(dataset, ref, product=product, error=str(error), judge=judge)
 
 
 async def evaluate(
@@ -67,53 +83,79 @@ async def evaluate(
     product: str,
     progress: Progress,
     concurrency: int = CONCURRENCY,
+    judge: Judge | None = None,
 ) -> Report:
     """Ask the target every question of the data set, whose corpus it must have, and score the answers."""
     begin, started_at = time.perf_counter(), _now()
-    metrics = metrics_for(dataset, target.embed)
+    texts = Texts(dataset.documents)
+    metrics = metrics_for(dataset, target.embed, texts, judge)
     samples = await collect(target, dataset, progress, concurrency)
-    results = []
-    for done, (case, sample) in enumerate(zip(dataset.cases, samples, strict=True), 1):
-        results.append(CaseResult(case=case, sample=sample, scores=await score_case(metrics, case, sample)))
-        progress("scoring", done, len(samples))
+    results = await scored(metrics, dataset.cases, samples, progress)
     return Report(
         dataset=dataset.ref,
         release=release,
         product=product,
         started_at=started_at,
         seconds=time.perf_counter() - begin,
-        results=tuple(results),
+        results=results,
+        leaks=await asyncio.to_thread(leaks, results, release.canonical, texts),
+        judge=judge.settings.name if judge else None,
     )
 
 
-async def broken_off(dataset: Dataset, release: ReleaseRef, *, product: str, error: str) -> Report:
+async def broken_off(
+    dataset: Dataset, release: ReleaseRef, *, product: str, error: str, judge: Judge | None = None
+) -> Report:
     """The report of a release that could not be asked at all: every case is there, and has failed."""
 
     async def nobody(texts: Sequence[str]) -> Sequence[Vector]:
         raise TargetFailed(error)
 
-    metrics = metrics_for(dataset, nobody)
-    results = []
-    for case in dataset.cases:
-        errors: dict[Part, str] = {"chat": error, "search": error}
-        sample = Sample(case_id=case.id, errors=errors)
-        results.append(CaseResult(case=case, sample=sample, scores=await score_case(metrics, case, sample)))
+    metrics = metrics_for(dataset, nobody, Texts(dataset.documents), judge)
+    samples = [Sample(case_id=case.id, errors=dict.fromkeys(_parts(case), error)) for case in dataset.cases]
     return Report(
         dataset=dataset.ref,
         release=release,
         product=product,
         started_at=_now(),
         seconds=0.0,
-        results=tuple(results),
+        results=await scored(metrics, dataset.cases, samples, _unwatched),
         error=error,
+        judge=judge.settings.name if judge else None,
     )
 
 
-def metrics_for(dataset: Dataset, embed: Embed) -> list[Metric]:
+def metrics_for(dataset: Dataset, embed: Embed, texts: Texts, judge: Judge | None) -> list[Metric]:
     """All metrics; for a retrieval-only data set those of ranking. Which apply is each metric's to say."""
     if dataset.retrieval_only:
         return ranking_metrics()
-    return [*ranking_metrics(), *service_metrics(), *answer_metrics(embed)]
+    embeddings = Embeddings(embed)
+    return [
+        *flaw_metrics(),
+        *ranking_metrics(),
+        *service_metrics(),
+        *answer_metrics(embeddings),
+        *summary_metrics(),
+        *(judge_metrics(judge, embeddings, texts.__getitem__) if judge else ()),
+    ]
+
+
+async def scored(
+    metrics: Sequence[Metric], cases: Sequence[Case], samples: Sequence[Sample], progress: Progress
+) -> tuple[CaseResult, ...]:
+    """The samples' scores, in order. Many at once, so that what they embed goes out together."""
+    turn, done = asyncio.Semaphore(SCORED_AT_ONCE), 0
+
+    async def one(case: Case, sample: Sample) -> CaseResult:
+        nonlocal done
+        async with turn:
+            scores = await score_case(metrics, case, sample)
+        done += 1
+        progress("scoring", done, len(cases))
+        return CaseResult(case=case, sample=sample, scores=scores)
+
+    pairs = zip(cases, samples, strict=True)
+    return tuple(await asyncio.gather(*(one(case, sample) for case, sample in pairs)))
 
 
 async def collect(
@@ -135,13 +177,34 @@ async def collect(
 
 async def _sample(target: HttpTarget, dataset: Dataset, case: Case) -> Sample:
     errors: dict[Part, str] = {}
+    if case.kind == "summary":
+        summary = await _try("summary", _summarized(target, case), errors)
+        return Sample(case_id=case.id, summary=summary, errors=errors)
     hits = await _try(
         "search",
         target.search(case.question, limit=dataset.search_limit, by_document=dataset.retrieval_only),
         errors,
     )
-    reply = None if dataset.retrieval_only else await _try("chat", target.ask(case.question), errors)
+    reply = None if dataset.retrieval_only else await _try("chat", _answered(target, case), errors)
     return Sample(case_id=case.id, reply=reply, hits=hits, errors=errors)
+
+
+async def _answered(target: HttpTarget, case: Case) -> Reply:
+    """What a cache holds was made by whatever served then: it says nothing of the release under test."""
+    reply = await target.ask(case.question)
+    if reply.cached:
+        raise TargetFailed(f"The answer came from a cache ({reply.cached}).")
+    return reply
+
+
+async def _summarized(target: HttpTarget, case: Case) -> Summarized:
+    documents = list(dict.fromkeys(gold.document_id for gold in case.gold))
+    language = case.language if case.language in LANGUAGES else None
+    return await target.summarize(documents, focus=case.question, words=case.words, language=language)
+
+
+def _parts(case: Case) -> tuple[Part, ...]:
+    return ("summary",) if case.kind == "summary" else ("chat", "search")
 
 
 async def _try(part: Part, request: Awaitable[T], errors: dict[Part, str]) -> T | None:
@@ -167,6 +230,10 @@ def _loaded(path: Path) -> ReleaseRef:
     return ReleaseRef(
         id=release.id, name=release.name, fingerprint=release.fingerprint, canonical=release.canonical()
     )
+
+
+def _unwatched(step: str, done: int, total: int) -> None:
+    return None
 
 
 def _now() -> str:

@@ -121,7 +121,7 @@ async def _summary(house: InProcess, task: Task) -> Summary:
         text=task.text,
         focus=task.focus,
         max_words=task.words,
-        cache=False,
+        cache="off",
     )
     async with aclosing(house.summarizer.summarize(request)) as events:
         async for event in events:

@@ -1,4 +1,4 @@
-"""The instance under test, over HTTP like any other client. Only this file imports httpx.
+"""The instance under test, over HTTP like any other client.
 
 Every failure is one `TargetFailed` with a sentence. A busy instance (429, 503) is asked again as it wishes, a
 few times; nothing else is retried, so that what readers would see as a failure is counted as one.
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-from eval.types import Passage, ReleaseRef, Reply, SourceDocument, TargetFailed
+from eval.types import Passage, ReleaseRef, Reply, SourceDocument, Summarized, TargetFailed
 
 ATTEMPTS = 4
 LONGEST_WAIT = 30.0
@@ -73,6 +73,21 @@ class HttpTarget:
             return _reply(body, seconds)
         except (KeyError, IndexError, TypeError) as error:
             raise TargetFailed(f"The chat answer has no {error}.") from None
+
+    async def summarize(
+        self, document_ids: Sequence[str], *, focus: str, words: int | None, language: str | None
+    ) -> Summarized:
+        """Of the documents, by their ids. An empty `focus` and None leave it to the service."""
+        request: dict[str, Any] = {"document_ids": list(document_ids), "cache": False}
+        wishes = {"focus": focus or None, "max_words": words, "language": language}
+        request |= {name: wish for name, wish in wishes.items() if wish is not None}
+        begin = time.perf_counter()
+        body = await self._post("/v1/summarize", request)
+        seconds = time.perf_counter() - begin
+        try:
+            return _summarized(body, seconds)
+        except (KeyError, TypeError) as error:
+            raise TargetFailed(f"The summary has no {error}.") from None
 
     async def search(
         self, query: str, *, limit: int | None, by_document: bool = False
@@ -203,11 +218,42 @@ def _reply(body: dict[str, Any], seconds: float) -> Reply:
         release=said["release"],
         degraded=tuple(said["degraded"]),
         seconds=seconds,
+        finish=body["choices"][0]["finish_reason"],
+        supported=_share(said["supported"]),
+        cached=said["cached"],
+        prompt_tokens=body["usage"]["prompt_tokens"],
+        output_tokens=body["usage"]["completion_tokens"],
+        id=body["id"],
     )
 
 
+def _summarized(body: dict[str, Any], seconds: float) -> Summarized:
+    return Summarized(
+        text=body["text"],
+        citations=tuple(_passage(citation) for citation in body["citations"]),
+        coverage=float(body["coverage"]),
+        sections_cited=float(body["sections_cited"]),
+        model=body["model"],
+        release=body["release"],
+        degraded=tuple(body["degraded"]),
+        seconds=seconds,
+        supported=_share(body["supported"]),
+        prompt_tokens=body["usage"]["prompt_tokens"],
+        output_tokens=body["usage"]["completion_tokens"],
+    )
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
 def _passage(row: dict[str, Any]) -> Passage:
-    return Passage(document_id=row["document_id"], chunk_id=row["chunk_id"], text=row["text"])
+    return Passage(
+        document_id=row["document_id"],
+        chunk_id=row["chunk_id"],
+        text=row["text"],
+        number=row.get("number", 0),
+    )
 
 
 def _text(document: SourceDocument) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The words of evaluation: cases in, samples and scores out, a report and a verdict.
 
-Imports nothing of the project. A failure is a value here: a request that failed is a `Sample` with an
-error, a metric that failed is a `Score` without a value, and neither ever leaves a mean.
+Of the project it imports only what a change of a release is. A failure is a value here: a request that
+failed is a `Sample` with an error, a metric that failed is a `Score` without a value, and neither ever leaves
+a mean.
 """
 
 from __future__ import annotations
@@ -10,8 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Part = Literal["chat", "search"]
-"""The two requests made for each case."""
+from app.changes import Change
+
+Part = Literal["chat", "search", "summary"]
+"""The requests made for a case: chat and search for a question, summary for a text to be summarized."""
+
+Kind = Literal["question", "summary"]
+Fault = Literal["release", "judge"]
+"""Who lost a score: the release under test, or the model that judges it."""
+Outcome = Literal["passed", "failed", "no_verdict"]
+Role = Literal["evidence", "gated", "guard", "slice", "cost"]
+"""What a check is for. `evidence`: were all cases run and scored. `gated`: no loss beyond the margin must be
+shown. `guard`: a loss beyond the margin must not be shown. `slice`: a guard on a part of the cases. `cost`:
+tokens and time."""
 
 
 class EvalError(Exception):
@@ -22,6 +34,7 @@ class EvalError(Exception):
     ├── RulesInvalid     the rules file cannot be used
     ├── ReportInvalid    a file is not a report
     ├── TargetFailed     a request to the evaluated instance failed
+    ├── JudgeFailed      the judge was away or answered what is no verdict
     ├── InstanceFailed   a private instance did not start, ingest or stop as it should
     └── CannotJudge      two reports cannot be compared; neither pass nor fail
     """
@@ -40,6 +53,10 @@ class ReportInvalid(EvalError):
 
 
 class TargetFailed(EvalError):
+    pass
+
+
+class JudgeFailed(EvalError):
     pass
 
 
@@ -66,13 +83,18 @@ class Gold:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One question. No gold means that the corpus does not answer it. `reference` None: only retrieval
-    is judged."""
+    is judged. Of kind `summary` the gold documents are what to summarize, and `question`, which may be
+    empty, is the focus, and `words` the longest that the summary may be. `language` is the code of the
+    language to answer in."""
 
     id: str
     question: str
     gold: tuple[Gold, ...]
     tags: tuple[str, ...] = ()
     reference: str | None = None
+    kind: Kind = "question"
+    language: str = "en"
+    words: int | None = None
 
     @property
     def answerable(self) -> bool:
@@ -82,6 +104,13 @@ class Case:
     def cluster(self) -> str:
         """Cases about the same document tend to succeed and fail together."""
         return self.gold[0].document_id if self.gold else f"case:{self.id}"
+
+    @property
+    def slices(self) -> frozenset[str]:
+        """The parts of a data set that this case belongs to, each judged for itself where it is large
+        enough."""
+        kind = "summary" if self.kind == "summary" else "answerable" if self.answerable else "unanswerable"
+        return frozenset({kind, f"language:{self.language}", *(f"tag:{tag}" for tag in self.tags)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,22 +145,26 @@ class Dataset:
 
     @property
     def retrieval_only(self) -> bool:
-        return all(case.reference is None for case in self.cases)
+        return all(case.kind == "question" and case.reference is None for case in self.cases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """A passage that came back. `text` is empty when read from a report file, which keeps ids only."""
+    """A passage that came back. `text` is empty when read from a report file, which keeps ids only. `number`
+    is what a citation marker calls it, 0 where nothing does."""
 
     document_id: str
     chunk_id: str
     text: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A chat answer. `sources` were given to the model, `citations` are those that the answer names.
-    `seconds` is the wall time of the request."""
+    `supported` is the share of its sentences that the service's own check found supported, None where there
+    was nothing to check. `cached` says which cache it came from, if any; `id` is the completion's. `seconds`
+    is the wall time of the request."""
 
     text: str
     citations: tuple[Passage, ...]
@@ -140,24 +173,50 @@ class Reply:
     release: str
     degraded: tuple[str, ...]
     seconds: float
+    finish: str = "stop"
+    supported: float | None = None
+    cached: str | None = None
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summarized:
+    """A summary. `coverage` and `sections_cited` in [0, 1] are the service's own measures of it."""
+
+    text: str
+    citations: tuple[Passage, ...]
+    coverage: float
+    sections_cited: float
+    model: str
+    release: str
+    degraded: tuple[str, ...]
+    seconds: float
+    supported: float | None = None
+    prompt_tokens: int = 0
+    output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What one case brought back. A part that failed is None and has its error under the part's name."""
+    """What one case brought back. A part that failed is None and has its error under the part's name; a part
+    that was not asked for is None and has none."""
 
     case_id: str
     reply: Reply | None = None
+    summary: Summarized | None = None
     hits: tuple[Passage, ...] | None = None
     errors: Mapping[Part, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric's value for one case, or why there is none."""
+    """A metric's value for one case, or why there is none, and by whose fault."""
 
     value: float | None
     error: str | None = None
+    fault: Fault = "release"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +241,8 @@ class ReleaseRef:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """One evaluation of one release on one data set. `error` says why it broke off, if it did; the cases
-    are all there all the same."""
+    are all there all the same. `leaks` are the places where its questions or references were found outside
+    the gold passages. `judge` is the model whose verdicts it has, and how often each was asked for."""
 
     dataset: DatasetRef
     release: ReleaseRef
@@ -191,6 +251,8 @@ class Report:
     seconds: float
     results: tuple[CaseResult, ...]
     error: str | None = None
+    leaks: tuple[str, ...] = ()
+    judge: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,15 +279,28 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One reason to pass or fail. `difference` is candidate minus baseline, positive is better."""
+    """One reason to pass or fail. `difference` is candidate minus baseline, positive is better, with the
+    gate's one-sided interval: below `low` it lies with probability alpha. `slice` names the part of the
+    cases that it is about, None for all. `visible` is the smallest loss that these cases would have shown
+    with 80 % probability. `p_value` is adjusted for the number of checks of its role. `undecided` marks a
+    check without enough evidence to pass or fail; it has not passed. Of role `cost` there is `ratio` instead
+    of a difference, candidate over baseline, and `margin` is the most that it may be."""
 
     name: str
     passed: bool
     reason: str
+    role: Role = "gated"
+    slice: str | None = None
+    undecided: bool = False
     baseline: float | None = None
     candidate: float | None = None
     difference: Interval | None = None
+    ratio: Interval | None = None
     margin: float | None = None
+    visible: float | None = None
+    p_value: float | None = None
+    cases: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,23 +316,47 @@ class Regression:
     candidate_answer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A key of the release that differs; None where one side has no such key."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a verdict keeps of one of the two evaluations: when and by what, and how many of its cases had a
+    request that failed."""
 
-    path: str
-    before: str | None
-    after: str | None
+    product: str
+    started_at: str
+    seconds: float
+    cases: int
+    lost: int
+    leaks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How a metric's values lie in both reports: counts in bins of equal width from `low` to `high`. Cases
+    without a value are in no bin."""
+
+    metric: str
+    low: float
+    high: float
+    baseline: tuple[int, ...]
+    candidate: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """May the candidate take the baseline's place?"""
+    """May the candidate take the baseline's place? `no_verdict` where evidence was lost that is not the
+    candidate's own fault (a judge that was away); it lets nothing pass. `runs` are the
+    baseline's and the candidate's."""
 
-    passed: bool
+    outcome: Outcome
     dataset: DatasetRef
     baseline: ReleaseRef
     candidate: ReleaseRef
     checks: tuple[Check, ...]
     regressions: tuple[Regression, ...]
     changes: tuple[Change, ...]
+    runs: tuple[Run, ...] = ()
+    spreads: tuple[Spread, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome == "passed"

@@ -117,7 +117,7 @@ async def _answer(house: InProcess, question: str) -> Answer:
         messages=(Message("user", question),),
         where=EVERYTHING,
         deadline=deadline.after(PATIENCE),
-        cache=False,
+        cache="off",
     )
     async with aclosing(house.chat.ask(wanted)) as events:
         async for event in events:

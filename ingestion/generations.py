@@ -163,6 +163,19 @@ async def switch(connection: AsyncConnection, new: str, old: str) -> None:
     await connection.execute(_JOBS_LEFT, {"id": new})
 
 
+async def admit(connection: AsyncConnection, new: str) -> None:
+    """Let `new` take traffic beside those that do. The caller has closed the set and seen that nothing is
+    missing in `new`."""
+    await connection.execute(_SET, {"id": new, "state": "serving"})
+    await connection.execute(_JOBS_LEFT, {"id": new})
+
+
+async def retire(connection: AsyncConnection, generation: str) -> None:
+    """Let nothing write or search a generation any more; the sweeper removes it."""
+    await connection.execute(_CLOSE)
+    await connection.execute(_SET, {"id": generation, "state": "retired"})
+
+
 async def listed(connection: AsyncConnection) -> list[Generation]:
     return [_generation(row) for row in await connection.execute(_ALL)]
 

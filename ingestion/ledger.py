@@ -247,6 +247,15 @@ class Ledger:
         `closed_generation`."""
         await generations.switch(connection, new, old)
 
+    async def admit_generation(self, connection: AsyncConnection, generation: str) -> None:
+        """Let it take traffic beside those that do; in the caller's transaction, after
+        `closed_generation`."""
+        await generations.admit(connection, generation)
+
+    async def retire_generation(self, connection: AsyncConnection, generation: str) -> None:
+        """Let nothing write or search it any more; in the caller's transaction."""
+        await generations.retire(connection, generation)
+
     async def generations(self) -> list[Generation]:
         async with reading(self._engine) as connection:
             return await generations.listed(connection)

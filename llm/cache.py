@@ -33,9 +33,9 @@ class Cached:
         return self._model.name
 
     async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
-        use = call.cache and self._ttl > 0
+        keep = call.cache != "off" and self._ttl > 0
         key = self.key(call)
-        kept = await self._outputs.get(key) if use else None
+        kept = await self._outputs.get(key) if keep and call.cache == "use" else None
         if kept is not None:
             yield _load(kept)
             return
@@ -43,7 +43,7 @@ class Cached:
         async with aclosing(self._model.stream(call)) as deltas:
             async for delta in deltas:
                 said.append(delta)
-                if use and delta.finish == "stop":
+                if keep and delta.finish == "stop":
                     await self._keep(key, call, said)
                 yield delta
 

@@ -13,9 +13,10 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
 from llm.errors import OutputsUnavailable
-from llm.pipe import Pipe, PipeBroken
+from llm.pipe import Line, Pipe, PipeBroken
 
 PREFIX = "plumbline:output:"
 INDEX = "plumbline:made-from:"
@@ -46,8 +47,7 @@ _NONE: frozenset[bytes] = frozenset()
 
 
 class RedisOutputs:
-    """Outputs in Redis. After a failure Redis is left alone for `pause` seconds, so that a dead one costs
-    a request nothing; then one call in every `pause` looks whether it is back. `timeout` is in seconds."""
+    """Outputs in Redis. While it is away every look-up is a miss, at once (`llm.pipe.Line`)."""
 
     def __init__(
         self,
@@ -57,56 +57,38 @@ class RedisOutputs:
         pause: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = url
-        self._timeout = timeout
-        self._pause = pause
-        self._clock = clock
-        self._retry_at: float | None = None
-        self._pipe: Pipe | None = None
-        self._connecting = asyncio.Lock()
+        self._line = Line(url, timeout=timeout, pause=pause, clock=clock, first=(("SCRIPT", "LOAD", _PUT),))
 
     async def aclose(self) -> None:
-        if self._pipe is not None:
-            self._pipe.close()
+        self._line.close()
 
     async def get(self, key: str) -> bytes | None:
-        if not self._may_try():
-            return None
         try:
-            kept = await (await self._connected()).ask("GET", PREFIX + key)
+            kept = await self._line.ask("GET", PREFIX + key)
         except PipeBroken:
-            self._retry_at = self._clock() + self._pause
             return None
-        self._retry_at = None
         return None if kept is None else _value(kept)
 
     async def put(self, key: str, value: bytes, ttl: float, documents: Sequence[str] = ()) -> None:
         """Written behind: whoever asks next, finds it."""
-        if ttl <= 0 or len(value) > LARGEST or not self._may_try():
+        if ttl <= 0 or len(value) > LARGEST:
             return
         marks = sorted(_marks(documents))
         keys = (PREFIX + key, *(INDEX + mark.hex() for mark in marks))
         life = str(max(1, round(ttl * 1000)))
-        try:
-            pipe = await self._connected()
-            pipe.tell("EVALSHA", _PUT_NAME, str(len(keys)), *keys, _marked(value, marks), life)
-        except PipeBroken:
-            self._retry_at = self._clock() + self._pause
+        await self._line.tell("EVALSHA", _PUT_NAME, str(len(keys)), *keys, _marked(value, marks), life)
 
     async def available(self) -> bool:
         """Whether Redis is in use; asks it only when it was away."""
-        if self._retry_at is not None and self._may_try():
-            try:
-                await (await self._connected()).ask("PING")
-                self._retry_at = None
-            except PipeBroken:
-                self._retry_at = self._clock() + self._pause
-        return self._retry_at is None
+        if self._line.down:
+            with suppress(PipeBroken):
+                await self._line.ask("PING")
+        return not self._line.down
 
     async def ping(self) -> None:
         """Raises `OutputsUnavailable` when Redis does not answer now."""
         try:
-            await (await self._connected()).ask("PING")
+            await (await self._line.connected()).ask("PING")
         except PipeBroken as error:
             raise OutputsUnavailable(f"Redis does not answer: {error}") from error
 
@@ -118,7 +100,7 @@ class RedisOutputs:
         is not."""
         wanted = _marks(documents)
         try:
-            pipe = await self._connected()
+            pipe = await self._line.connected()
             keys = [INDEX + mark.hex() for mark in wanted]
             erased = int(await pipe.ask("EVAL", _FORGET, str(len(keys)), *keys))
             async for found in _keys(pipe):
@@ -129,24 +111,6 @@ class RedisOutputs:
         except PipeBroken as error:
             raise OutputsUnavailable(f"Redis does not answer, nothing can be erased: {error}") from error
         return erased
-
-    def _may_try(self) -> bool:
-        """Whether Redis is in use, or it is time for one call to look whether it is back."""
-        if self._retry_at is None:
-            return True
-        now = self._clock()
-        if now < self._retry_at:
-            return False
-        self._retry_at = now + self._pause
-        return True
-
-    async def _connected(self) -> Pipe:
-        if self._pipe is not None and not self._pipe.closed:
-            return self._pipe
-        async with self._connecting:
-            if self._pipe is None or self._pipe.closed:
-                self._pipe = await Pipe.connect(self._url, self._timeout, ("SCRIPT", "LOAD", _PUT))
-        return self._pipe
 
 
 async def _keys(pipe: Pipe) -> AsyncIterator[list[bytes]]:

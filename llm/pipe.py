@@ -9,7 +9,9 @@ where Redis is, is redis-py's matter.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from ssl import SSLContext
 from typing import Any, cast
 
@@ -160,6 +162,81 @@ class Pipe(asyncio.Protocol):
             _, reply = self._sent.popleft()
             if reply is not None and not reply.done():
                 reply.set_exception(PipeBroken(f"Redis cannot be used: {why}."))
+
+
+class Line:
+    """A pipe to Redis that is opened when it is needed, and again after it broke.
+
+    After a failure Redis is left alone for `pause` seconds, so that a dead one costs a request nothing; then
+    one call in every `pause` looks whether it is back. `timeout` is in seconds; the commands `first` are
+    carried out on each connection."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 0.25,
+        pause: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        first: tuple[tuple[Any, ...], ...] = (),
+    ) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._pause = pause
+        self._clock = clock
+        self._first = first
+        self._retry_at: float | None = None
+        self._pipe: Pipe | None = None
+        self._connecting = asyncio.Lock()
+
+    def close(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+
+    @property
+    def down(self) -> bool:
+        """Whether the last call failed."""
+        return self._retry_at is not None
+
+    def usable(self) -> bool:
+        """Whether Redis is in use, or it is time for one call to look whether it is back."""
+        if self._retry_at is None:
+            return True
+        now = self._clock()
+        if now < self._retry_at:
+            return False
+        self._retry_at = now + self._pause
+        return True
+
+    async def connected(self) -> Pipe:
+        """Raises `PipeBroken`, without regard to the pause."""
+        if self._pipe is not None and not self._pipe.closed:
+            return self._pipe
+        async with self._connecting:
+            if self._pipe is None or self._pipe.closed:
+                self._pipe = await Pipe.connect(self._url, self._timeout, *self._first)
+        return self._pipe
+
+    async def ask(self, *command: Any) -> Any:
+        """The reply to a command. Raises `PipeBroken`, at once during the pause."""
+        if not self.usable():
+            raise PipeBroken("Redis was away a moment ago.")
+        try:
+            reply = await (await self.connected()).ask(*command)
+        except PipeBroken:
+            self._retry_at = self._clock() + self._pause
+            raise
+        self._retry_at = None
+        return reply
+
+    async def tell(self, *command: Any) -> None:
+        """Send a command whose reply nobody waits for; nothing is sent while Redis is away."""
+        if not self.usable():
+            return
+        try:
+            (await self.connected()).tell(*command)
+        except PipeBroken:
+            self._retry_at = self._clock() + self._pause
 
 
 def _tls(named: Any) -> SSLContext | None:

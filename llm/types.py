@@ -63,17 +63,20 @@ class Scope:
     documents: tuple[str, ...] = ()
 
 
+Caching = Literal["use", "fill", "off"]
+"""What a request does with kept outputs: read and write them, only write them, or neither."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request to a model. `timeout` is what is left of the deadline, in seconds, for the whole
-    stream. `cache` False bypasses reading and writing of cached outputs. `spare` is how many models of a
-    chain are left out from the front, to spare them under load."""
+    stream. `spare` is how many models of a chain are left out from the front, to spare them under load."""
 
     prompt: Prompt
     sampling: Sampling
     scope: Scope
     timeout: float
-    cache: bool = True
+    cache: Caching = "use"
     spare: int = 0
 
 

@@ -1,4 +1,4 @@
-"""A real vLLM on the CPU, serving a tiny model that the run makes itself. One at a time: it takes 3 GB."""
+"""A real vLLM on the CPU, serving a tiny model that the run makes itself. Each takes 3 GB."""
 
 from __future__ import annotations
 
@@ -59,12 +59,14 @@ def make_model(python: Path, folder: Path) -> None:
 
 
 @contextmanager
-def serving(python: Path, model: Path, folder: Path, *, eager: bool = False) -> Iterator[VllmServer]:
+def serving(
+    python: Path, model: Path, folder: Path, *, eager: bool = False, name: str = MODEL
+) -> Iterator[VllmServer]:
     """Ready when the block begins (after about 90 s); its log is in `folder`."""
     port, log = free_port(), folder / "server.log"
     spec = ServingSpec(
         model=str(model),
-        served_name=MODEL,
+        served_name=name,
         dtype="bfloat16",
         max_model_len=CONTEXT,
         max_num_seqs=32,
@@ -84,7 +86,7 @@ def serving(python: Path, model: Path, folder: Path, *, eager: bool = False) -> 
             # A group of its own: the server starts an engine process that must end with it.
             start_new_session=True,
         )
-    server = VllmServer(url=f"http://127.0.0.1:{port}/v1", model=MODEL, process=process)
+    server = VllmServer(url=f"http://127.0.0.1:{port}/v1", model=name, process=process)
     try:
         _wait(server, log)
         yield server

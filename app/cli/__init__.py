@@ -1,7 +1,7 @@
 """The command line. Every command imports what it needs when it runs, so that `plumbline --help` is quick.
 
-Sub-commands of other folders are found by the entry-point group `plumbline.commands`; this folder imports
-none of them.
+Commands of other folders are found by the entry-point group `plumbline.commands`; this folder imports none of
+them. `release.report` is one that belongs to the group `release`.
 """
 
 from __future__ import annotations
@@ -44,25 +44,33 @@ def build() -> typer.Typer:
     )
     for module in (up, ingest, search, ask, summarize, serve, doctor):
         module.register(commands)
-    commands.add_typer(documents.commands, name="documents")
-    commands.add_typer(jobs.commands, name="jobs")
-    commands.add_typer(releases.commands, name="release")
-    commands.add_typer(keys.commands, name="keys")
+    groups = {
+        "documents": documents.commands,
+        "jobs": jobs.commands,
+        "release": releases.commands,
+        "keys": keys.commands,
+    }
+    for name, group in groups.items():
+        commands.add_typer(group, name=name)
     for offered in sorted(entry_points(group=PLUGINS), key=lambda found: found.name):
-        _forward(commands, offered)
+        group_name, _, name = offered.name.rpartition(".")
+        _forward(groups[group_name] if group_name else commands, name, offered)
     return commands
 
 
-def _forward(commands: typer.Typer, offered: EntryPoint) -> None:
+def _forward(commands: typer.Typer, name: str, offered: EntryPoint) -> None:
     """A command that hands everything after its name on, and imports its owner only then."""
+    if name in {known.name for known in commands.registered_commands}:
+        return
+    called = f"plumbline {offered.name.replace('.', ' ')}"
 
     @commands.command(
-        offered.name,
-        help=f"Commands of {offered.module}: see `plumbline {offered.name} --help`.",
+        name,
+        help=f"See `{called} --help`.",
         add_help_option=False,
         context_settings=_EVERYTHING,
     )
     def run(context: typer.Context) -> None:
         from typer.main import get_command
 
-        get_command(offered.load())(args=context.args, prog_name=f"plumbline {offered.name}")
+        get_command(offered.load())(args=context.args, prog_name=called)

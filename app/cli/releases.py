@@ -1,4 +1,7 @@
-"""`plumbline release`: which releases there are, their indexes, and which one serves."""
+"""`plumbline release`: which releases there are, their indexes, and which one serves.
+
+Trials of them are in `trials`, comparing two in `difference`.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import console
+from app.cli import console, difference, trials
+from app.cli.reference import Reason, Reference, at
 from app.cli.servecommand import serve_command
 
 commands = typer.Typer(
-    help="List, add, promote and roll back releases; build their indexes.", no_args_is_help=True
+    help="List, add, try, promote and roll back releases; build their indexes.", no_args_is_help=True
 )
 
 commands.command("serve-command")(serve_command)
 
-Reference = Annotated[str, typer.Argument(help="Id, the beginning of one, or name.")]
 File = Annotated[Path, typer.Argument(help="Release file (TOML).")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the audit.")]
 
 
 @commands.command("list")
@@ -33,12 +35,18 @@ def list_releases(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        found = client.get("/v1/releases")
+        found, standing = client.get("/v1/releases"), client.get("/v1/releases/standing")
+    shares = {one["release"]: one["share"] if one["live"] else 0.0 for one in standing["trials"]}
+    listed = [{**one, "share": shares.get(one["id"])} for one in found["releases"]]
     if as_json:
-        console.show_json(found)
+        console.show_json({"releases": listed})
         return
-    rows = [(one["id"], one["name"], one["state"], _evaluated(one)) for one in found["releases"]]
-    console.table(("id", "name", "state", "evaluated"), rows, "There are no releases.")
+    rows = [
+        (one["id"], one["name"], _state(one), _evaluated(one), _share(one["share"]), one["forced"])
+        for one in listed
+    ]
+    columns = ("id", "name", "state", "evaluated", "share", "forced")
+    console.table(columns, rows, "There are no releases.")
 
 
 @commands.command("show")
@@ -53,7 +61,7 @@ def show(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        console.show(client.get(f"/v1/releases/{_in_path(release)}"), as_json)
+        console.show(client.get(at(release)), as_json)
 
 
 @commands.command("validate")
@@ -145,7 +153,7 @@ def promote(
 
     with console.failures(), connect(url, key, data) as client:
         body = {"force": force, "allow_missing": allow_missing, "reason": reason}
-        console.show(client.post(f"/v1/releases/{_in_path(release)}/promote", body), as_json)
+        console.show(client.post(at(release, "promote"), body), as_json)
 
 
 @commands.command("rollback")
@@ -178,7 +186,7 @@ def build_index(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        status = building.build(client, f"/v1/releases/{_in_path(release)}/index", wait=wait, quiet=as_json)
+        status = building.build(client, at(release, "index"), wait=wait, quiet=as_json)
     if as_json:
         console.show_json(status)
     else:
@@ -199,7 +207,7 @@ def drop_index(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        console.show(client.delete(f"/v1/releases/{_in_path(release)}/index"), as_json)
+        console.show(client.delete(at(release, "index")), as_json)
 
 
 def _evaluated(release: dict[str, Any]) -> str:
@@ -210,7 +218,13 @@ def _evaluated(release: dict[str, Any]) -> str:
     return "no (bootstrap)" if release["bootstrap"] else "no"
 
 
-def _in_path(reference: str) -> str:
-    from urllib.parse import quote
+def _state(release: dict[str, Any]) -> str:
+    return "bootstrap" if release["bootstrap"] and release["state"] == "champion" else str(release["state"])
 
-    return quote(reference, safe="")
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+trials.register(commands)
+difference.register(commands)

@@ -12,10 +12,12 @@ from starlette.responses import Response
 
 from app import access, deadline, telemetry
 from app.admission import Admission
+from app.assignment import Assigned
 from app.errors import RequestInvalid
 from app.metrics import Metrics
 from app.types import Principal, Scope
 from app.wiring import Services
+from llm.types import Caching
 from retrieval.types import Condition, Filter
 
 LONGEST_TIMEOUT = 600.0
@@ -118,6 +120,11 @@ async def reach(
     if collections:
         await parts.intake.require_collections(caller.tenant, collections)
     return access.filter_for(caller, collections, document_ids, where)
+
+
+def caching(assigned: Assigned, asked: bool) -> Caching:
+    """What a request does with kept outputs: as its release is tried, else as its caller asked."""
+    return (assigned.caching or "use") if asked else "off"
 
 
 def champion_id(parts: Services) -> str:

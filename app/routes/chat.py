@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,18 +15,22 @@ from fastapi import APIRouter, Request
 from opentelemetry import trace
 from starlette.responses import Response
 
-from app import semconv
+from app import quality, semconv, telemetry
+from app.assignment import Assigned, Conversation
 from app.context import citation
 from app.deadline import within
 from app.metrics import Metrics
+from app.outcomes import Facts, facts_of
 from app.routes import cited
-from app.routes.caller import Asked, champion_id, reach, reply
+from app.routes.caller import Asked, caching, reach, reply
 from app.routes.inquired import Inquired
 from app.routes.openai import ChatRequest, messages_of, refuse_unsupported
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Answer, Question, Sources, Support, Token
+from app.watched import Watched, watched
 from app.wiring import Services
 from llm.errors import StreamBroken
+from llm.types import Message
 from retrieval.types import Hit
 
 router = APIRouter(tags=["answers"], route_class=Inquired)
@@ -38,7 +42,7 @@ class _Shape:
 
     release: str
     conversation: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(16)}")
+    id: str
     created: int = field(default_factory=lambda: int(time.time()))
 
     def body(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -76,7 +80,6 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
     messages = messages_of(body, parts.settings.question_limit)
     stops = body.stops
     extra = body.plumbline
-    await parts.release.require_serving(body.model)
     question = Question(
         messages=messages,
         where=await reach(
@@ -88,9 +91,16 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
         top_p=body.top_p,
         seed=body.seed,
         stop=stops,
-        cache=extra.cache,
     )
-    asked = _Asked(parts, question, _conversation(extra.conversation))
+    assigned = await parts.assigner.assign(
+        body.model,
+        inquiry.caller,
+        _belongs(extra.conversation, messages),
+        lambda: parts.answers.neutral(question),
+        lambda release: parts.answers.key(question, release),
+    )
+    question = replace(question, cache=caching(assigned, extra.cache))
+    asked = _Asked(parts, question, assigned, _conversation(extra.conversation))
     events = asked.events()
     if body.stream:
         async with Connected(request.receive), within(deadline, "the answer"):
@@ -100,8 +110,14 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
     async with Connected(request.receive), aclosing(events), within(deadline, "the answer"):
         answer = await _answer(events)
     metrics.answered("chat", answer)
-    shape = _Shape(answer.release, asked.conversation)
+    shape = asked.shape
     return reply(_completion(shape, answer, asked.sources))
+
+
+def _belongs(given: str | None, messages: Sequence[Message]) -> Conversation:
+    first = next(message.content for message in messages if message.role == "user")
+    begun = any(message.role == "assistant" for message in messages)
+    return Conversation(lambda: given or first, begun)
 
 
 def _conversation(given: str | None) -> str:
@@ -117,20 +133,42 @@ class _Asked:
 
     parts: Services
     question: Question
+    assigned: Assigned
     conversation: str
-    release: str = ""
+    name: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(16)}")
     sources: tuple[Hit, ...] = ()
 
+    @property
+    def shape(self) -> _Shape:
+        return _Shape(self.assigned.serving.release.id, self.conversation, self.name)
+
     async def events(self) -> AsyncGenerator[Token | Support | Answer, None]:
-        parts, question = self.parts, self.question
-        turn = partial(parts.admission.turn, question.where.tenant, question.deadline)
-        self.release = champion_id(parts)
-        async with aclosing(parts.chat.ask(question, turn)) as events:
-            async for one in events:
-                if isinstance(one, Sources):
-                    self.sources = one.hits
-                else:
+        parts, question, assigned = self.parts, self.question, self.assigned
+        tenant = question.where.tenant
+        turn = partial(parts.admission.turn, tenant, question.deadline)
+        telemetry.set_release(assigned.serving.release.id)
+        with watched(parts.outcomes, assigned, kind="chat", tenant=tenant, answer=self.name) as watch:
+            async with aclosing(parts.chat.ask(question, turn, assigned.serving)) as events:
+                async for one in events:
+                    if isinstance(one, Sources):
+                        self.sources = one.hits
+                        continue
+                    if isinstance(one, Answer):
+                        self._seen(one, watch)
                     yield one
+
+    def _seen(self, answer: Answer, watch: Watched) -> None:
+        """Take the answer's measures where somebody wants them."""
+        asked, seconds = self.question.messages[-1].content, watch.seconds
+
+        def facts() -> Facts:
+            found = quality.of_answer(answer, question=asked, sources=len(self.sources))
+            return facts_of(answer, found, seconds)
+
+        if self.assigned.enrolled:
+            watch.facts, watch.anew = facts(), answer.cached is None
+        if self.assigned.serving.release.id == self.parts.release.champion().release.id:
+            self.parts.shadow.offer(self.question, answer, facts, self.name)
 
 
 async def _answer(events: AsyncGenerator[Token | Support | Answer, None]) -> Answer:
@@ -147,7 +185,7 @@ async def _chunks(
     include_usage: bool,
     metrics: Metrics,
 ) -> AsyncGenerator[bytes, None]:
-    shape = _Shape(asked.release, asked.conversation)
+    shape = asked.shape
     more: dict[str, Any] = {"usage": None} if include_usage else {}
     words = shape.words(**more)
     async with aclosing(events):

@@ -40,6 +40,7 @@ async def ready(parts: Parts) -> Response:
         "down": down,
         "release": champion.release.id,
         "release_state": champion.state,
+        "release_forced": champion.forced,
     }
     return reply(told, 503 if status == "not ready" else 200, {"Cache-Control": "no-store"})
 
@@ -47,8 +48,8 @@ async def ready(parts: Parts) -> Response:
 @router.get("/metrics", summary="Metrics for Prometheus")
 async def metrics(parts: Parts, counters: Counters) -> Response:
     counters.admission(parts.admission.running, parts.admission.waiting)
-    champion = parts.release.champion()
-    counters.serving(champion.release.id, champion.release.name, champion.state)
+    counters.serving(parts.release.standing())
+    counters.trials(parts.shadow.counts, parts.outcomes.lost)
     try:
         async with asyncio.timeout(PATIENCE):
             counters.queue({str(state): n for state, n in (await parts.intake.queue_depth()).items()})

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.errors import ModelUnknown
+from app.release import Release
 from app.releases import MODEL
 from app.routes.caller import Parts, Reader, champion_id, reply
 from app.wiring import Services
@@ -29,17 +30,29 @@ async def show(parts: Parts, caller: Reader, model: str) -> Response:
 
 
 def _models(parts: Services) -> list[dict[str, Any]]:
-    release_id = champion_id(parts)
-    champion = parts.release.champion()
-    told = {
+    """The champion under both of its names, and whatever else gets requests."""
+    standing = parts.release.standing()
+    champion = standing.champion
+    served = _model(champion_id(parts), champion.release, champion.state, champion.forced)
+    others = []
+    if standing.canary and standing.canary.live:
+        others.append(_model(standing.canary.release.id, standing.canary.release, "canary"))
+    if standing.soaking:
+        others.append(_model(standing.soaking.id, standing.soaking, "soaking"))
+    return [{**served, "id": MODEL}, served, *others]
+
+
+def _model(release_id: str, release: Release, state: str, forced: str | None = None) -> dict[str, Any]:
+    return {
+        "id": f"{MODEL}@{release_id}",
         "object": "model",
         "created": 0,
         "owned_by": "plumbline",
         "plumbline": {
             "release": release_id,
-            "name": champion.release.name,
-            "state": champion.state,
-            "models": [model.name for model in champion.release.body.models],
+            "name": release.name,
+            "state": state,
+            "forced": forced,
+            "models": [model.name for model in release.body.models],
         },
     }
-    return [{"id": MODEL, **told}, {"id": f"{MODEL}@{release_id}", **told}]

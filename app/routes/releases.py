@@ -1,4 +1,7 @@
-"""`/v1/releases`: which releases there are, which serves, their indexes, and moving the pointer."""
+"""`/v1/releases`: which releases there are, which serves, their indexes, moving the pointer.
+
+Trials of them are in `trials`.
+"""
 
 from __future__ import annotations
 
@@ -34,26 +37,26 @@ class Rollback(Strict):
 
 @router.get("/v1/releases", summary="List releases, the newest first")
 async def list_releases(parts: Parts, caller: Reader) -> Response:
-    return reply({"releases": [_json(one) for one in await parts.release.list()]})
+    return reply({"releases": [release_json(one) for one in await parts.release.list()]})
 
 
 @router.get("/v1/releases/champion", summary="Show the release that serves")
 async def champion(parts: Parts, caller: Reader) -> Response:
     served = parts.release.champion()
     body = orjson.loads(served.release.canonical())
-    told = {"id": champion_id(parts), "name": served.release.name, "state": served.state, "release": body}
-    return reply(told)
+    told = {"id": champion_id(parts), "name": served.release.name, "state": served.state}
+    return reply({**told, "forced": served.forced, "release": body})
 
 
 @router.get("/v1/releases/{reference}", summary="Show one release")
 async def show(parts: Parts, caller: Reader, reference: Reference) -> Response:
     found = await parts.release.show(reference)
-    return reply({**_json(found), "release": orjson.loads(found.release.canonical())})
+    return reply({**release_json(found), "release": orjson.loads(found.release.canonical())})
 
 
 @router.post("/v1/releases/rollback", summary="Let the champion before this one serve again")
 async def rollback(body: Rollback, parts: Parts, caller: Admin) -> Response:
-    return reply(_json(await parts.promotions.rollback(reason=body.reason, who=_who(caller))))
+    return reply(release_json(await parts.promotions.rollback(reason=body.reason, who=who(caller))))
 
 
 @router.post("/v1/releases/{reference}/promote", summary="Let a release serve")
@@ -63,9 +66,9 @@ async def promote(body: Promotion, parts: Parts, caller: Admin, reference: Refer
         force=body.force,
         allow_missing=body.allow_missing,
         reason=body.reason,
-        who=_who(caller),
+        who=who(caller),
     )
-    return reply(_json(promoted))
+    return reply(release_json(promoted))
 
 
 @router.post("/v1/releases/{reference}/index", summary="Build a release's index, or go on building it")
@@ -87,7 +90,7 @@ async def drop_index(parts: Parts, caller: Admin, reference: Reference) -> Respo
     return reply({"release": found.id, "state": "retired"})
 
 
-def _who(caller: Principal) -> str:
+def who(caller: Principal) -> str:
     return f"key {caller.key_id}" if caller.key_id else "local user"
 
 
@@ -118,13 +121,14 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _json(found: Registered) -> dict[str, Any]:
+def release_json(found: Registered) -> dict[str, Any]:
     return {
         "id": found.id,
         "name": found.name,
         "state": found.state,
         "bootstrap": found.bootstrap,
-        "evaluated": bool(found.evidence and found.evidence.get("passed")),
+        "evaluated": found.evaluated,
+        "forced": found.forced,
         "evidence": found.evidence,
         "created_at": found.created_at,
     }

@@ -8,18 +8,24 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from app import telemetry
+from app.assignment import Conversation, digest
 from app.errors import RequestInvalid
+from app.outcomes import facts_of_search
+from app.releases import MODEL
 from app.routes.bodies import Selection, Text
-from app.routes.caller import Asked, champion_id, reach, reply
+from app.routes.caller import Asked, reach, reply
 from app.routes.cited import span_json
 from app.routes.inquired import Inquired
 from app.sse import Connected
+from app.watched import watched
 from retrieval.types import Hit
 
 router = APIRouter(tags=["answers"], route_class=Inquired)
 
 
 class SearchRequest(Selection):
+    model: str = Field(MODEL, min_length=1, max_length=200, description="`plumbline@<release>` for one.")
     query: Text = Field(description="What to look for, in plain words.")
     limit: Annotated[int, Field(ge=1, le=100)] | None = Field(
         None, description="At most this many hits; by default as many as the release says."
@@ -34,16 +40,26 @@ async def search(body: SearchRequest, request: Request, inquiry: Asked) -> Respo
     parts, caller, deadline = inquiry.parts, inquiry.caller, inquiry.deadline
     _check_query(body.query, parts.settings.question_limit)
     where = await reach(parts, caller, body.names, body.document_ids, body.where())
-    async with Connected(request.receive), parts.admission.turn(caller.tenant, deadline) as place:
-        champion_id(parts)
-        found, release_id = await parts.search.find(
-            body.query,
-            where,
-            deadline=deadline,
-            limit=body.limit,
-            group_by_document=body.group == "document",
-            pressure=place.pressure,
-        )
+
+    def named() -> str:
+        return digest("search", caller.tenant, body.model_dump_json())
+
+    assigned = await parts.assigner.assign(body.model, caller, Conversation(named), named)
+    telemetry.set_release(assigned.serving.release.id)
+    name = telemetry.request_id()
+    with watched(parts.outcomes, assigned, kind="search", tenant=caller.tenant, answer=name) as watch:
+        async with Connected(request.receive), parts.admission.turn(caller.tenant, deadline) as place:
+            found, release_id = await parts.search.find(
+                body.query,
+                where,
+                deadline=deadline,
+                limit=body.limit,
+                group_by_document=body.group == "document",
+                pressure=place.pressure,
+                serving=assigned.serving,
+            )
+        if assigned.enrolled:
+            watch.facts = facts_of_search(found, watch.seconds)
     inquiry.metrics.degraded(found.degraded)
     hits = [hit_json(hit) for hit in found.hits]
     return reply({"hits": hits, "degraded": list(found.degraded), "release": release_id})

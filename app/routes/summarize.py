@@ -5,21 +5,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from app import quality, telemetry
+from app.assignment import Assigned, Conversation, digest
 from app.deadline import within
 from app.errors import RequestInvalid
 from app.metrics import Metrics
+from app.outcomes import Facts, facts_of
+from app.releases import MODEL
 from app.routes import cited
 from app.routes.bodies import CollectionName, DocumentId, Strict, Text
-from app.routes.caller import Asked, champion_id, reach, reply
+from app.routes.caller import Asked, caching, reach, reply
 from app.routes.inquired import Inquired
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Support, Token
+from app.watched import watched
 from app.wiring import Services
 from llm.errors import StreamBroken
 
@@ -31,6 +37,7 @@ class SummarizeRequest(Strict):
     """Exactly one of `text`, `document_ids`, `collection` and `collections`; or a `focus` alone, for
     everything readable."""
 
+    model: str = Field(MODEL, min_length=1, max_length=200, description="`plumbline@<release>` for one.")
     text: Text | None = Field(None, min_length=1, max_length=LONGEST_TEXT)
     document_ids: list[DocumentId] | None = Field(None, min_length=1, max_length=200)
     collection: CollectionName | None = None
@@ -66,6 +73,11 @@ async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) ->
     ids = tuple(dict.fromkeys(body.document_ids or ()))
     for document_id in ids:
         await parts.intake.get(caller.tenant, caller.groups, document_id)
+
+    def named() -> str:
+        return digest("summary", caller.tenant, body.model_dump_json())
+
+    assigned = await parts.assigner.assign(body.model, caller, Conversation(named), named)
     wanted = SummaryRequest(
         where=await reach(parts, caller, body.names, ids),
         deadline=deadline,
@@ -74,9 +86,9 @@ async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) ->
         focus=body.focus,
         max_words=body.max_words,
         language=body.language,
-        cache=body.cache,
+        cache=caching(assigned, body.cache),
     )
-    events = _events(parts, wanted)
+    events = _events(parts, wanted, assigned)
     if body.stream:
         async with Connected(request.receive), within(deadline, "the answer"):
             first = await first_of(events)
@@ -87,12 +99,27 @@ async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) ->
     return reply(_summary_json(summary))
 
 
-async def _events(parts: Services, wanted: SummaryRequest) -> AsyncGenerator[SummaryEvent, None]:
-    async with parts.admission.turn(wanted.where.tenant, wanted.deadline) as place:
-        champion_id(parts)
-        async with aclosing(parts.summarizer.summarize(wanted, place.pressure)) as events:
-            async for one in events:
-                yield one
+async def _events(
+    parts: Services, wanted: SummaryRequest, assigned: Assigned
+) -> AsyncGenerator[SummaryEvent, None]:
+    tenant, release, name = wanted.where.tenant, assigned.serving.release, telemetry.request_id()
+    telemetry.set_release(release.id)
+    with watched(parts.outcomes, assigned, kind="summary", tenant=tenant, answer=name) as watch:
+        async with parts.admission.turn(tenant, wanted.deadline) as place:
+            summarizing = parts.summarizer.summarize(wanted, place.pressure, assigned.serving)
+            async with aclosing(summarizing) as events:
+                async for one in events:
+                    if isinstance(one, Summary):
+                        facts = partial(_facts, one, wanted, watch.seconds)
+                        if assigned.enrolled:
+                            watch.facts = facts()
+                        if release.id == parts.release.champion().release.id:
+                            parts.shadow.offer(wanted, one, facts, name)
+                    yield one
+
+
+def _facts(summary: Summary, wanted: SummaryRequest, seconds: float) -> Facts:
+    return facts_of(summary, quality.of_summary(summary, language=wanted.language), seconds)
 
 
 async def _summary(events: AsyncGenerator[SummaryEvent, None]) -> Summary:

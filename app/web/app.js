@@ -1,15 +1,10 @@
-// The page: three views over the public API and nothing else. Everything that comes from documents or
-// models is set as text, never as markup.
+// The page: views over the public API and nothing else. Everything that comes from documents or models is set
+// as text, never as markup. Releases have a file of their own.
 import { api, ask, upload, watch } from "/web/client.js";
+import { $, clickable, drawn, element } from "/web/dom.js";
+import { follow } from "/web/releases.js";
 
-const $ = (id) => document.getElementById(id);
-const views = ["ask", "search", "documents"];
-
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
+const views = ["ask", "search", "documents", "releases"];
 
 // ---- views
 
@@ -20,6 +15,7 @@ function show() {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  follow(name === "releases");
   if (name === "documents") listDocuments();
   if (name === "ask") $("question").focus();
   if (name === "search") $("query").focus();
@@ -28,8 +24,9 @@ function show() {
 async function showStatus() {
   try {
     const ready = await api("GET", "/health/ready", undefined, { accept: [503] });
-    const state = ready.release_state === "bootstrap" ? ", not evaluated yet" : "";
-    $("status").textContent = ready.down?.length ? `Not reachable: ${ready.down.join(", ")}` : `release ${ready.release}${state}`;
+    const doubt = ready.release_forced ? `, forced: ${ready.release_forced}` : ready.release_state === "bootstrap" ? ", not evaluated yet" : "";
+    $("status").textContent = ready.down?.length ? `Not reachable: ${ready.down.join(", ")}` : `release ${ready.release}${doubt}`;
+    $("status").classList.toggle("doubtful", Boolean(doubt));
   } catch {
     $("status").textContent = "The service does not answer.";
   }
@@ -126,7 +123,7 @@ async function onAsk(event) {
     answer.classList.toggle("declined", final.answered === false);
     fillAnswer(answer, text, final.citations ?? [], final.support ?? []);
     if (final.citations?.length) turn.append(sourceList(final.citations));
-    turn.append(...notices(final));
+    turn.append(...notices(final), ...(final.id ? [feedback(final.id)] : []));
     history.push({ role: "user", content: question }, { role: "assistant", content: text });
   } catch (error) {
     const stopped = error.name === "AbortError";
@@ -136,6 +133,31 @@ async function onAsk(event) {
     running = null;
     toggleRunning(false);
   }
+}
+
+const THUMB = "M3 9h3v8H3zM6 9l4-7c1.4 0 2.2.9 2 2.2L11.5 8H16a1.6 1.6 0 0 1 1.6 1.9l-1.1 5.8A1.6 1.6 0 0 1 14.9 17H6";
+const flaws = { wrong: "wrong", unsupported: "not in the sources", incomplete: "incomplete", outdated: "outdated", unsafe: "unsafe", slow: "slow", other: "something else" };
+
+// Thumbs up and down, and after a thumb down what is wrong; the latest word counts.
+function feedback(id) {
+  const note = element("span", { className: "hint", role: "status" });
+  const thumbs = { up: clickable("", () => rate("up"), "thumb"), down: clickable("", () => rate("down"), "thumb down") };
+  for (const thumb of Object.values(thumbs)) thumb.append(drawn("svg", { viewBox: "0 0 20 20", "aria-hidden": "true" }, drawn("path", { d: THUMB })));
+  thumbs.up.setAttribute("aria-label", "This answer helped");
+  thumbs.down.setAttribute("aria-label", "This answer is no good");
+  const why = element("select", { hidden: true, onchange: () => rate("down", why.value) }, element("option", { value: "", textContent: "What is wrong?" }), ...Object.entries(flaws).map(([value, textContent]) => element("option", { value, textContent })));
+  why.setAttribute("aria-label", "What is wrong with this answer");
+  const rate = async (rating, reason) => {
+    try {
+      await api("POST", "/v1/feedback", { id, rating, ...(reason ? { reason } : {}) });
+      for (const [name, thumb] of Object.entries(thumbs)) thumb.setAttribute("aria-pressed", name === rating);
+      why.hidden = rating !== "down";
+      note.textContent = "Thank you.";
+    } catch (error) {
+      note.textContent = error.message;
+    }
+  };
+  return element("div", { className: "feedback" }, thumbs.up, thumbs.down, why, note);
 }
 
 function toggleRunning(on) {

@@ -66,7 +66,7 @@ async function* events(response) {
   }
 }
 
-// Streams an answer; calls `onText` with each piece and returns the final `plumbline` object.
+// Streams an answer; calls `onText` with each piece and returns the final `plumbline` object with the answer's `id`.
 export async function ask(messages, conversation, signal, onText) {
   const response = await call("/v1/chat/completions", {
     method: "POST",
@@ -86,7 +86,7 @@ export async function ask(messages, conversation, signal, onText) {
     if (chunk.error) throw new Error(chunk.error.message);
     const piece = chunk.choices?.[0]?.delta?.content;
     if (piece) onText(piece);
-    if (chunk.plumbline) final = chunk.plumbline;
+    if (chunk.plumbline) final = { ...chunk.plumbline, id: chunk.id };
   }
   if (!complete) throw new Error("The answer was cut off. Ask again.");
   return final;

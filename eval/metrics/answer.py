@@ -1,4 +1,4 @@
-"""Answer metrics of RAGAS that need no language model, made safe to gate on.
+"""Metrics of RAGAS that need no language model, made safe to gate on.
 
 RAGAS is slow to import, warns while it does, and reports its use over the network unless told not to: so it
 is imported when metrics are made, and told not to first. Its NaN for "could not compute" becomes an error
@@ -8,42 +8,45 @@ at the metric edge and is never averaged away.
 from __future__ import annotations
 
 import os
-import re
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from eval.metrics.measure import Measure, Metric, quoted, reply_of
+from eval.metrics.embeddings import Embeddings
+from eval.metrics.measure import (
+    Measure,
+    Metric,
+    plain,
+    quoted,
+    referenced,
+    referenced_summary,
+    reply_of,
+    response_of,
+)
 from eval.metrics.ranking import coverage
 from eval.types import Case, Sample
 
-Vector = Sequence[float]
-Embed = Callable[[Sequence[str]], Awaitable[Sequence[Vector]]]
-"""Embeddings of texts, in order."""
 
-PIECE = 400
-"""Characters embedded at once: within every common embedder's window, so that no text is refused."""
-
-_MARKERS = re.compile(r"\s*\[\d+\]")
-
-
-def answer_metrics(embed: Embed) -> list[Metric]:
+def answer_metrics(embeddings: Embeddings) -> list[Metric]:
     """Raises ImportError when the `eval` extra is not installed."""
     similarity, rouge = _strings()
     precision, recall = _contexts()
+    semantic = _semantic(embeddings)
     return [
-        Metric("rouge_l", _referenced, rouge),
-        Metric("string_similarity", _referenced, similarity),
-        Metric("semantic_similarity", _referenced, _semantic(embed)),
+        Metric("rouge_l", referenced, rouge),
+        Metric("string_similarity", referenced, similarity),
+        Metric("semantic_similarity", referenced, semantic),
         Metric("context_precision", quoted, precision),
         Metric("context_recall", quoted, recall),
+        Metric("summary_rouge_l", referenced_summary, rouge),
+        Metric("summary_semantic_similarity", referenced_summary, semantic),
     ]
 
 
-def said(sample: Sample) -> str:
-    """The answer without its citation markers, as references have none."""
-    return _MARKERS.sub("", reply_of(sample).text).strip()
+def said(case: Case, sample: Sample) -> str:
+    """The answer or summary without its citation markers."""
+    return plain(response_of(case, sample).text)
 
 
 def source_ids(case: Case, sample: Sample) -> list[str]:
@@ -55,50 +58,49 @@ def source_ids(case: Case, sample: Sample) -> list[str]:
     return ids
 
 
-def _referenced(case: Case) -> bool:
-    return case.answerable and case.reference is not None
-
-
 def _strings() -> tuple[Measure, Measure]:
-    with _quiet():
+    with quiet():
         from ragas.metrics.collections import NonLLMStringSimilarity, RougeScore
     levenshtein, rouge = NonLLMStringSimilarity(), RougeScore(rouge_type="rougeL", mode="fmeasure")
 
     async def similarity(case: Case, sample: Sample) -> float:
-        result = await levenshtein.ascore(reference=case.reference or "", response=said(sample))
+        result = await levenshtein.ascore(reference=case.reference or "", response=said(case, sample))
         return float(result.value)
 
     async def rouge_l(case: Case, sample: Sample) -> float:
-        result = await rouge.ascore(reference=case.reference or "", response=said(sample))
+        result = await rouge.ascore(reference=case.reference or "", response=said(case, sample))
         return float(result.value)
 
     return similarity, rouge_l
 
 
-def _semantic(embed: Embed) -> Measure:
-    with _quiet():
+def _semantic(embeddings: Embeddings) -> Measure:
+    with quiet():
         from ragas.embeddings.base import BaseRagasEmbedding
         from ragas.metrics.collections import SemanticSimilarity
 
     class Known(BaseRagasEmbedding):
         """RAGAS asks synchronously, one text at a time: the vectors are fetched before it asks."""
 
-        def __init__(self, vectors: Mapping[str, Vector]) -> None:
+        def __init__(self) -> None:
             super().__init__()
-            self._vectors = vectors
+            self.vectors: dict[str, list[float]] = {}
 
         def embed_text(self, text: str, **kwargs: Any) -> list[float]:
-            return list(self._vectors[text])
+            return self.vectors[text]
 
         async def aembed_text(self, text: str, **kwargs: Any) -> list[float]:
             return self.embed_text(text)
 
+    known = Known()
+    metric = SemanticSimilarity(embeddings=known)
+
     async def semantic(case: Case, sample: Sample) -> float:
-        reference, response = case.reference or "", said(sample)
+        reference, response = case.reference or "", said(case, sample)
         if not response:
             return 0.0
-        vectors = {text: await _vector(text, embed) for text in (reference, response)}
-        metric = SemanticSimilarity(embeddings=Known(vectors))
+        for text in (reference, response):
+            known.vectors[text] = await embeddings.of(text)
         return float((await metric.ascore(reference=reference, response=response)).value)
 
     return semantic
@@ -108,7 +110,7 @@ def _contexts() -> tuple[Measure, Measure]:
     # The package's own export of these two warns on every use, their modules do not. `_single_turn_ascore`
     # is the metric itself; the public wrapper also queues a usage event under a user id that it writes
     # into the home folder.
-    with _quiet():
+    with quiet():
         from ragas.dataset_schema import SingleTurnSample
         from ragas.metrics._context_precision import IDBasedContextPrecision
         from ragas.metrics._context_recall import IDBasedContextRecall
@@ -131,30 +133,8 @@ def _gold_id(index: int) -> str:
     return f"gold-{index}"
 
 
-async def _vector(text: str, embed: Embed) -> list[float]:
-    """The text's embedding; of a long text the mean of its pieces', weighted by length."""
-    pieces = split(text)
-    vectors = await embed(pieces)
-    return [
-        sum(len(piece) * vector[axis] for piece, vector in zip(pieces, vectors, strict=True))
-        for axis in range(len(vectors[0]))
-    ]
-
-
-def split(text: str) -> list[str]:
-    """Pieces of at most `PIECE` characters, cut at white space where there is any."""
-    pieces: list[str] = []
-    rest = text.strip()
-    while len(rest) > PIECE:
-        cut = rest.rfind(" ", 1, PIECE + 1)
-        cut = PIECE if cut < 0 else cut
-        pieces.append(rest[:cut].strip())
-        rest = rest[cut:].strip()
-    return [*pieces, rest] if rest else pieces
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """While RAGAS and what it pulls in are imported: no deprecation warnings, no reporting of use."""
     os.environ["RAGAS_DO_NOT_TRACK"] = "true"
     with warnings.catch_warnings():

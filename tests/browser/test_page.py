@@ -4,48 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 from tests.live import Instance
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-
-
-@pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        found = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield found
-        await found.close()
-
-
-@pytest.fixture
-async def page(browser: Browser, sampled: Instance) -> AsyncIterator[Page]:
-    """A fresh page at `/`; any error or warning of the browser fails the test."""
-    complaints: list[str] = []
-    context = await browser.new_context(viewport={"width": 1280, "height": 800})
-    page = await context.new_page()
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if _complains(said) else None)
-    await page.goto(sampled.url)
-    yield page
-    await context.close()
-    assert complaints == []
-
-
-def _complains(said: ConsoleMessage) -> bool:
-    """A refused request is logged by the browser itself, and is no fault of the page."""
-    return said.type in ("error", "warning") and "Failed to load resource" not in said.text
+pytestmark = pytest.mark.browser
 
 
 async def test_a_question_gets_an_answer_whose_citation_opens_the_passage(page: Page) -> None:
@@ -158,7 +124,7 @@ async def test_markup_in_a_document_stays_text(page: Page, sampled: Instance) ->
 @pytest.mark.parametrize("width", [1280, 390])
 async def test_no_view_scrolls_sideways(page: Page, width: int) -> None:
     await page.set_viewport_size({"width": width, "height": 800})
-    for view in ("ask", "search", "documents"):
+    for view in ("ask", "search", "documents", "releases"):
         await page.goto(f"{page.url.split('#')[0]}#{view}")
         await expect(page.locator(f"#view-{view}")).to_be_visible()
         overflow = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -166,7 +132,7 @@ async def test_no_view_scrolls_sideways(page: Page, width: int) -> None:
 
 
 async def test_every_control_has_a_name(page: Page) -> None:
-    for view in ("ask", "search", "documents"):
+    for view in ("ask", "search", "documents", "releases"):
         await page.goto(f"{page.url.split('#')[0]}#{view}")
         nameless = await page.evaluate(
             """() => [...document.querySelectorAll('button, input, textarea, a')].filter((node) =>

@@ -3,71 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from app.cli import build
 from app.cli.client import Client, ClientError
 from app.embedded import free_port
-
-
-def run(*arguments: str, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(build(), arguments, input=stdin)
-
-
-class Server:
-    """Answers every request of a path with what `replies` holds for it, and keeps what it was sent."""
-
-    def __init__(self) -> None:
-        self.replies: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}
-        self.sent: list[tuple[str, Any]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                length = int(self.headers.get("content-length") or 0)
-                raw = self.rfile.read(length)
-                outer.sent.append(
-                    (f"{self.command} {self.path}", json.loads(raw) if self.command == "POST" else raw)
-                )
-                replies = outer.replies[self.path.partition("?")[0]]
-                status, headers, body = replies.pop(0) if len(replies) > 1 else replies[0]
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
-
-            def log_message(self, *_: Any) -> None: ...
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    def reply(
-        self, path: str, *bodies: Any, status: int = 200, headers: dict[str, str] | None = None
-    ) -> None:
-        raw = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in bodies]
-        self.replies.setdefault(path, []).extend((status, headers or {}, body) for body in raw)
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+from tests.shell import Server, run, serving
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
+    with serving() as made:
+        yield made
 
 
 def stream(*events: Any, done: bool = True) -> bytes:

@@ -88,16 +88,55 @@ def test_sample_releases_load(file: Path) -> None:
     assert load_release(file).body.models[0].name
 
 
-def test_dashboards_ask_for_metrics_that_exist() -> None:
-    """Every `plumbline_*` metric in a dashboard is one that the service registers."""
+def _unknown(expression: str) -> list[str]:
+    """The `plumbline_*` metrics that the service does not register."""
     source = (ROOT / "app" / "metrics.py").read_text()
+    names = re.findall(r"plumbline_[a-z_]+", expression)
+    return [name for name in names if f'"{re.sub(r"_(bucket|sum|count|total)$", "", name)}"' not in source]
+
+
+def test_dashboards_ask_for_metrics_that_exist() -> None:
     files = list(DEPLOY.glob("grafana/dashboards/*.json"))
     assert files
     for file in files:
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel.get("targets", []):
-                for name in re.findall(r"plumbline_[a-z_]+", target["expr"]):
-                    assert re.sub(r"_(bucket|sum|count|total)$", "", name) in source, (file.name, name)
+                assert _unknown(target["expr"]) == [], file.name
+
+
+def test_panels_of_a_dashboard_do_not_overlap() -> None:
+    for file in DEPLOY.glob("grafana/dashboards/*.json"):
+        panels = json.loads(file.read_text())["panels"]
+        assert len({panel["id"] for panel in panels}) == len(panels)
+        taken: set[tuple[int, int]] = set()
+        for panel in panels:
+            at = panel["gridPos"]
+            cells = {
+                (x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+            }
+            assert not cells & taken, panel["title"]
+            assert at["x"] + at["w"] <= 24
+            taken |= cells
+
+
+def test_alerts_are_loaded_and_ask_for_metrics_that_exist(compose: dict[str, Any]) -> None:
+    [named] = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text())["rule_files"]
+    assert any(mount.endswith(f":{named}:ro") for mount in compose["services"]["prometheus"]["volumes"])
+    groups = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert _unknown(rule["expr"]) == [], rule["alert"]
+        assert "plumbline_" in rule["expr"]
+        assert set(rule["annotations"]) == {"summary", "action"}
+
+
+def test_every_command_in_compose_exists(compose: dict[str, Any]) -> None:
+    """Of the services that are Plumbline's own."""
+    own = {n: s["command"][0] for n, s in compose["services"].items() if s["image"] == "plumbline"}
+    assert set(own) >= {"api", "worker", "controller"}
+    for command in own.values():
+        _run(BIN / "plumbline", command, "--help")
 
 
 def test_the_image_installs_neither_torch_nor_embedded_servers() -> None:

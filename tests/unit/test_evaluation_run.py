@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.embedded import free_port
 from eval.cases import limited, load_dataset
 from eval.gate import judge
+from eval.metrics.catalogue import about
 from eval.report import aggregates
 from eval.rules import load_rules
-from eval.run import evaluate, evaluate_private
+from eval.run import collect, evaluate, evaluate_private
 from eval.target import HttpTarget
-from eval.types import CannotJudge, InstanceFailed, ReleaseRef
+from eval.types import CannotJudge, Case, Dataset, DatasetRef, Gold, InstanceFailed, ReleaseRef, Sample
+from tests.replying import Post, Replying, replying
 
 RELEASE = ReleaseRef(id="0123456789ab", name="default", fingerprint="0" * 64, canonical="{}")
+REF = DatasetRef(name="x", version="1", fingerprint="")
 
 
 def _silent(step: str, done: int, total: int) -> None:
@@ -27,11 +31,66 @@ async def test_an_instance_that_is_down_leaves_a_report_in_which_every_case_fail
     async with HttpTarget(f"http://127.0.0.1:{free_port()}") as target:
         report = await evaluate(target, dataset, RELEASE, product="0.1.0", progress=_silent)
     assert [result.case for result in report.results] == list(dataset.cases)
-    assert all(set(result.sample.errors) == {"chat", "search"} for result in report.results)
+    for result in report.results:
+        asked = {"summary"} if result.case.kind == "summary" else {"chat", "search"}
+        assert set(result.sample.errors) == asked
     for name, aggregate in aggregates(report).items():
-        assert (name, aggregate.coverage, aggregate.mean) == (name, 0.0, 0.0)
+        assert (name, aggregate.coverage, aggregate.mean) == (name, 0.0, about(name).worst or 0.0)
     with pytest.raises(CannotJudge):
         judge(report, report, load_rules())
+
+
+async def test_an_answer_from_a_cache_is_an_error_of_its_case() -> None:
+    case = Case(id="leave", question="How many?", gold=(Gold("leave"),), reference="28 days")
+    for cached, errors in ((None, {}), ("answer", {"chat": "The answer came from a cache (answer)."})):
+        [sample] = await _asked(case, cached)
+        assert (sample.errors, sample.reply is None) == (errors, cached is not None)
+        assert sample.hits == ()
+
+
+async def test_a_summary_is_asked_for_by_its_documents_words_and_language_and_by_no_cache() -> None:
+    gold = (Gold("leave", "28"), Gold("leave", "30"), Gold("remote"))
+    case = Case(id="sum", kind="summary", question="Days?", gold=gold, words=80, language="de")
+    server = Replying(_house(None))
+    [sample] = await _asked(case, None, server)
+    [body] = server.bodies
+    assert body == {
+        "document_ids": ["leave", "remote"],
+        "focus": "Days?",
+        "max_words": 80,
+        "language": "de",
+        "cache": False,
+    }
+    assert sample.summary
+    assert (sample.summary.coverage, sample.summary.supported, sample.summary.output_tokens) == (0.5, 1.0, 7)
+    assert sample.errors == {}
+
+
+async def _asked(case: Case, cached: str | None, server: Replying | None = None) -> list[Sample]:
+    dataset = Dataset(ref=REF, licence="", cases=(case,), documents=())
+    with replying(server or Replying(_house(cached))) as url:
+        async with HttpTarget(url) as target:
+            return await collect(target, dataset, _silent)
+
+
+def _house(cached: str | None) -> Post:
+    """What the service replies, as its pages describe it."""
+    told: dict[str, Any] = {"citations": [], "release": "0123456789ab", "degraded": []}
+    told |= {"model": "extractive", "supported": 1}
+    usage = {"prompt_tokens": 90, "completion_tokens": 7}
+    chat: dict[str, Any] = {**told, "sources": [], "cached": cached}
+    replies: dict[str, object] = {
+        "/v1/search": {"hits": []},
+        "/v1/summarize": {**told, "text": "28.", "coverage": 0.5, "sections_cited": 1, "usage": usage},
+        "/v1/chat/completions": {
+            "id": "chatcmpl-1",
+            "choices": [{"message": {"content": "28"}, "finish_reason": "stop"}],
+            "usage": usage,
+            "model": "plumbline",
+            "plumbline": chat,
+        },
+    }
+    return lambda path, body: (200, replies[path])
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from typer.testing import CliRunner
@@ -14,13 +15,16 @@ from eval.cli import commands
 from eval.gate import judge
 from eval.markdown import report_markdown, verdict_markdown
 from eval.report import aggregates, dump, read, report_json, verdict_json
-from eval.rules import MetricRule, Rules, load_rules
+from eval.rules import CostRule, MetricRule, Rules, SliceRule, SmallRule, load_rules
 from eval.types import (
     CannotJudge,
     Case,
     CaseResult,
+    Check,
     DatasetRef,
+    Fault,
     Gold,
+    Interval,
     Passage,
     ReleaseRef,
     Reply,
@@ -32,7 +36,16 @@ from eval.types import (
     Verdict,
 )
 
-RULES = Rules(metrics={"recall": MetricRule(margin=0.05)}, clustered=False, resamples=2_000)
+RULES = Rules(metrics={"recall": MetricRule(margin=0.05)}, clustered=False)
+COSTS = RULES.model_copy(
+    update={
+        "metrics": {"recall": MetricRule(margin=0.05, role="guard")},
+        "costs": {
+            "tokens": CostRule(measure="output_tokens", most=1.2, floor=10),
+            "slowest": CostRule(measure="seconds", statistic="p95", most=1.5, floor=0.25),
+        },
+    }
+)
 
 
 def test_an_unchanged_release_passes() -> None:
@@ -89,7 +102,8 @@ def test_failed_scores_fail_the_gate_however_good_the_rest_is() -> None:
     candidate = _with_failures(_report(lambda i: 1.0), 1)
     verdict = judge(_report(lambda i: 0.2), candidate, RULES)
     assert not verdict.passed
-    assert "97.5%" in verdict.checks[-1].reason
+    assert "failed in 1 of its 40 cases" in verdict.checks[-1].reason
+    assert verdict.outcome == "failed"
 
 
 def test_a_failure_counts_as_the_worst_value() -> None:
@@ -129,6 +143,150 @@ def test_a_baseline_without_evidence_cannot_be_judged_against() -> None:
         judge(replace(good, error="no"), good, RULES)
     with pytest.raises(CannotJudge, match="none of the metrics"):
         judge(good, good, Rules(metrics={"unheard_of": MetricRule(margin=0.1)}))
+
+
+def test_a_gated_metric_must_show_that_nothing_is_lost_and_a_guard_must_not_show_a_loss() -> None:
+    baseline, noisy = _report(lambda i: 1.0), _report(lambda i: 0.5 if i < 3 else 1.0)
+    guarded = _rules(MetricRule(margin=0.05, role="guard"))
+    assert not judge(baseline, noisy, RULES).passed
+    assert judge(baseline, noisy, guarded).passed
+    verdict = judge(baseline, _report(lambda i: 0.0 if i < 20 else 1.0), guarded)
+    assert verdict.outcome == "failed"
+    [check] = [check for check in verdict.checks if not check.passed]
+    assert check.role == "guard"
+    assert check.p_value is not None
+    assert check.p_value < RULES.alpha
+
+
+def test_an_unchanged_release_passes_and_the_verdict_says_what_could_have_been_seen() -> None:
+    report = _report(lambda i: 1.0)
+    check = _metric(judge(report, report, RULES))
+    assert check.difference == Interval(0, 0, 0)
+    assert check.visible == pytest.approx(1 - RULES.alpha ** (1 / 40))
+
+
+def test_a_small_set_has_wider_margins_where_the_rules_say_so() -> None:
+    slightly = _report(lambda i: 0.94)
+    assert not judge(_report(lambda i: 1.0), slightly, RULES).passed
+    small = RULES.model_copy(update={"small": SmallRule(below=41, margin_factor=2)})
+    verdict = judge(_report(lambda i: 1.0), slightly, small)
+    assert verdict.passed
+    assert _metric(verdict).margin == 0.1
+    large = RULES.model_copy(update={"small": SmallRule(below=40, margin_factor=2)})
+    assert not judge(_report(lambda i: 1.0), slightly, large).passed
+
+
+def test_a_loss_in_one_part_of_the_cases_is_seen_though_the_whole_is_no_worse() -> None:
+    baseline = _tagged(_report(lambda i: 0.5), lambda i: "de" if i < 20 else "en")
+    candidate = _tagged(_report(lambda i: 0.1 if i < 20 else 0.98), lambda i: "de" if i < 20 else "en")
+    rules = _rules(MetricRule(margin=0.05, role="guard"))
+    verdict = judge(baseline, candidate, rules)
+    assert [(check.role, check.slice) for check in verdict.checks if not check.passed] == [
+        ("slice", "language:de")
+    ]
+    slices = [check for check in verdict.checks if check.role == "slice"]
+    assert [(check.slice, check.cases, check.margin) for check in slices] == [
+        ("language:de", 20, 0.1),
+        ("language:en", 20, 0.1),
+    ]
+    few = rules.model_copy(update={"slices": SliceRule(cases=21)})
+    assert judge(baseline, candidate, few).passed
+
+
+def test_many_guards_are_judged_together() -> None:
+    """A loss that one guard alone would show is none among forty: one of them was bound to look bad."""
+    names = [f"guard_{place}" for place in range(40)]
+    before = _scored(_report(lambda i: 1.0), {name: lambda i: 1.0 for name in names})
+    lost = {
+        name: (lambda i: 0.5 if i < 16 else 1.0) if name == "guard_0" else (lambda i: 1.0) for name in names
+    }
+    after = _scored(_report(lambda i: 1.0), lost)
+    alone = Rules(metrics={"guard_0": MetricRule(margin=0.05, role="guard")}, clustered=False)
+    every = Rules(metrics={name: MetricRule(margin=0.05, role="guard") for name in names}, clustered=False)
+    assert judge(before, after, alone).outcome == "failed"
+    assert judge(before, after, every).outcome == "passed"
+
+
+@pytest.mark.parametrize("role", ["gated", "guard"])
+def test_scores_that_the_judge_lost_leave_no_verdict(role: Literal["gated", "guard"]) -> None:
+    rules, baseline = _rules(MetricRule(margin=0.05, role=role)), _report(lambda i: 0.9)
+    candidate = _with_failures(_report(lambda i: 1.0), 10, "judge")
+    verdict = judge(baseline, candidate, rules)
+    assert verdict.outcome == "no_verdict"
+    assert not verdict.passed
+    check = _metric(verdict)
+    assert check.undecided
+    assert check.lost == 10
+    assert "judge gave no value for 10 of its 40 cases" in check.reason
+
+
+def test_lost_scores_leave_no_verdict_even_where_the_worst_of_them_would_have_passed() -> None:
+    candidate = _with_failures(_report(lambda i: 0.0), 1, "judge")
+    verdict = judge(_report(lambda i: 0.0), candidate, _rules(MetricRule(margin=0.001)))
+    assert verdict.outcome == "no_verdict"
+
+
+def test_a_loss_that_was_seen_fails_although_the_judge_lost_scores_too() -> None:
+    candidate = _with_failures(_report(lambda i: 0.1), 10, "judge")
+    assert judge(_report(lambda i: 0.9), candidate, RULES).outcome == "failed"
+
+
+def test_the_releases_own_failures_weigh_more_than_the_judges() -> None:
+    candidate = _with_failures(_report(lambda i: 1.0), 4)
+    results = [
+        replace(result, scores={"recall": Score(None, "away", "judge")}) if i > 30 else result
+        for i, result in enumerate(candidate.results)
+    ]
+    verdict = judge(_report(lambda i: 0.9), replace(candidate, results=tuple(results)), RULES)
+    assert verdict.outcome == "failed"
+
+
+def test_a_few_scores_that_the_judge_lost_count_as_lost() -> None:
+    rules = RULES.model_copy(update={"coverage": 0.9})
+    candidate = _with_failures(_report(lambda i: 1.0), 4, "judge")
+    verdict = judge(_report(lambda i: 1.0), candidate, rules)
+    assert _metric(verdict).candidate == pytest.approx(0.9)
+    assert verdict.outcome == "failed"
+
+
+@pytest.mark.parametrize("side", ["baseline", "candidate"])
+def test_a_leak_fails_whichever_report_found_it(side: str) -> None:
+    report = _report(lambda i: 1.0)
+    leaky = replace(report, leaks=("The prompt has case-01's answer.",))
+    pair = (leaky, report) if side == "baseline" else (report, leaky)
+    verdict = judge(*pair, RULES)
+    [check] = [check for check in verdict.checks if not check.passed]
+    assert (check.name, check.role) == ("leaks", "evidence")
+    assert "case-01" in check.reason
+
+
+def test_a_release_that_costs_more_than_it_may_fails() -> None:
+    baseline = _costing(_report(lambda i: 1.0), lambda i: (100 + i, 0.2))
+    assert judge(baseline, _costing(baseline, lambda i: (110 + i, 0.28)), COSTS).passed
+    verdict = judge(baseline, _costing(baseline, lambda i: (150 + i, 0.2)), COSTS)
+    [check] = [check for check in verdict.checks if not check.passed]
+    assert (check.name, check.role, check.margin) == ("tokens", "cost", 1.2)
+    assert check.ratio
+    assert check.ratio.mean == pytest.approx((150 + 19.5) / (100 + 19.5))
+    assert check.ratio.low > 1.2
+    slow = judge(baseline, _costing(baseline, lambda i: (100 + i, 0.9)), COSTS)
+    assert [check.name for check in slow.checks if not check.passed] == ["slowest"]
+
+
+def test_a_cost_below_its_floor_is_no_harm_and_one_from_nothing_has_no_ratio() -> None:
+    baseline = _costing(_report(lambda i: 1.0), lambda i: (2, 0.01))
+    assert judge(baseline, _costing(baseline, lambda i: (6, 0.1)), COSTS).passed
+    free = _costing(baseline, lambda i: (0, 0.01))
+    assert "tokens" not in {check.name for check in judge(free, baseline, COSTS).checks}
+
+
+def test_the_same_reports_give_the_same_verdict_in_any_order() -> None:
+    baseline = _costing(_report(lambda i: i / 40), lambda i: (100 + i % 7, 0.1 + i / 100))
+    candidate = _costing(_report(lambda i: (i * 7 % 40) / 40), lambda i: (90 + i % 11, 0.2 + i / 90))
+    verdict = judge(baseline, candidate, COSTS)
+    assert judge(baseline, candidate, COSTS) == verdict
+    turned = judge(_turned(baseline), _turned(candidate), COSTS)
+    assert turned.checks == verdict.checks
 
 
 def test_the_verdict_says_what_changed_in_the_release() -> None:
@@ -208,6 +366,9 @@ def test_the_exit_code_decides(tmp_path: Path) -> None:
     assert gate(good, good) == 0
     assert gate(good, bad, "--out", str(tmp_path / "verdict.json")) == 1
     assert gate(good, str(tmp_path / "nowhere.json")) == 2
+    assert (
+        gate(good, _saved_report(tmp_path, "away", _with_failures(_report(lambda i: 1.0), 9, "judge"))) == 2
+    )
     verdict = read(tmp_path / "verdict.json")
     assert isinstance(verdict, Verdict)
     assert not verdict.passed
@@ -250,8 +411,8 @@ def _result(i: int, value: float, answer: str) -> CaseResult:
     )
 
 
-def _with_failures(report: Report, count: int) -> Report:
-    lost = {"recall": Score(None, "the request failed")}
+def _with_failures(report: Report, count: int, fault: Fault = "release") -> Report:
+    lost = {"recall": Score(None, "the request failed", fault)}
     results = [
         replace(result, scores=lost) if i < count else result for i, result in enumerate(report.results)
     ]
@@ -263,6 +424,49 @@ def _released(report: Report, body: object) -> Report:
 
 
 def _saved(folder: Path, name: str, value: float) -> str:
+    return _saved_report(folder, name, _report(lambda i: value))
+
+
+def _saved_report(folder: Path, name: str, report: Report) -> str:
     path = folder / f"{name}.json"
-    path.write_text(dump(report_json(_report(lambda i: value))))
+    path.write_text(dump(report_json(report)))
     return str(path)
+
+
+def _turned(report: Report) -> Report:
+    return replace(report, results=report.results[::-1])
+
+
+def _rules(rule: MetricRule) -> Rules:
+    return RULES.model_copy(update={"metrics": {"recall": rule}})
+
+
+def _metric(verdict: Verdict) -> Check:
+    return next(check for check in verdict.checks if check.name == "recall")
+
+
+def _tagged(report: Report, language: Callable[[int], str]) -> Report:
+    results = [
+        replace(result, case=replace(result.case, language=language(i)))
+        for i, result in enumerate(report.results)
+    ]
+    return replace(report, results=tuple(results))
+
+
+def _scored(report: Report, values: Mapping[str, Callable[[int], float]]) -> Report:
+    results = [
+        replace(result, scores={name: Score(value(i)) for name, value in values.items()})
+        for i, result in enumerate(report.results)
+    ]
+    return replace(report, results=tuple(results))
+
+
+def _costing(report: Report, cost: Callable[[int], tuple[int, float]]) -> Report:
+    """The same answers at so many tokens and seconds."""
+    results = []
+    for i, result in enumerate(report.results):
+        assert result.sample.reply
+        tokens, seconds = cost(i)
+        reply = replace(result.sample.reply, output_tokens=tokens, seconds=seconds)
+        results.append(replace(result, sample=replace(result.sample, reply=reply)))
+    return replace(report, results=tuple(results))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from eval.cases import document_id, limited, load_dataset, load_shipped
+from app.release import DEFAULT_RELEASE, load_release
+from eval.cases import document_id, limited, load_dataset, load_folder
+from eval.leakage import leaks
 from eval.metrics.ranking import normalised
-from eval.types import Dataset, DatasetInvalid
+from eval.types import CaseResult, Dataset, DatasetInvalid, Sample
 from ingestion.parse import parse
-from llm.language import NOT_FOUND
+from llm.language import LANGUAGES, detect
 
 ROOT = Path(__file__).parents[2]
+LEAST_WORDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +42,47 @@ def test_every_gold_quote_occurs_once_in_its_document(handbook: Dataset, texts: 
         (case.id, gold.quote)
         for case in handbook.cases
         for gold in case.gold
-        if gold.quote is None or texts[gold.document_id].count(normalised(gold.quote)) != 1
+        if case.kind == "question"
+        and (gold.quote is None or texts[gold.document_id].count(normalised(gold.quote)) != 1)
     ]
     assert wrong == []
 
 
 def test_a_fifth_of_the_questions_cannot_be_answered(handbook: Dataset) -> None:
-    unanswerable = [case for case in handbook.cases if not case.answerable]
-    assert len(handbook.cases) >= 48
-    assert len(unanswerable) * 5 >= len(handbook.cases)
-    assert all("unanswerable" in case.tags and case.reference == NOT_FOUND for case in unanswerable)
+    questions = [case for case in handbook.cases if case.kind == "question"]
+    unanswerable = [case for case in questions if not case.answerable]
+    assert len(questions) == 85
+    assert len(unanswerable) * 5 >= len(questions)
+    for case in unanswerable:
+        assert "unanswerable" in case.tags
+        assert case.reference == LANGUAGES[case.language].not_found
+
+
+def test_some_cases_are_summaries_with_a_reference_within_their_words(handbook: Dataset) -> None:
+    summaries = [case for case in handbook.cases if case.kind == "summary"]
+    assert len(summaries) == 10
+    assert any(case.question for case in summaries)
+    assert any(len(case.gold) > 1 for case in summaries)
+    for case in summaries:
+        assert case.words
+        assert LEAST_WORDS <= len((case.reference or "").split()) <= case.words
+
+
+def test_questions_are_in_three_languages_as_they_say(handbook: Dataset) -> None:
+    languages = Counter(case.language for case in handbook.cases)
+    assert languages == {"en": 85, "de": 5, "es": 5}
+    assert all(
+        detect(case.question) in (None, case.language) for case in handbook.cases if case.kind == "question"
+    )
+
+
+def test_no_case_is_in_the_corpus_or_in_the_prompts_of_the_default_release(
+    handbook: Dataset, texts: dict[str, str]
+) -> None:
+    results = [
+        CaseResult(case=case, sample=Sample(case_id=case.id, errors={}), scores={}) for case in handbook.cases
+    ]
+    assert leaks(results, load_release(DEFAULT_RELEASE).canonical(), texts) == ()
 
 
 def test_every_document_is_asked_about(handbook: Dataset) -> None:
@@ -99,11 +135,51 @@ def test_other_content_is_another_fingerprint(tmp_path: Path) -> None:
 def test_cases_cannot_change_under_the_same_version(tmp_path: Path) -> None:
     folder = tmp_path / "handbook"
     shutil.copytree(ROOT / "eval" / "datasets" / "handbook", folder)
-    assert load_shipped(folder) == load_dataset("handbook")
+    assert load_folder(folder) == load_dataset("handbook")
     cases = folder / "cases.jsonl"
     cases.write_text(cases.read_text().replace("28 days per calendar year", "29 days per calendar year"))
     with pytest.raises(DatasetInvalid, match="have changed"):
-        load_shipped(folder)
+        load_folder(folder)
+
+
+def test_a_folder_may_bring_its_corpus_as_files_or_as_texts(tmp_path: Path) -> None:
+    case = {
+        "id": "one",
+        "question": "What is first?",
+        "gold": [{"document_id": "a:b.md"}],
+        "reference": "It.",
+    }
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case) + "\n")
+    (tmp_path / "files" / "a").mkdir(parents=True)
+    (tmp_path / "files" / "a" / "b.md").write_text("# One\n")
+    about = 'name = "x"\nversion = "1"\nlicence = "none"\n[corpus]\n'
+    (tmp_path / "dataset.toml").write_text(about + 'folder = "files"\n')
+    dataset = load_dataset(str(tmp_path))
+    assert [document.filename for document in dataset.documents] == ["b.md"]
+    assert not dataset.retrieval_only
+    (tmp_path / "texts.jsonl").write_text('{"_id": "a/b.md", "text": "One"}\n')
+    (tmp_path / "dataset.toml").write_text(about + 'file = "texts.jsonl"\n')
+    [document] = load_dataset(str(tmp_path)).documents
+    assert (document.id, document.content, document.filename) == ("a:b.md", b"One", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"gold": [{"document_id": "none.md"}]}, "no document 'none.md'"),
+        ({"kind": "essay"}, "no kind"),
+        ({"kind": "summary", "gold": []}, "nothing to summarize"),
+    ],
+)
+def test_a_case_that_cannot_be_asked_is_refused(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    case = {"id": "one", "question": "First?", "gold": [{"document_id": "d"}], "reference": "It.", **change}
+    (tmp_path / "cases.jsonl").write_text(json.dumps(case) + "\n")
+    (tmp_path / "texts.jsonl").write_text('{"_id": "d", "text": "One"}\n')
+    (tmp_path / "dataset.toml").write_text(
+        'name = "x"\nversion = "1"\nlicence = "none"\n[corpus]\nfile = "texts.jsonl"\n'
+    )
+    with pytest.raises(DatasetInvalid, match=said):
+        load_dataset(str(tmp_path))
 
 
 def test_a_name_that_is_no_data_set_is_told_so() -> None:

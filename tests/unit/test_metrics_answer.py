@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from eval.metrics.answer import PIECE, answer_metrics, said, split
-from eval.metrics.measure import Metric, score
-from eval.metrics.service import service_metrics
+from eval.metrics.answer import answer_metrics
+from eval.metrics.embeddings import MOST, PIECE, Embed, Embeddings, split
+from eval.metrics.measure import Metric, plain, score
+from eval.metrics.service import UNCHECKED, service_metrics
 from eval.types import Case, Gold, Passage, Reply, Sample
 from llm.language import NOT_FOUND
 
@@ -78,7 +81,7 @@ async def test_a_metric_that_fails_is_an_error_and_no_number() -> None:
     async def down(texts: Sequence[str]) -> Sequence[Sequence[float]]:
         raise ConnectionError("the embedder is down")
 
-    metric = _named("semantic_similarity", answer_metrics(down))
+    metric = _named("semantic_similarity", _answer_metrics(down))
     failed = await score(metric, CASE, _answered("28 days"))
     assert failed.value is None
     assert failed.error == "ConnectionError: the embedder is down"
@@ -88,7 +91,7 @@ async def test_not_a_number_is_an_error() -> None:
     async def zeros(texts: Sequence[str]) -> Sequence[Sequence[float]]:
         return [[0.0, float("nan")] for _ in texts]
 
-    failed = await score(_named("semantic_similarity", answer_metrics(zeros)), CASE, _answered("28 days"))
+    failed = await score(_named("semantic_similarity", _answer_metrics(zeros)), CASE, _answered("28 days"))
     assert failed.value is None
     assert failed.error
     assert "nan" in failed.error
@@ -96,13 +99,13 @@ async def test_not_a_number_is_an_error() -> None:
 
 async def test_a_request_that_failed_fails_every_metric_with_its_reason() -> None:
     lost = Sample(case_id="leave", errors={"chat": "503, the model is down"})
-    for metric in [*answer_metrics(_embed), *service_metrics()]:
+    for metric in [*_answer_metrics(_embed), *service_metrics()]:
         if metric.applies(CASE):
             assert (await score(metric, CASE, lost)).error == "503, the model is down"
 
 
 async def test_no_metric_is_reported_to_anybody() -> None:
-    answer_metrics(_embed)
+    _answer_metrics(_embed)
     from ragas._analytics import do_not_track
 
     assert os.environ["RAGAS_DO_NOT_TRACK"] == "true"
@@ -126,13 +129,65 @@ async def test_a_citation_hits_only_with_the_gold_passage() -> None:
     assert await _service("cited", CASE, wrong) == 1.0
 
 
-async def test_a_degraded_answer_counts_against_the_release() -> None:
-    assert await _service("undegraded", CASE, _answered("28 days")) == 1.0
-    assert await _service("undegraded", CASE, _answered("28 days", degraded=("rerank",))) == 0.0
+async def test_a_cited_sentence_counts_when_its_own_passage_bears_it_out() -> None:
+    cited = (replace(GOOD, number=1), replace(OTHER, number=2))
+    both = "Everybody has 28 days of paid leave. [1] Three days a week from home. [2]"
+    assert await _service("citation_support", CASE, _answered(both, citations=cited)) == 1.0
+    crossed = "Everybody has 28 days of paid leave. [2] Three days a week from home. [2]"
+    assert await _service("citation_support", CASE, _answered(crossed, citations=cited)) == 0.5
+    assert await _service("citation_support", CASE, _answered("28 days.")) == 0.0
+
+
+async def test_groundedness_is_what_the_service_found_and_nothing_where_it_abstained() -> None:
+    half = _answered("28 days. [1] Or 30.", citations=(GOOD,), supported=0.5)
+    assert await _service("groundedness", CASE, half) == 0.5
+    assert await _service("groundedness", CASE, _answered(NOT_FOUND)) == 0.0
+    unchecked = await score(_named("groundedness", service_metrics()), CASE, _answered("28 days."))
+    assert (unchecked.value, unchecked.error) == (None, UNCHECKED)
+
+
+async def test_words_and_tokens_are_counted() -> None:
+    sample = _answered("It is 28 days. [1][2]", tokens=(120, 7))
+    assert await _service("answer_words", CASE, sample) == 4.0
+    assert await _service("prompt_tokens", CASE, sample) == 120.0
+    assert await _service("output_tokens", CASE, sample) == 7.0
+    assert await _service("latency_seconds", CASE, sample) == 0.1
 
 
 def test_markers_are_no_part_of_what_was_said() -> None:
-    assert said(_answered("28 days [1]. Until March [2][3].")) == "28 days. Until March."
+    assert plain("28 days [1]. Until March [2][3].") == "28 days. Until March."
+
+
+async def test_what_is_asked_for_at_once_is_embedded_together_and_each_text_once() -> None:
+    batches: list[list[str]] = []
+
+    async def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        batches.append(list(texts))
+        return [[float(len(text))] for text in texts]
+
+    embeddings = Embeddings(embed)
+    wanted = [f"text {n}" for n in range(MOST + 6)]
+    vectors = await asyncio.gather(*(embeddings.of(text) for text in [*wanted, *wanted]))
+    assert [len(batch) for batch in batches] == [MOST, 6]
+    assert [vector[0] for vector in vectors[: len(wanted)]] == [len(text) ** 2 for text in wanted]
+    await embeddings.of("text 0")
+    assert len(batches) == 2
+
+
+async def test_an_embedder_that_failed_is_asked_again() -> None:
+    calls = 0
+
+    async def embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ConnectionError("down")
+        return [[1.0] for _ in texts]
+
+    embeddings = Embeddings(embed)
+    failed = await asyncio.gather(*(embeddings.of(text) for text in "ab"), return_exceptions=True)
+    assert [type(one) for one in failed] == [ConnectionError, ConnectionError]
+    assert await embeddings.of("a") == [1.0]
 
 
 def test_pieces_fit_and_lose_nothing() -> None:
@@ -147,7 +202,8 @@ def _answered(
     text: str,
     citations: tuple[Passage, ...] = (),
     sources: tuple[Passage, ...] = (),
-    degraded: tuple[str, ...] = (),
+    supported: float | None = None,
+    tokens: tuple[int, int] = (0, 0),
 ) -> Sample:
     reply = Reply(
         text=text,
@@ -155,8 +211,11 @@ def _answered(
         sources=sources,
         model="extractive",
         release="0123456789ab",
-        degraded=degraded,
+        degraded=(),
         seconds=0.1,
+        supported=supported,
+        prompt_tokens=tokens[0],
+        output_tokens=tokens[1],
     )
     return Sample(case_id="leave", reply=reply, errors={})
 
@@ -166,7 +225,11 @@ async def _embed(texts: Sequence[str]) -> Sequence[Sequence[float]]:
 
 
 async def _value(name: str, case: Case, sample: Sample) -> float | None:
-    return await _of(answer_metrics(_embed), name, case, sample)
+    return await _of(_answer_metrics(_embed), name, case, sample)
+
+
+def _answer_metrics(embed: Embed) -> list[Metric]:
+    return answer_metrics(Embeddings(embed))
 
 
 async def _service(name: str, case: Case, sample: Sample) -> float | None:

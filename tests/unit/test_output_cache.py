@@ -12,7 +12,7 @@ from llm.errors import LlmError, ModelUnavailable, StreamBroken
 from llm.fallback import Fallback
 from llm.outputs import MemoryOutputs
 from llm.scripted import Script, Scripted
-from llm.types import Call, ChatModel, Delta, Message
+from llm.types import Caching, Call, ChatModel, Delta, Message
 from tests.calls import SCOPE, call, drain, text
 
 BASE = replace(call("How many days?"), scope=SCOPE)
@@ -108,8 +108,8 @@ async def test_what_a_fallback_said_is_not_kept_as_the_models_answer() -> None:
     assert await text(kept, BASE) == "real"
 
 
-@pytest.mark.parametrize(("cache", "ttl"), [(False, 60.0), (True, 0.0)])
-async def test_without_caching_nothing_is_read_or_kept(cache: bool, ttl: float) -> None:
+@pytest.mark.parametrize(("cache", "ttl"), [("off", 60.0), ("use", 0.0)])
+async def test_without_caching_nothing_is_read_or_kept(cache: Caching, ttl: float) -> None:
     model, outputs = Scripted(), MemoryOutputs()
     await drain(cached(model, outputs), BASE)
     await drain(cached(model, outputs, ttl=ttl), replace(BASE, cache=cache))
@@ -118,6 +118,15 @@ async def test_without_caching_nothing_is_read_or_kept(cache: bool, ttl: float) 
     await drain(cached(model, fresh, ttl=ttl), replace(BASE, cache=cache))
     await drain(cached(model, fresh), BASE)
     assert len(model.calls) == 4
+
+
+async def test_what_must_be_made_anew_is_not_read_from_the_cache_but_kept_for_others() -> None:
+    model, outputs = Scripted(), MemoryOutputs()
+    await drain(cached(model, outputs), BASE)
+    await drain(cached(model, outputs), replace(BASE, cache="fill"))
+    assert len(model.calls) == 2
+    await drain(cached(model, outputs), BASE)
+    assert len(model.calls) == 2
 
 
 async def test_erasing_a_document_erases_the_answers_made_from_it() -> None:

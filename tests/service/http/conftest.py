@@ -17,18 +17,22 @@ from app import migrate, tables, telemetry
 from app.access import Access
 from app.admission import Admission
 from app.answers import Answers
+from app.assignment import Assigner, Assignments
 from app.chat import Chat
 from app.database import connect_args, dsn, open_engine
 from app.embedders import Embedders
 from app.indexes import Indexes
+from app.outcomes import Outcomes
 from app.promotion import Promotions
 from app.release import DEFAULT_RELEASE, Release, load_release
 from app.releases import Registry
 from app.search import Search
-from app.serving import Serving
+from app.serving import Serving, Servings
 from app.settings import load_settings
+from app.shadow import Shadow
 from app.summarize import Summarizer
 from app.tracing import JobTraces, TracedEmbedder, TracedModel, TracedStore
+from app.trials import Trials
 from app.wiring import PRODUCT, Services
 from ingestion import spotcheck
 from ingestion import tables as ledger_tables
@@ -42,7 +46,9 @@ from ingestion.sandbox import Sandbox
 from ingestion.types import Generation, Placed
 from ingestion.worker import Worker
 from llm.extractive import Extractive
-from llm.outputs import RedisOutputs
+from llm.outputs import MemoryOutputs, RedisOutputs
+from llm.pipe import Line
+from llm.types import ChatModel
 from retrieval.analyze import analyzer
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.search import Index
@@ -128,7 +134,6 @@ async def _built(
     stack.push_async_callback(engine.dispose)
     registry = Registry(engine, poll=0.05)
     await registry.start(load_release(DEFAULT_RELEASE))
-    await stack.enter_async_context(registry.following())
     outputs = RedisOutputs(redis_url)
     stack.push_async_callback(outputs.aclose)
     ledger, tracer = Ledger(engine), telemetry.tracer()
@@ -142,6 +147,7 @@ async def _built(
         return [float(x) for x in vectors[1:] @ vectors[0]]
 
     stage = Stage(Extractive(score))
+    stages: dict[str, ChatModel] = {}
     model = TracedModel(stage, tracer, provider="plumbline")
     spec = registry.champion().release.index_spec(embedder.spec, PARSER_VERSION)
     await store.prepare(spec.generation, spec)
@@ -154,18 +160,19 @@ async def _built(
         visibility=reads,
     )
 
-    def current() -> Serving:
-        release: Release = registry.champion().release
-        return Serving(release=release, index=index, model=model)
+    async def build(release: Release) -> Serving:
+        return Serving(release=release, index=index, model=stages.get(release.id, model))
+
+    servings = Servings(lambda: registry.champion().release, build)
+    current = servings.current
+    await servings.prepare(registry.champion().release)
+    await stack.enter_async_context(registry.following(servings.prepare))
 
     async def open_indexer(known: Generation) -> Indexer:
         return Indexer(known.spec, embedder, analyzer(known.spec.analyzer))
 
     async def unsound(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
         return await spotcheck.unsound(store, reads, Indexer(spec, embedder, analyzer(spec.analyzer)), sample)
-
-    async def prepare(release: Release) -> None:
-        """Nothing: releases of these tests differ in their models only."""
 
     embedders = Embedders(settings, tracer, embedder)
     indexes = Indexes(ledger, embedders, unsound, parser=PARSER_VERSION)
@@ -190,21 +197,42 @@ async def _built(
 
     stack.push_async_callback(end)
     intake = Intake(ledger, blobs, upload_limit=settings.upload_limit)
+    answers = Answers(outputs, product=PRODUCT)
+    admission = Admission(max_running=8, max_waiting=16)
+    trials, written = Trials(engine, registry, indexes), Outcomes(engine)
+    await stack.enter_async_context(written.writing())
+    assignments = Assignments(Line(redis_url))
+    stack.callback(assignments.close)
+    shadow = Shadow(
+        lambda: registry.standing().shadow,
+        servings,
+        Chat(current, reads, Answers(MemoryOutputs(), product=PRODUCT), product=PRODUCT),
+        Summarizer(current, reads, store, product=PRODUCT),
+        written,
+        admission,
+        lambda: None,
+    )
+    await stack.enter_async_context(shadow.running())
     services = Services(
         settings=settings,
         release=registry,
-        promotions=Promotions(engine, registry, indexes, prepare),
+        promotions=Promotions(engine, registry, indexes, trials, servings.prepare),
+        trials=trials,
+        assigner=Assigner(registry, servings, assignments, indexes),
+        outcomes=written,
+        shadow=shadow,
+        answers=answers,
         indexes=indexes,
         access=Access(engine),
         intake=intake,
-        chat=Chat(current, reads, Answers(outputs, product=PRODUCT), product=PRODUCT),
+        chat=Chat(current, reads, answers, product=PRODUCT),
         search=Search(current),
         summarizer=Summarizer(current, reads, store, product=PRODUCT),
         store=store,
         visibility=reads,
         outputs=outputs,
-        admission=Admission(max_running=8, max_waiting=16),
+        admission=admission,
         current=current,
         health={"ledger": ledger.ping, "store": ledger.ping, "outputs": outputs.ping},
     )
-    return House(services, stage)
+    return House(services, stage, stages)

@@ -80,10 +80,12 @@ class Tenant:
 
 @dataclass(slots=True)
 class House:
-    """The running service. `url` wants keys, `open_url` answers without one."""
+    """The running service. `url` wants keys, `open_url` answers without one. `stages` are the models of
+    single releases, by their ids; every other plays on `stage`."""
 
     services: Services
     stage: Stage
+    stages: dict[str, ChatModel] = field(default_factory=dict)
     url: str = ""
     open_url: str = ""
     clients: list[httpx.AsyncClient] = field(default_factory=list)

@@ -379,3 +379,36 @@ async def test_the_command_builds_an_index_and_says_what_it_took(running: Runnin
         assert told["documents"] == {"total": len(NOTES), "done": len(NOTES), "failed": 0, "left": 0}
         assert told["cost"]["chunks"] > len(NOTES)
         assert told["cost"]["embedding_seconds"] > 0
+
+
+async def test_a_canary_with_an_index_of_its_own_sees_every_update_and_leaves_nothing_behind(
+    running: Running,
+) -> None:
+    async with running.writing():
+        await running.load(NOTES)
+        candidate = await running.candidate(chunk_tokens=64)
+        refused = await running.http.post(f"/v1/releases/{candidate.id}/canary", json={})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "index_missing")
+        await running.built(candidate, left=0)
+        started = await running.http.post(f"/v1/releases/{candidate.id}/canary", json={})
+        assert started.status_code == 201, started.text
+        generation = started.json()["plan"]["generation"]
+        assert generation
+
+        await running.load({"leave.md": b"# Notes\n\nLeave is now called zqholiday."})
+        reply = await running.http.post(
+            "/v1/search", json={"query": "zqholiday", "model": f"plumbline@{candidate.id}"}
+        )
+        assert reply.json()["release"] == candidate.id
+        assert "zqholiday" in reply.json()["hits"][0]["text"]
+
+        stopped = await running.http.post(f"/v1/releases/{candidate.id}/stop", json={"reason": "seen"})
+        assert stopped.json()["state"] == "evaluated"
+        ledger = Ledger(running.services.release._engine)
+
+        async def gone() -> bool:
+            known = {one.id: one.state for one in await ledger.generations()}
+            return known.get(generation, "retired") == "retired"
+
+        assert await until(gone)
+    assert "zqholiday" in (await running.texts("zqholiday"))["leave.md"]

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from app.admission import Admission
-from app.release import with_model
-from app.summarize import Summarizer
+from app.assignment import Assigner
+from app.release import Release, with_model
+from app.serving import Serving, Servings
 from ingestion.errors import LedgerUnavailable
 from llm.extractive import Extractive
 from llm.fallback import Fallback
@@ -109,10 +110,21 @@ async def test_as_the_queue_fills_summaries_are_made_by_smaller_models_and_say_s
     big = Scripted(Script(pieces=("a",), pace=3_600), Script(pieces=("Owls hunt [1].",)), name="big")
     now = house.services.current()
     chain = replace(now, release=with_model(now.release, "big"), model=Fallback([big, Extractive(None)]))
+
+    async def build(release: Release) -> Serving:
+        return chain
+
+    servings = Servings(lambda: house.services.release.champion().release, build)
+    await servings.prepare(house.services.release.champion().release)
     services = replace(
         house.services,
         admission=Admission(max_running=1, max_waiting=3),
-        summarizer=Summarizer(lambda: chain, house.services.visibility, house.services.store, product="1"),
+        assigner=Assigner(
+            house.services.release,
+            servings,
+            house.services.assigner._assignments,
+            house.services.indexes,
+        ),
     )
     body, headers = {"document_ids": ["owls"]}, dict(tenant.http.headers)
     async with (

@@ -18,6 +18,7 @@ from app.promotion import Promotions
 from app.release import DEFAULT_RELEASE, IndexPart, Release, load_release, with_model
 from app.releases import Registry
 from app.settings import load_settings
+from app.trials import Trials
 from ingestion.errors import LedgerUnavailable
 from ingestion.ledger import Ledger
 from ingestion.types import Placed
@@ -54,7 +55,7 @@ def make_promotions(engine: AsyncEngine, embedder: Embedder, tmp_path: Path) -> 
 
     embedders = Embedders(load_settings({}, data=tmp_path), telemetry.tracer(), embedder)
     indexes = Indexes(Ledger(engine), embedders, unsound, parser="1")
-    return lambda registry: Promotions(engine, registry, indexes, prepare)
+    return lambda registry: Promotions(engine, registry, indexes, Trials(engine, registry, indexes), prepare)
 
 
 @pytest.fixture
@@ -190,6 +191,25 @@ async def test_a_new_champion_serves_only_once_it_is_ready(
                 await asyncio.sleep(0.01)
 
 
+async def test_what_serves_beside_the_champion_is_made_ready_by_a_process_that_starts_later(
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release, make_promotions: MakePromotions
+) -> None:
+    """Else it would send all its conversations to the champion for as long as it lives."""
+    await registry.add(second)
+    await make_promotions(registry).promote(second.id, force=True, reason="try")
+    later, prepared = Registry(engine, poll=0.01), set[str]()
+
+    async def prepare(release: Release) -> None:
+        prepared.add(release.id)
+
+    await later.start(first)
+    # What is begun when it first looks is over by the time that it follows.
+    await asyncio.sleep(0)
+    async with later.following(prepare), asyncio.timeout(10):
+        while first.id not in prepared:
+            await asyncio.sleep(0.01)
+
+
 async def test_the_last_champion_serves_while_the_database_cannot_be_read(
     registry: Registry, engine: AsyncEngine, first: Release, second: Release, make_promotions: MakePromotions
 ) -> None:
@@ -226,12 +246,16 @@ async def test_releases_are_found_by_id_by_its_beginning_and_by_name(
             await registry.show(reference)
 
 
-async def test_a_model_name_must_be_of_the_release_that_serves(
-    registry: Registry, first: Release, second: Release
-) -> None:
+async def test_a_models_name_means_a_release(registry: Registry, first: Release, second: Release) -> None:
     await registry.add(second)
-    for model in ("plumbline", f"plumbline@{first.id}", f"plumbline@{first.id[:5]}", "plumbline@default"):
-        await registry.require_serving(model)
-    for model in ("gpt-4o", f"plumbline@{second.id}", "plumbline@ffffffffffff", "plumbline@", "@"):
+    assert await registry.named("plumbline") is None
+    for model in (f"plumbline@{first.id}", f"plumbline@{first.id[:5]}", "plumbline@default"):
+        named = await registry.named(model)
+        assert named
+        assert named.id == first.id
+    named = await registry.named(f"plumbline@{second.id}")
+    assert named
+    assert named.id == second.id
+    for model in ("gpt-4o", "plumbline@ffffffffffff", "plumbline@", "@"):
         with pytest.raises(ModelUnknown):
-            await registry.require_serving(model)
+            await registry.named(model)

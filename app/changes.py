@@ -5,9 +5,20 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from eval.types import Change
+_LONG = 120
+"""Characters, of both sides together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A key of the release that differs; None where one side has no such key."""
+
+    path: str
+    before: str | None
+    after: str | None
 
 
 def changes(before: str, after: str) -> tuple[Change, ...]:
@@ -21,10 +32,21 @@ def changes(before: str, after: str) -> tuple[Change, ...]:
     )
 
 
+def is_text(change: Change) -> bool:
+    """Whether it is to be shown line by line: two texts, of which one is long or has lines."""
+    values = f"{change.before}{change.after}"
+    return None not in (change.before, change.after) and ("\n" in values or len(values) > _LONG)
+
+
 def line_diff(before: str, after: str) -> list[str]:
     """The lines that went (`-`) and came (`+`), without context."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
-    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+    return [line for line in hunks(before, after, context=0) if not line.startswith("@")]
+
+
+def hunks(before: str, after: str, *, context: int) -> list[str]:
+    """The lines that went (`-`) and came (`+`) among so many unchanged ones (` `), `@` before each place."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=context)
+    return ["@" if line.startswith("@@") else line for line in list(lines)[2:]]
 
 
 def _parsed(text: str) -> Any:

@@ -1,0 +1,117 @@
+"""Tier 2 on a real vLLM with a tiny model of random weights: its verdicts mean nothing, but they are made,
+kept and lost as a large model's are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from eval.cases import limited, load_dataset
+from eval.judge import Bounds, Judge, JudgeSettings
+from eval.markdown import report_markdown
+from eval.metrics.catalogue import CATALOGUE, about
+from eval.report import aggregates
+from eval.run import evaluate
+from eval.target import HttpTarget
+from eval.types import ReleaseRef, Report, Score
+from tests.live import Instance
+from tests.vllm_server import MODEL, VllmServer, serving
+
+# Starting vLLM takes minutes on a busy machine, and the first test waits for it.
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(600)]
+
+CASES = 10
+MIDWAY = 12
+"""Verdicts after which the judge is killed: there are some hundred."""
+BOUNDS = Bounds(characters=40, items=3, tokens=700)
+RELEASE = ReleaseRef(id="0123456789ab", name="default", fingerprint="0" * 64, canonical="{}")
+JUDGED = {name for name in CATALOGUE if about(name).tier == 2}
+
+
+@pytest.fixture(scope="module")
+def judge_server(
+    vllm_python: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmServer]:
+    """A server of its own: the last test but one kills it."""
+    with serving(vllm_python, tiny_model, tmp_path_factory.mktemp("judge"), eager=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Verdicts of the whole run."""
+    return tmp_path_factory.mktemp("verdicts")
+
+
+@pytest.fixture(scope="module")
+async def whole(judge_server: VllmServer, sampled: Instance, kept: Path) -> Report:
+    return await _evaluated(judge_server, sampled, kept)
+
+
+async def test_every_metric_that_asks_a_judge_gets_its_verdicts_in_json_of_the_schema(
+    judge_server: VllmServer, whole: Report
+) -> None:
+    found = {name: one for name, one in aggregates(whole).items() if name in JUDGED}
+    assert set(found) == JUDGED
+    assert {name: one.failed for name, one in found.items() if one.failed} == {}
+    assert all(0 <= one.mean <= 1 for one in found.values())
+    assert whole.judge == f"{MODEL} x1"
+    assert judge_server.metric("vllm:request_success_total") > CASES
+
+
+async def test_a_judge_killed_midway_is_counted_and_changes_no_other_score(
+    judge_server: VllmServer, sampled: Instance, whole: Report, tmp_path: Path
+) -> None:
+    async def kill() -> None:
+        while len(list(tmp_path.rglob("*.json"))) < MIDWAY:
+            await asyncio.sleep(0.01)
+        judge_server.kill()
+
+    killing = asyncio.create_task(kill())
+    report = await _evaluated(judge_server, sampled, tmp_path)
+    await killing
+    lost = 0
+    for before, after in zip(whole.results, report.results, strict=True):
+        assert _lasting(after.scores) == _lasting(before.scores)
+        assert set(after.scores) == set(before.scores)
+        failed = [score for name, score in after.scores.items() if name in JUDGED and score.value is None]
+        assert all(score.fault == "judge" and score.error for score in failed)
+        lost += len(failed)
+    judged = {name: one for name, one in aggregates(report).items() if name in JUDGED}
+    assert 0 < lost == sum(one.failed for one in judged.values()) < sum(one.cases for one in judged.values())
+    for name, one in judged.items():
+        values = [result.scores[name].value or 0.0 for result in report.results if name in result.scores]
+        assert one.mean == pytest.approx(sum(values) / one.cases)
+    text = report_markdown(report)
+    assert "The judge" in text
+    for name, one in judged.items():
+        [row] = [line for line in text.splitlines() if line.startswith(f"| {name} ")]
+        assert row.endswith(f"| {one.cases} | {one.failed} |")
+
+
+async def test_what_was_judged_once_needs_no_judge_again(
+    judge_server: VllmServer, sampled: Instance, whole: Report, kept: Path
+) -> None:
+    assert judge_server.process.poll() is not None
+    again = await _evaluated(judge_server, sampled, kept)
+    for before, after in zip(whole.results, again.results, strict=True):
+        assert {name: after.scores[name] for name in after.scores.keys() & JUDGED} == {
+            name: before.scores[name] for name in before.scores.keys() & JUDGED
+        }
+
+
+async def _evaluated(server: VllmServer, instance: Instance, kept: Path) -> Report:
+    settings = JudgeSettings(url=server.url, model=MODEL, cache=kept, timeout=60.0, bounds=BOUNDS)
+    async with Judge(settings) as judge, HttpTarget(instance.url) as target:
+        dataset = limited(load_dataset("handbook"), CASES)
+        return await evaluate(
+            target, dataset, RELEASE, product="0.1.0", progress=lambda step, done, total: None, judge=judge
+        )
+
+
+def _lasting(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """What needs no judge and does not depend on the moment."""
+    return {name: score for name, score in scores.items() if name not in JUDGED and "latency" not in name}

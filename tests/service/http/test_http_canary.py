@@ -1,0 +1,330 @@
+"""A canary on the running service: who gets which release, what is recorded, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from app.release import Release, with_model
+from app.trials import Trial
+from app.wiring import Control
+from eval.controller import Controller
+from eval.rules import Rules, load_rules
+from llm.errors import ModelUnavailable
+from llm.scripted import Script, Scripted
+from llm.types import ChatModel
+from tests.service.http.house import House, Tenant
+
+QUESTION = "How many days of paid leave are there?"
+FINE = Script(pieces=("There are 28 days of paid leave [1].",))
+PROMPT_RULES: dict[str, Any] = {"warm_up_seconds": 0.0, "settle_seconds": 0.0, "slow_floor_seconds": 30.0}
+
+
+@dataclass(slots=True)
+class Stand:
+    """A candidate on trial beside the champion, and a controller that is ticked by hand."""
+
+    house: House
+    candidate: Release
+    champion: Release
+    controller: Controller
+
+    @property
+    def engine(self) -> Any:
+        return self.house.services.release._engine
+
+    async def canary(self, *steps: tuple[float, int], promote: bool = False) -> Trial:
+        plan = {"steps": [{"share": s, "units": n, "least_minutes": 0} for s, n in steps], "promote": promote}
+        return await self.house.services.trials.start("canary", self.candidate.id, plan)
+
+    async def tick(self) -> None:
+        await self.house.services.outcomes.flush()
+        await self.controller.tick()
+        await self.house.services.release.refresh()
+
+    async def trial(self, trial: Trial) -> Trial:
+        return next(
+            one for one in await self.house.services.trials.of(self.candidate.id) if one.id == trial.id
+        )
+
+    async def rows(self, trial: Trial) -> list[Any]:
+        await self.house.services.outcomes.flush()
+        async with self.engine.connect() as connection:
+            found = await connection.execute(
+                text("SELECT * FROM outcomes WHERE trial = CAST(:id AS uuid) ORDER BY id"), {"id": trial.id}
+            )
+            return list(found.all())
+
+
+@pytest.fixture
+def rules() -> Rules:
+    loaded = load_rules()
+    assert loaded.canary
+    return loaded.model_copy(update={"canary": loaded.canary.model_copy(update=PROMPT_RULES)})
+
+
+@pytest.fixture
+async def stand(house: House, rules: Rules) -> AsyncIterator[Stand]:
+    services = house.services
+    champion = services.release.champion().release
+    candidate = with_model(champion, "extractive")
+    candidate = replace(candidate, body=candidate.body.model_copy(update={"name": "candidate"}))
+    await services.release.add(candidate)
+    await services.release.judge(candidate.id, {}, passed=True)
+    control = Control(
+        registry=services.release,
+        trials=services.trials,
+        promotions=services.promotions,
+        engine=services.release._engine,
+    )
+    yield Stand(house, candidate, champion, Controller(control, rules))
+    for trial in await services.trials.running():
+        await services.trials.end(trial, "stopped", {"why": "the test is over"})
+    if services.release.champion().release.id != champion.id:
+        await services.promotions.rollback()
+    await services.release.refresh()
+    house.stages.clear()
+
+
+@pytest.fixture
+async def asker(tenant: Tenant) -> Tenant:
+    await tenant.add({"id": "leave", "text": "There are 28 days of paid leave. It is paid at once."})
+    return tenant
+
+
+async def ask(tenant: Tenant, conversation: str, question: str = QUESTION, **more: Any) -> dict[str, Any]:
+    reply = await tenant.http.post(
+        "/v1/chat/completions",
+        json={
+            "messages": [{"role": "user", "content": question}],
+            "plumbline": {"conversation": conversation, **more},
+        },
+    )
+    return {**reply.json(), "status": reply.status_code, "release": reply.headers.get("x-plumbline-release")}
+
+
+def plays(stand: Stand, release: Release, make: Callable[[], ChatModel]) -> None:
+    """Let a release answer by this model from now on."""
+    stand.house.stages[release.id] = make()
+    stand.house.services.assigner._servings._ready.pop(release.fingerprint, None)
+
+
+async def prepared(stand: Stand, trial: Trial) -> None:
+    """Wait until the candidate may get conversations."""
+    async with asyncio.timeout(10):
+        while True:
+            await stand.tick()
+            standing = stand.house.services.release.standing()
+            ready = stand.house.services.assigner._servings.ready(stand.candidate)
+            if standing.canary and standing.canary.live and ready:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_nothing_is_routed_to_a_canary_that_nobody_watches(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.canary((0.99, 100))
+    replies = [await ask(asker, f"c{n}") for n in range(8)]
+    assert {reply["release"] for reply in replies} == {stand.champion.id}
+    assert await stand.rows(trial) == []
+
+
+async def test_a_conversation_stays_with_the_release_it_was_drawn_to(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.canary((0.5, 1_000))
+    await prepared(stand, trial)
+    first = [(await ask(asker, f"c{n}", f"{QUESTION} ({n})"))["release"] for n in range(24)]
+    assert set(first) == {stand.champion.id, stand.candidate.id}
+    again = [(await ask(asker, f"c{n}", f"And how is it paid? ({n})"))["release"] for n in range(24)]
+    assert again == first
+    rows = await stand.rows(trial)
+    assert {row.propensity for row in rows} == {0.5}
+    assert len({row.unit for row in rows}) == 24
+
+
+async def test_what_began_before_the_canary_stays_with_the_champion(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.canary((0.99, 1_000))
+    await prepared(stand, trial)
+    history = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": QUESTION},
+    ]
+    for n in range(6):
+        body = {"messages": history, "plumbline": {"conversation": f"old{n}"}}
+        reply = await asker.http.post("/v1/chat/completions", json=body)
+        assert reply.headers["x-plumbline-release"] == stand.champion.id
+    assert await stand.rows(trial) == []
+
+
+async def test_without_redis_the_draw_is_the_same(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.canary((0.5, 1_000))
+    await prepared(stand, trial)
+    first = [(await ask(asker, f"c{n}", f"{QUESTION} ({n})"))["release"] for n in range(12)]
+    line = stand.house.services.assigner._assignments._line
+    line._retry_at = line._clock() + 60
+    try:
+        again = [(await ask(asker, f"c{n}", f"{QUESTION} ({n})"))["release"] for n in range(12)]
+    finally:
+        line._retry_at = None
+    assert again == first
+
+
+async def test_a_lease_that_is_not_renewed_takes_the_candidate_off_the_traffic(
+    stand: Stand, asker: Tenant
+) -> None:
+    trial = await stand.canary((0.99, 1_000))
+    await prepared(stand, trial)
+    assert (await ask(asker, "c"))["release"] == stand.candidate.id
+    await stand.house.services.trials.renew(trial, step=0, share=0.99, evidence={}, seconds=0.2)
+    await stand.house.services.release.refresh()
+    await asyncio.sleep(0.3)
+    assert (await ask(asker, "c", "And then?"))["release"] == stand.champion.id
+    await stand.tick()
+    assert (await ask(asker, "c", "And now?"))["release"] == stand.candidate.id
+
+
+async def test_only_questions_that_neither_release_has_answered_count(stand: Stand, asker: Tenant) -> None:
+    """Else the candidate, whose cache is cold, would be asked more than its share of what counts."""
+    await ask(asker, "before")
+    trial = await stand.canary((0.5, 1_000))
+    await prepared(stand, trial)
+    for n in range(12):
+        await ask(asker, f"known{n}")
+    assert not any(row.counted for row in await stand.rows(trial))
+    for n in range(12):
+        await ask(asker, f"new{n}", "How is it paid?")
+    counted = [row for row in await stand.rows(trial) if row.counted]
+    assert len(counted) == 1
+    assert {"fault", "seconds", "degraded"} <= counted[0].facts.keys()
+    assert "28 days" not in str(counted[0].facts)
+
+
+async def test_a_candidate_that_fails_is_rolled_back_and_its_conversations_go_on(
+    stand: Stand, asker: Tenant
+) -> None:
+    trial = await stand.canary((0.5, 1_000))
+    down = Script(error=ModelUnavailable("down"))
+    plays(stand, stand.candidate, lambda: Scripted(*[down] * 400, name="extractive"))
+    await prepared(stand, trial)
+    went = set()
+    for n in range(200):
+        reply = await ask(asker, f"c{n}", f"{QUESTION} ({n})")
+        assert reply["status"] == 200
+        went.add(reply["release"])
+        await stand.tick()
+        if (await stand.trial(trial)).state != "running":
+            break
+    ended = await stand.trial(trial)
+    assert ended.state == "rolled_back"
+    assert ended.decision
+    assert ended.decision["metric"] in ("degraded", "faults")
+    assert went == {stand.champion.id, stand.candidate.id}
+    after = [await ask(asker, f"c{n}", "Anything else?") for n in range(10)]
+    assert {reply["release"] for reply in after} == {stand.champion.id}
+    found = await stand.house.services.release.show(stand.candidate.id)
+    assert (found.state, found.evaluated) == ("retired", False)
+    affected = await stand.house.services.trials.affected(trial.id)
+    assert affected.requests > 0
+    assert affected.degraded + affected.faults == affected.requests
+    history = await stand.house.services.release.history(stand.candidate.id)
+    assert [entry["what"] for entry in history][-2:] == ["release.canary", "release.rollback"]
+
+
+async def test_a_sound_candidate_is_promoted_step_by_step(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.canary((0.3, 2), (0.6, 3), promote=True)
+    await prepared(stand, trial)
+    for n in range(200):
+        await ask(asker, f"c{n}", f"{QUESTION} ({n})")
+        await stand.tick()
+        if (await stand.trial(trial)).state != "running":
+            break
+    assert (await stand.trial(trial)).state == "promoted"
+    assert stand.house.services.release.champion().release.id == stand.candidate.id
+    assert (await stand.house.services.release.show(stand.champion.id)).state == "soaking"
+    steps = [
+        entry["evidence"]["step"]
+        for entry in await stand.house.services.release.history(stand.candidate.id)
+        if entry["what"] == "release.step"
+    ]
+    assert steps == [1]
+
+
+async def test_a_former_champion_keeps_its_conversations_while_it_soaks(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.canary((0.5, 1_000))
+    await prepared(stand, trial)
+    drawn = {f"c{n}": (await ask(asker, f"c{n}", f"{QUESTION} ({n})"))["release"] for n in range(12)}
+    await stand.house.services.promotions.promote(stand.candidate.id)
+    async with asyncio.timeout(10):
+        while not stand.house.services.assigner._servings.ready(stand.champion):
+            await asyncio.sleep(0.02)
+    for name, release in drawn.items():
+        assert (await ask(asker, name, "And then?"))["release"] == release
+    assert (await ask(asker, "another"))["release"] == stand.candidate.id
+
+
+async def test_feedback_counts_for_the_conversation_that_it_is_about(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.canary((0.5, 1_000))
+    await prepared(stand, trial)
+    for n in range(40):
+        reply = await ask(asker, f"c{n}", f"{QUESTION} ({n})")
+        if reply["release"] == stand.candidate.id:
+            said = await asker.http.post("/v1/feedback", json={"id": reply["id"], "rating": "down"})
+            assert said.status_code == 202
+            body = {"id": (await stand.rows(trial))[-1].answer, "rating": "down", "reason": "wrong"}
+            assert (await asker.http.post("/v1/feedback", json=body)).status_code == 202
+    await stand.tick()
+    evidence = (await stand.trial(trial)).evidence or (await stand.trial(trial)).decision
+    assert evidence
+    told = evidence.get("evidence", evidence)
+    [disliked] = [one for one in told["metrics"] if one["metric"] == "disliked"]
+    assert disliked["rate_candidate"] == 1.0
+    assert disliked["rate_control"] == 0.0
+    assert disliked["e_value"] > 100
+
+
+async def test_outcomes_are_forgotten_long_after_their_trial(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.canary((0.5, 1_000))
+    await prepared(stand, trial)
+    await ask(asker, "c", QUESTION)
+    trials = stand.house.services.trials
+    await trials.end(trial, "stopped", {"why": "seen"})
+    await trials.forget()
+    assert await stand.rows(trial)
+    await trials.forget(days=0)
+    assert await stand.rows(trial) == []
+    assert (await stand.trial(trial)).decision == {"why": "seen"}
+
+
+async def test_a_former_champion_soaks_for_its_time(stand: Stand) -> None:
+    services = stand.house.services
+    await services.promotions.promote(stand.candidate.id)
+    await services.trials.end_soaking()
+    assert (await services.release.show(stand.champion.id)).state == "soaking"
+    await services.trials.end_soaking(seconds=0.0)
+    assert (await services.release.show(stand.champion.id)).state == "retired"
+
+
+async def test_a_caller_who_gives_up_tells_how_long_it_took(stand: Stand, asker: Tenant) -> None:
+    """Else a release that never answers would leave no evidence."""
+    trial = await stand.canary((0.99, 1_000))
+    hangs = Script(pieces=("There ", "are ", "28."), pace=5.0)
+    plays(stand, stand.candidate, lambda: Scripted(hangs, name="extractive"))
+    await prepared(stand, trial)
+    with pytest.raises(httpx.ReadTimeout):
+        await asker.http.post(
+            "/v1/chat/completions",
+            json={"messages": [{"role": "user", "content": QUESTION}], "plumbline": {"conversation": "c"}},
+            timeout=0.4,
+        )
+    async with asyncio.timeout(10):
+        while not (rows := await stand.rows(trial)):
+            await asyncio.sleep(0.02)
+    assert rows[0].candidate
+    assert rows[0].counted
+    assert rows[0].facts["given_up"] == 1.0
+    assert rows[0].facts["seconds"] >= 0.3

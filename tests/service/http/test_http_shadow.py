@@ -1,0 +1,129 @@
+"""A shadow on the running service: it answers beside the champion, and nobody notices."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import text
+
+from app.trials import Trial
+from llm.scripted import Script, Scripted
+from tests.service.http.house import Tenant
+from tests.service.http.test_http_canary import QUESTION, Stand, ask, asker, prepared, rules, stand
+
+__all__ = ["asker", "rules", "stand"]
+
+WORSE = Script(pieces=("\x01 There is no leave.",))
+
+
+async def shadow(stand: Stand, **plan: Any) -> Trial:
+    trial = await stand.house.services.trials.start("shadow", stand.candidate.id, plan)
+    async with asyncio.timeout(10):
+        while not (on_trial := stand.house.services.release.standing().shadow) or not on_trial.live:
+            await stand.tick()
+    return trial
+
+
+async def pairs(stand: Stand, trial: Trial, wanted: int) -> list[Any]:
+    async with asyncio.timeout(20):
+        while True:
+            await stand.house.services.outcomes.flush()
+            found = await stand.house.services.trials.pairs(trial.id)
+            if len(found) >= wanted:
+                return list(found)
+            await asyncio.sleep(0.02)
+
+
+async def test_answers_are_mirrored_and_measured_and_no_text_is_kept(stand: Stand, asker: Tenant) -> None:
+    trial = await shadow(stand)
+    for n in range(3):
+        reply = await ask(asker, f"s{n}", f"{QUESTION} ({n})")
+        assert reply["release"] == stand.champion.id
+        found = await pairs(stand, trial, n + 1)
+    assert all(pair.counted for pair in found)
+    assert {"fault", "degraded", "unsupported", "seconds"} <= found[0].candidate.keys()
+    async with stand.engine.connect() as connection:
+        kept = await connection.scalar(
+            text("SELECT string_agg(pairs::text, '') FROM pairs WHERE trial = CAST(:id AS uuid)"),
+            {"id": trial.id},
+        )
+    assert "28 days" not in kept
+
+
+async def test_a_kept_answer_is_not_mirrored(stand: Stand, asker: Tenant) -> None:
+    await ask(asker, "first")
+    trial = await shadow(stand)
+    reply = await ask(asker, "second")
+    assert reply["plumbline"]["cached"] == "answer"
+    await ask(asker, "third", "How is it paid?")
+    await pairs(stand, trial, 1)
+    await asyncio.sleep(0.2)
+    assert len(await pairs(stand, trial, 1)) == 1
+
+
+async def test_a_shadow_leaves_nothing_in_the_caches(stand: Stand, asker: Tenant) -> None:
+    services = stand.house.services
+    trial = await shadow(stand)
+    await ask(asker, "c", QUESTION)
+    await pairs(stand, trial, 1)
+    body = {
+        "model": f"plumbline@{stand.champion.id}",
+        "messages": [{"role": "user", "content": QUESTION}],
+    }
+    again = await asker.http.post("/v1/chat/completions", json=body)
+    assert again.json()["plumbline"]["cached"] == "answer"
+    await services.trials.end(trial, "stopped", {"why": "now a canary"})
+    canary = await stand.canary((0.99, 1_000))
+    await prepared(stand, canary)
+    reply = await ask(asker, "d", QUESTION)
+    assert reply["release"] == stand.candidate.id
+    assert reply["plumbline"]["cached"] is None
+    await services.trials.end(canary, "stopped", {"why": "over"})
+
+
+async def test_a_shadow_that_is_worse_ends_as_failed_before_it_answered_anybody(
+    stand: Stand, asker: Tenant
+) -> None:
+    stand.house.stages[stand.candidate.id] = Scripted(*[WORSE] * 200, name="extractive")
+    services = stand.house.services
+    services.shadow._servings._ready.pop(stand.candidate.fingerprint, None)
+    trial = await shadow(stand)
+    for n in range(60):
+        reply = await ask(asker, f"s{n}", f"{QUESTION} ({n})")
+        assert reply["release"] == stand.champion.id
+        await pairs(stand, trial, n + 1)
+        await stand.tick()
+        if (await stand.trial(trial)).state != "running":
+            break
+    ended = await stand.trial(trial)
+    assert ended.state == "failed"
+    assert ended.decision
+    assert "e-value" in ended.decision["why"]
+    found = await services.release.show(stand.candidate.id)
+    assert (found.state, found.evaluated) == ("retired", False)
+
+
+async def test_a_shadow_without_harm_passes_and_may_go_on_to_a_canary(stand: Stand, asker: Tenant) -> None:
+    trial = await shadow(stand, pairs=2)
+    for n in range(2):
+        await ask(asker, f"s{n}", f"{QUESTION} ({n})")
+        await pairs(stand, trial, n + 1)
+    await stand.tick()
+    assert (await stand.trial(trial)).state == "passed"
+    assert (await stand.house.services.release.show(stand.candidate.id)).state == "evaluated"
+    assert (await stand.canary((0.1, 10))).state == "running"
+
+
+async def test_a_shadow_stops_as_soon_as_somebody_waits(stand: Stand, asker: Tenant) -> None:
+    services = stand.house.services
+    slow = Script(pieces=("There ", "are ", "28 ", "days [1]."), pace=0.5)
+    stand.house.stages[stand.candidate.id] = Scripted(*[slow] * 50, name="extractive")
+    services.shadow._servings._ready.pop(stand.candidate.fingerprint, None)
+    await shadow(stand)
+    await ask(asker, "s", QUESTION)
+    await asyncio.sleep(0.1)
+    await asyncio.gather(*(ask(asker, f"t{n}", f"{QUESTION} ({n})") for n in range(4)))
+    async with asyncio.timeout(10):
+        while not services.shadow.counts[stand.candidate.id, "stopped"]:
+            await asyncio.sleep(0.02)
