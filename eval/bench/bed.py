@@ -71,8 +71,11 @@ class Bed:
 
     async def paced(self, slots: int) -> Running:
         """A model that answers as fast as its name says, so many at once."""
-        command = ("uvicorn", "--factory", "eval.bench.paced:served", *_UVICORN)
-        running = await self._start(command, {"PACED_SLOTS": str(slots)})
+        return await self.web("eval.bench.paced:served", PACED_SLOTS=str(slots))
+
+    async def web(self, factory: str, **environment: str) -> Running:
+        """The ASGI application that `module:factory` makes."""
+        running = await self._start(("uvicorn", "--factory", factory, *_UVICORN), environment)
         await _until_listening(running)
         return running
 
