@@ -1,4 +1,4 @@
-"""`plumbline bench hop | cache | search | chat | embed`: what the service costs, measured beside a floor."""
+"""`plumbline bench hop | cache | search | chat | shadow | embed`: what the service costs, beside a floor."""
 
 from __future__ import annotations
 
@@ -87,6 +87,20 @@ def chat(
     else:
         told = _run(lambda say: bench.paced(in_flight or 200, tokens, rounds, spread, seconds, say), as_json)
     _show(told, as_json, out)
+
+
+@commands.command()
+def shadow(
+    rate: Annotated[float, typer.Option(min=0.1, help="Arrivals a second of the open loop.")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Seconds of arrivals in a round.")] = 15.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds with a shadow, and as many without.")] = 4,
+    as_json: AsJson = False,
+    out: Out = None,
+) -> None:
+    """Answers while a shadow mirrors them to a second model, and while it does not."""
+    from eval.bench.shadow import shadow as measure
+
+    _show(_run(lambda say: measure(rate, seconds, rounds, say), as_json), as_json, out)
 
 
 @commands.command()

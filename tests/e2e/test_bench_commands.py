@@ -63,6 +63,16 @@ def test_streams_are_compared_with_the_model_itself_and_far_too_much_load_is_ref
     assert told["overload"]["of_peak"] > 0
 
 
+def test_answers_are_timed_with_a_shadow_and_without(tmp_path: Path) -> None:
+    told = _bench(tmp_path, "shadow", "--rate", "4", "--seconds", "3", "--rounds", "1")
+    assert [one["shadow"] for one in told["rounds"]] == [False, True]
+    # The models take a second for an answer.
+    assert min(told["off"]["p95_ms"], told["on"]["p95_ms"]) > 900
+    assert told["ratio_p95"] > 0
+    assert told["shadow"]["mirrored"] > told["shadow"]["failed"] == 0
+    assert sum(told["shadow"].values()) <= told["on"]["answers"]
+
+
 def test_a_model_that_runs_is_asked_for_as_much_by_both_sides(tmp_path: Path) -> None:
     app, model = PacedServer(), "paced?rate=100&length=100"
     with serving(app) as url:

@@ -277,14 +277,21 @@ async def test_feedback_counts_for_the_conversation_that_it_is_about(stand: Stan
             assert said.status_code == 202
             body = {"id": (await stand.rows(trial))[-1].answer, "rating": "down", "reason": "wrong"}
             assert (await asker.http.post("/v1/feedback", json=body)).status_code == 202
-    await stand.tick()
-    evidence = (await stand.trial(trial)).evidence or (await stand.trial(trial)).decision
-    assert evidence
-    told = evidence.get("evidence", evidence)
-    [disliked] = [one for one in told["metrics"] if one["metric"] == "disliked"]
-    assert disliked["rate_candidate"] == 1.0
+    # An answer counts only some time after it began.
+    async with asyncio.timeout(10):
+        while (disliked := await _disliked(stand, trial))["rate_candidate"] != 1.0:
+            await asyncio.sleep(0.02)
     assert disliked["rate_control"] == 0.0
     assert disliked["e_value"] > 100
+
+
+async def _disliked(stand: Stand, trial: Trial) -> dict[str, Any]:
+    await stand.tick()
+    found = await stand.trial(trial)
+    # So much of it may end the trial, which then tells what it ended on.
+    told = found.decision["evidence"] if found.decision else found.evidence
+    [disliked] = [one for one in told["metrics"] if one["metric"] == "disliked"]
+    return dict(disliked)
 
 
 async def test_outcomes_are_forgotten_long_after_their_trial(stand: Stand, asker: Tenant) -> None:
