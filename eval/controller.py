@@ -138,19 +138,31 @@ class Controller:
         now = await self._now()
         running = await self._control.trials.running()
         for trial in running:
-            champion = await self._control.registry.served()
-            if trial.control != champion.id:
-                ended = {"why": f"Release {champion.id} became champion meanwhile."}
+            try:
+                await self._look(trial, now)
+            except (LedgerUnavailable, SQLAlchemyError, OSError):
+                raise
+            except Exception as error:
+                log.exception("The %s of release %s cannot be watched.", trial.kind, trial.release)
+                ended = {"why": f"It cannot be watched: {type(error).__name__}: {error}"}
                 await self._control.trials.end(trial, "stopped", ended)
-                continue
-            followed = self._followed.setdefault(trial.id, self._begin(trial))
-            await self._read(trial, followed, now)
-            if isinstance(followed.watch, CanaryWatch):
-                await self._steer(trial, followed, followed.watch, now)
-            else:
-                await self._mirror(trial, followed, followed.watch, now)
         self._followed = {one.id: self._followed[one.id] for one in running if one.id in self._followed}
         return now
+
+    async def _look(self, trial: Trial, now: datetime) -> None:
+        champion = await self._control.registry.served()
+        if trial.control != champion.id:
+            ended = {"why": f"Release {champion.id} became champion meanwhile."}
+            await self._control.trials.end(trial, "stopped", ended)
+            return
+        if trial.id not in self._followed:
+            self._followed[trial.id] = self._begin(trial)
+        followed = self._followed[trial.id]
+        await self._read(trial, followed, now)
+        if isinstance(followed.watch, CanaryWatch):
+            await self._steer(trial, followed, followed.watch, now)
+        else:
+            await self._mirror(trial, followed, followed.watch, now)
 
     def _begin(self, trial: Trial) -> _Followed:
         if trial.kind == "canary":

@@ -335,3 +335,14 @@ async def test_a_caller_who_gives_up_tells_how_long_it_took(stand: Stand, asker:
     assert rows[0].counted
     assert rows[0].facts["given_up"] == 1.0
     assert rows[0].facts["seconds"] >= 0.3
+
+
+async def test_a_trial_that_cannot_be_watched_is_stopped_with_the_reason(stand: Stand) -> None:
+    services = stand.house.services
+    broken = await services.trials.start("shadow", stand.candidate.id, {"pairs": "many"})
+    await stand.tick()
+    ended = await stand.trial(broken)
+    assert ended.state == "stopped"
+    assert ended.decision
+    assert "cannot be watched" in ended.decision["why"]
+    await prepared(stand, await stand.canary((0.5, 1_000)))
