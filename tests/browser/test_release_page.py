@@ -18,10 +18,12 @@ from app.release import DEFAULT_RELEASE, Release, load_release
 from app.settings import load_settings
 from app.trials import Trial
 from app.wiring import Control, open_control
+from eval.rules import load_rules
 from tests.live import Instance
 
 pytestmark = pytest.mark.browser
 
+METRICS = len((load_rules().canary or pytest.fail("no canary rules")).metrics)
 POINTS = [[seconds, {"faults": 1.0 + seconds}] for seconds in range(5)]
 SHOWN: dict[str, Any] = {
     "share": 0.05,
@@ -110,7 +112,7 @@ async def test_a_canary_is_started_watched_and_stopped(desk: Desk) -> None:
     await expect(card.locator(".waiting-for")).to_contain_text("more conversations", timeout=20_000)
     await expect(card.locator(".facts")).to_contain_text("1%of conversations")
     await expect(card.locator(".steps [aria-current]")).to_contain_text("1%")
-    await expect(card.locator(".metrics tbody tr")).to_have_count(6)
+    await expect(card.locator(".metrics tbody tr")).to_have_count(METRICS)
     await expect(card.locator(".metrics tbody tr").first).to_contain_text(re.compile(r"1 of \d+"))
     await expect(desk.row(release)).to_contain_text("in canary")
     await expect(desk.page.locator("#serving")).to_contain_text(
@@ -223,7 +225,7 @@ async def test_a_running_trial_does_not_scroll_sideways(desk: Desk, width: int) 
     release = await desk.draft()
     await desk.control.trials.start("canary", release.id, {})
     await desk.page.set_viewport_size({"width": width, "height": 800})
-    await expect(desk.page.locator(".trial .metrics tbody tr")).to_have_count(6, timeout=20_000)
+    await expect(desk.page.locator(".trial .metrics tbody tr")).to_have_count(METRICS, timeout=20_000)
     overflow = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert await desk.page.evaluate(overflow) <= 0
 

@@ -154,6 +154,9 @@ async def _soaking(stand: Stand) -> None:
 
 
 async def _serves(stand: Stand, release: str) -> bool:
+    """As the champion: a canary that the API still believes in answers too."""
+    if await stand.desk.champion() != release:
+        return False
     return (await stand.ask([name := f"new-{time.monotonic_ns()}"], "look"))[name] == release
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 from sqlalchemy import text
@@ -25,22 +26,33 @@ async def shadow(stand: Stand, **plan: Any) -> Trial:
     return trial
 
 
-async def pairs(stand: Stand, trial: Trial, wanted: int) -> list[Any]:
-    async with asyncio.timeout(20):
-        while True:
-            await stand.house.services.outcomes.flush()
-            found = await stand.house.services.trials.pairs(trial.id)
+async def pairs(stand: Stand, trial: Trial) -> list[Any]:
+    await stand.house.services.outcomes.flush()
+    return list(await stand.house.services.trials.pairs(trial.id))
+
+
+async def mirrored(stand: Stand, asker: Tenant, trial: Trial, wanted: int) -> list[Any]:
+    """Ask until so many answers were mirrored: one that is stopped, because somebody waits, is lost."""
+    async with asyncio.timeout(60):
+        for n in itertools.count():
+            reply = await ask(asker, f"{trial.id}-{n}", f"{QUESTION} ({n})")
+            assert reply["release"] == stand.champion.id
+            before = len(await pairs(stand, trial))
+            for _ in range(100):
+                if len(found := await pairs(stand, trial)) > before:
+                    break
+                await asyncio.sleep(0.02)
             if len(found) >= wanted:
-                return list(found)
-            await asyncio.sleep(0.02)
+                return found
+            await stand.tick()
+            if (await stand.trial(trial)).state != "running":
+                return found
+    raise AssertionError
 
 
 async def test_answers_are_mirrored_and_measured_and_no_text_is_kept(stand: Stand, asker: Tenant) -> None:
     trial = await shadow(stand)
-    for n in range(3):
-        reply = await ask(asker, f"s{n}", f"{QUESTION} ({n})")
-        assert reply["release"] == stand.champion.id
-        found = await pairs(stand, trial, n + 1)
+    found = await mirrored(stand, asker, trial, 3)
     assert all(pair.counted for pair in found)
     assert {"fault", "degraded", "unsupported", "seconds"} <= found[0].candidate.keys()
     async with stand.engine.connect() as connection:
@@ -56,27 +68,26 @@ async def test_a_kept_answer_is_not_mirrored(stand: Stand, asker: Tenant) -> Non
     trial = await shadow(stand)
     reply = await ask(asker, "second")
     assert reply["plumbline"]["cached"] == "answer"
-    await ask(asker, "third", "How is it paid?")
-    await pairs(stand, trial, 1)
     await asyncio.sleep(0.2)
-    assert len(await pairs(stand, trial, 1)) == 1
+    assert await pairs(stand, trial) == []
+    assert len(await mirrored(stand, asker, trial, 1)) == 1
 
 
 async def test_a_shadow_leaves_nothing_in_the_caches(stand: Stand, asker: Tenant) -> None:
     services = stand.house.services
     trial = await shadow(stand)
-    await ask(asker, "c", QUESTION)
-    await pairs(stand, trial, 1)
+    await mirrored(stand, asker, trial, 1)
+    asked = f"{QUESTION} (0)"
     body = {
         "model": f"plumbline@{stand.champion.id}",
-        "messages": [{"role": "user", "content": QUESTION}],
+        "messages": [{"role": "user", "content": asked}],
     }
     again = await asker.http.post("/v1/chat/completions", json=body)
     assert again.json()["plumbline"]["cached"] == "answer"
     await services.trials.end(trial, "stopped", {"why": "now a canary"})
     canary = await stand.canary((0.99, 1_000))
     await prepared(stand, canary)
-    reply = await ask(asker, "d", QUESTION)
+    reply = await ask(asker, "d", asked)
     assert reply["release"] == stand.candidate.id
     assert reply["plumbline"]["cached"] is None
     await services.trials.end(canary, "stopped", {"why": "over"})
@@ -89,13 +100,7 @@ async def test_a_shadow_that_is_worse_ends_as_failed_before_it_answered_anybody(
     services = stand.house.services
     services.shadow._servings._ready.pop(stand.candidate.fingerprint, None)
     trial = await shadow(stand)
-    for n in range(60):
-        reply = await ask(asker, f"s{n}", f"{QUESTION} ({n})")
-        assert reply["release"] == stand.champion.id
-        await pairs(stand, trial, n + 1)
-        await stand.tick()
-        if (await stand.trial(trial)).state != "running":
-            break
+    await mirrored(stand, asker, trial, 200)
     ended = await stand.trial(trial)
     assert ended.state == "failed"
     assert ended.decision
@@ -106,9 +111,7 @@ async def test_a_shadow_that_is_worse_ends_as_failed_before_it_answered_anybody(
 
 async def test_a_shadow_without_harm_passes_and_may_go_on_to_a_canary(stand: Stand, asker: Tenant) -> None:
     trial = await shadow(stand, pairs=2)
-    for n in range(2):
-        await ask(asker, f"s{n}", f"{QUESTION} ({n})")
-        await pairs(stand, trial, n + 1)
+    await mirrored(stand, asker, trial, 2)
     await stand.tick()
     assert (await stand.trial(trial)).state == "passed"
     assert (await stand.house.services.release.show(stand.candidate.id)).state == "evaluated"
