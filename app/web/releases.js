@@ -3,7 +3,7 @@ import { api } from "/web/client.js";
 import { $, clickable, drawn, element } from "/web/dom.js";
 
 const EVERY = 2000;
-const metrics = { faults: "Failed requests", flawed: "Flawed answers", degraded: "Degraded answers", slow: "Slow answers", unsupported: "Unsupported sentences", disliked: "Disliked answers", declined: "Declined questions", good: "Bad in any way" };
+const metrics = { faults: "Failed requests", flawed: "Flawed answers", degraded: "Degraded answers", slow: "Slow answers", unsupported: "Unsupported sentences", disliked: "Disliked answers", declined: "Declined questions" };
 const states = { draft: "draft", evaluated: "evaluated", shadow: "in shadow", canary: "in canary", champion: "serves", soaking: "served before", retired: "retired" };
 const ends = { running: "runs", passed: "passed", failed: "failed", stopped: "stopped", promoted: "promoted", rolled_back: "rolled back" };
 const marks = { serves: "good", bootstrap: "bad", forced: "bad", "in shadow": "busy", "in canary": "busy", runs: "busy", passed: "good", promoted: "good", failed: "bad", "rolled back": "bad" };
