@@ -22,6 +22,7 @@ from app.release import Release
 from app.releases import OnTrial, Registry, Standing
 from app.serving import Serving, Servings
 from app.types import Principal
+from llm.outputs import PREFIX as OUTPUT
 from llm.pipe import Line, PipeBroken
 from llm.types import Caching
 
@@ -30,7 +31,6 @@ KEPT = 7 * 86_400
 ASKED = 86_400
 """Seconds that a trial remembers a question."""
 PREFIX = "plumbline:assigned:"
-OUTPUT = "plumbline:output:"
 _RECALL = """
 local known = redis.call('GET', KEYS[1])
 if known then redis.call('EXPIRE', KEYS[1], ARGV[2]) return known end

@@ -168,7 +168,7 @@ class Registry:
             return None
         standing = self.standing()
         served = standing.champion.release
-        if reference == served.name or begins(served.id, reference):
+        if reference == served.name or _begins(served.id, reference):
             return served
         try:
             return (await self.show(reference)).release
@@ -349,7 +349,7 @@ class Registry:
             await self.refresh()
 
 
-def begins(release_id: str, reference: str) -> bool:
+def _begins(release_id: str, reference: str) -> bool:
     return len(reference) >= _SHORTEST_PREFIX and release_id.startswith(reference)
 
 

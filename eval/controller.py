@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import telemetry
 from app.errors import AppError
@@ -104,15 +105,16 @@ class Controller:
         """Watch until `stop` is set. While the ledger is away nothing is decided, and shares run out."""
         while not stop.is_set():
             try:
-                async with self._alone(stop):
-                    await self._watch(stop)
+                async with self._alone(stop) as held:
+                    await self._watch(stop, held)
             except (LedgerUnavailable, SQLAlchemyError, OSError) as error:
                 log.warning("The ledger cannot be reached; trials run out meanwhile: %s", error)
                 await _until(stop, 1.0)
 
-    async def _watch(self, stop: asyncio.Event) -> None:
+    async def _watch(self, stop: asyncio.Event, held: AsyncConnection) -> None:
         swept = datetime.min.replace(tzinfo=UTC)
         while not stop.is_set():
+            await held.scalar(select(1))  # Who has lost this connection is not alone any more.
             now = await self.tick()
             if now - swept > _MINUTE:
                 await self._control.trials.end_soaking()
@@ -121,7 +123,7 @@ class Controller:
             await _until(stop, TICK if self._followed else IDLE)
 
     @asynccontextmanager
-    async def _alone(self, stop: asyncio.Event) -> AsyncIterator[None]:
+    async def _alone(self, stop: asyncio.Event) -> AsyncIterator[AsyncConnection]:
         """Be the one controller that works, for as long as this connection to the ledger holds."""
         lock = select(func.pg_try_advisory_lock(_LOCK))
         async with self._control.engine.connect() as connection:
@@ -129,7 +131,7 @@ class Controller:
             while not stop.is_set() and not await autonomous.scalar(lock):
                 await _until(stop, 1.0)
             try:
-                yield
+                yield autonomous
             finally:
                 await autonomous.execute(select(func.pg_advisory_unlock(_LOCK)))
 
