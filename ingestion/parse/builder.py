@@ -7,6 +7,7 @@ a database or JSON refuses (control characters, lone surrogates).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from ingestion.errors import Quarantined
 from ingestion.types import Block, BlockKind, Parsed
@@ -47,10 +48,26 @@ class Builder:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._blocks: list[Block] = []
+        self._notes: list[str] = []
         self._length = 0
 
-    def add(self, kind: BlockKind, text: str, *, level: int = 0, page: int | None = None) -> None:
-        """Append a block; one without visible text is left out."""
+    def table(self, rows: Iterable[Sequence[str]], *, page: int | None = None) -> None:
+        """Append a table as Markdown; its first row names the columns."""
+        self.add("table", table_rows(rows), page=page, header_lines=2)
+
+    def add(
+        self,
+        kind: BlockKind,
+        text: str,
+        *,
+        level: int = 0,
+        page: int | None = None,
+        turns: Sequence[int] = (),
+        header_lines: int = 0,
+    ) -> None:
+        """Append a block; one without visible text is left out. Of a table with more than that many lines,
+        `header_lines` are its header. `turns` are the places in the text where the pages after `page` begin.
+        """
         text = clean(text).strip("\n").rstrip()
         if kind != "code":
             text = text.lstrip()
@@ -61,7 +78,35 @@ class Builder:
         self._length = start + len(text)
         if self._length > MAX_CHARACTERS:
             raise too_large()
-        self._blocks.append(Block(kind=kind, span=Span(start, self._length), level=level, page=page))
+        head = _lines_length(text, header_lines)
+        header = Span(start, start + head) if head else None
+        span = Span(start, self._length)
+        places = tuple(min(start + turn, self._length) for turn in turns)
+        self._blocks.append(Block(kind=kind, span=span, level=level, page=page, header=header, turns=places))
+
+    def note(self, text: str) -> None:
+        """Say what a reader of the document should know about how it was read."""
+        self._notes.append(one_line(clean(text)))
+
+    def include(self, parsed: Parsed, level: int, name: str = "") -> None:
+        """Append the blocks of a document within this one, its headings below those of `level`, and its
+        notes under its name."""
+        for note in parsed.notes:
+            self.note(f"{name}: {note}" if name else note)
+        for block in parsed.blocks:
+            start, end = block.span.start, block.span.end
+            head = parsed.text[start : block.header.end].count("\n") if block.header else 0
+            deeper = level if block.kind == "heading" else 0
+            text = parsed.text[start:end]
+            turns = [turn - start for turn in block.turns]
+            self.add(
+                block.kind,
+                text,
+                level=block.level + deeper,
+                page=block.page,
+                turns=turns,
+                header_lines=head,
+            )
 
     def first_heading(self) -> str | None:
         """The text of the first heading of level 1."""
@@ -77,17 +122,42 @@ class Builder:
         return min(headings, key=lambda h: h[0])[1] if headings else None
 
     def build(self, title: str | None) -> Parsed:
-        return Parsed(title=title_of(title), text="\n\n".join(self._parts), blocks=tuple(self._blocks))
+        text = "\n\n".join(self._parts)
+        notes = tuple(self._notes)
+        return Parsed(title=title_of(title), text=text, blocks=tuple(self._blocks), notes=notes)
 
 
-def table_rows(rows: list[list[str]]) -> str:
-    """Rows of cells as a Markdown table; its first row is the header. Empty rows are left out."""
-    kept = [[_cell(c) for c in row] for row in rows if any(c.strip() for c in row)]
-    if not kept:
+def _lines_length(text: str, lines: int) -> int:
+    """Characters in the first lines of a text, with their line ends; 0 unless something follows them."""
+    parts = text.split("\n", lines)
+    return len(text) - len(parts[-1]) if lines and len(parts) > lines else 0
+
+
+def table_rows(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as a Markdown table; its first row is the header. Empty rows are left out.
+
+    Holds lines, not cells: a table of millions of cells takes little more memory than its text."""
+    lines: list[str] = []
+    widths: list[int] = []
+    length = 0
+    for row in rows:
+        cells = [_cell(c) for c in row]
+        if not any(cells):
+            continue
+        lines.append("| " + " | ".join(cells) + " |")
+        widths.append(len(cells))
+        length += len(lines[-1])
+        if length > MAX_CHARACTERS:
+            raise too_large()
+    if not lines:
         return ""
-    width = max(len(row) for row in kept)
-    lines = ["| " + " | ".join(row + [""] * (width - len(row))) + " |" for row in kept]
-    return "\n".join([lines[0], "|" + " --- |" * width, *lines[1:]])
+    width = max(widths)
+    if sum(width - w for w in widths) * 3 + length > MAX_CHARACTERS:
+        raise too_large()
+    for at, missing in enumerate(widths):
+        lines[at] += "  |" * (width - missing)
+    lines.insert(1, "|" + " --- |" * width)
+    return "\n".join(lines)
 
 
 def _cell(text: str) -> str:

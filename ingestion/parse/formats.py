@@ -21,20 +21,46 @@ class Format:
     media_types: tuple[str, ...]
 
 
+def _openxml(application: str, kind: str) -> tuple[str, ...]:
+    return (f"application/vnd.openxmlformats-officedocument.{application}.{kind}",)
+
+
+def _opendocument(kind: str) -> tuple[str, ...]:
+    name = f"application/vnd.oasis.opendocument.{kind}"
+    return name, f"{name}-template"
+
+
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         f.name: f
         for f in (
-            Format("text", "plain text", (".txt", ".text", ".log", ".rst"), ("text/plain", "text/x-rst")),
+            Format("text", "plain text", (".txt", ".text", ".log"), ("text/plain",)),
             Format("markdown", "Markdown", (".md", ".markdown"), ("text/markdown", "text/x-markdown")),
+            Format("rst", "reStructuredText", (".rst", ".rest"), ("text/x-rst", "text/prs.fallenstein.rst")),
             Format("html", "HTML", (".html", ".htm", ".xhtml"), ("text/html", "application/xhtml+xml")),
             Format("pdf", "PDF", (".pdf",), ("application/pdf", "application/x-pdf")),
+            Format("docx", "DOCX", (".docx", ".docm", ".dotx"), _openxml("wordprocessingml", "document")),
+            Format("doc", "DOC", (".doc", ".dot"), ("application/msword",)),
+            Format("pptx", "PPTX", (".pptx", ".pptm", ".ppsx"), _openxml("presentationml", "presentation")),
+            Format("xlsx", "XLSX", (".xlsx", ".xlsm", ".xltx"), _openxml("spreadsheetml", "sheet")),
+            Format("odt", "ODT", (".odt", ".ott"), _opendocument("text")),
+            Format("ods", "ODS", (".ods", ".ots"), _opendocument("spreadsheet")),
+            Format("odp", "ODP", (".odp", ".otp"), _opendocument("presentation")),
+            Format("epub", "EPUB", (".epub",), ("application/epub+zip",)),
             Format(
-                "docx",
-                "DOCX",
-                (".docx",),
-                ("application/vnd.openxmlformats-officedocument.wordprocessingml.document",),
+                "delimited",
+                "CSV",
+                (".csv", ".tsv", ".tab"),
+                ("text/csv", "text/tab-separated-values", "application/csv"),
             ),
+            Format(
+                "json",
+                "JSON",
+                (".json", ".jsonl", ".ndjson"),
+                ("application/json", "application/jsonl", "application/x-ndjson", "application/ld+json"),
+            ),
+            Format("mail", "e-mail", (".eml",), ("message/rfc822",)),
+            Format("zip", "ZIP", (".zip",), ("application/zip", "application/x-zip-compressed")),
         )
     }
 )

@@ -1,4 +1,5 @@
-"""HTML: the main content as text, without navigation, scripts and what a reader would not see.
+"""HTML: the main content as text, without navigation, scripts and what a reader would not see; last, what the
+page's footer says in sentences.
 
 Headings, lists, tables and code keep their structure; the walk is a loop, so that deep nesting is harmless.
 """
@@ -12,34 +13,26 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from ingestion.parse.builder import Builder, clean, one_line, table_rows
 from ingestion.parse.formats import charset
+from ingestion.parse.html_footer import sentences
+from ingestion.parse.html_main import DROPPED, clutter, hidden, words
+from ingestion.parse.html_table import is_layout, rows
 from ingestion.parse.text import decode
 from ingestion.types import BlockKind, Parsed
 
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"\A\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9_.:-]{2,40})")
-_NONE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_DROPPED = _words(
-    "script style noscript template iframe object embed svg canvas audio video map select "
-    "option datalist button input textarea dialog nav aside head title"
-)
 _SECTIONS = frozenset({"main", "article", "section"})
 _PAGE_FRAME = frozenset({"header", "footer"})
 _FRAME_ROLES = frozenset({"navigation", "banner", "contentinfo", "complementary", "search"})
-_BLOCKS = _words(
-    "address article blockquote body caption center dd details div dl dt fieldset figcaption "
-    "figure footer form header hgroup hr html legend main menu ol p section summary table "
+_BLOCKS = words(
+    "address article blockquote body caption center details div fieldset figcaption "
+    "figure footer form header hgroup hr html legend main p section summary table "
     "tbody td tfoot th thead tr"
 )
 _HEADINGS = {f"h{n}": n for n in range(1, 7)}
-_LISTS = frozenset({"ul", "ol", "menu"})
+_LISTS = frozenset({"ul", "ol", "menu", "dl"})
+_ITEMS = frozenset({"li", "dt", "dd"})
 _PERMALINKS = frozenset({"¶", "#", "§", "🔗"})
-_LAYOUT = "h1, h2, h3, h4, h5, h6, table, pre, ul, ol"
 _MIN_MAIN = 200
 _SPACE = re.compile(r"\s+")
 # Marks of our own that survive the collapse of white space; `clean` has removed any in the source.
@@ -75,7 +68,17 @@ def _write(body: LexborNode, builder: Builder) -> None:
     """The main content; all of the page when that finds nothing."""
     mains = body.css("main, [role=main]")
     root = mains[0] if len(mains) == 1 and len(mains[0].text().strip()) >= _MIN_MAIN else body
-    if not _Walk(builder, framed=True).run(root):
+    if not _Walk(builder, framed=True, left_out=clutter(root)).run(root):
+        _Walk(builder, framed=False).run(body)
+        return
+    for text in sentences(body):
+        builder.add("paragraph", text)
+
+
+def write_fragment(source: str, builder: Builder) -> None:
+    """Add the blocks of a piece of HTML that stands in a document of another kind."""
+    body = LexborHTMLParser(source).body
+    if body is not None:
         _Walk(builder, framed=False).run(body)
 
 
@@ -85,6 +88,7 @@ class _Walk:
 
     builder: Builder
     framed: bool
+    left_out: frozenset[int] = frozenset()
     kind: BlockKind = "paragraph"
     level: int = 0
     written: bool = False
@@ -110,9 +114,11 @@ class _Walk:
         if tag == "-text":
             self.text.append(_SPACE.sub(" ", node.text_content or ""))
             return False
-        if tag in _DROPPED or _hidden(node) or _permalink(node, tag) or self._page_frame(node, tag):
+        if tag in DROPPED or hidden(node) or _permalink(node, tag) or self._page_frame(node, tag):
             return False
-        if tag == "pre" or (tag == "table" and not _is_layout(node)):
+        if node.mem_id in self.left_out:
+            return False
+        if tag == "pre" or (tag == "table" and not is_layout(node)):
             self._whole(node, tag)
             return False
         if tag == "img":
@@ -136,8 +142,8 @@ class _Walk:
             self._break()
             self.lists.append((tag, 0))
             self.kind = "list"
-        elif tag == "li" and self.lists:
-            self._item()
+        elif tag in _ITEMS and self.lists:
+            self._item(deeper=tag == "dd")
         elif tag in _HEADINGS and not self.lists:
             self._flush()
             self.kind, self.level = "heading", _HEADINGS[tag]
@@ -154,12 +160,12 @@ class _Walk:
         elif tag in _BLOCKS or tag in _LISTS:
             self._break()
 
-    def _item(self) -> None:
-        """Start a list item: its mark, indented by depth."""
+    def _item(self, deeper: bool) -> None:
+        """Start a list item: its mark, indented by depth; what a term means, `deeper` than the term."""
         tag, count = self.lists[-1]
         self.lists[-1] = (tag, count + 1)
         mark = f"{count + 1}." if tag == "ol" else "-"
-        self.text.append("\n" + _INDENT * (len(self.lists) - 1) + mark + " " + _GLUE)
+        self.text.append("\n" + _INDENT * (len(self.lists) - 1 + deeper) + mark + " " + _GLUE)
 
     def _break(self) -> None:
         """A block's edge: a new block, or within a list a new line, but not between a mark and its text."""
@@ -169,14 +175,18 @@ class _Walk:
             self.text.append("\n")
 
     def _whole(self, node: LexborNode, tag: str) -> None:
-        text = node.text() if tag == "pre" else table_rows(_rows(node))
+        """A table or code: a block as it is; within a list, lines of the item."""
         if self.lists:
-            self.text.append("\n" + text + "\n")
+            self.text.append("\n" + (node.text() if tag == "pre" else table_rows(rows(node))) + "\n")
             return
         self._flush()
-        if tag == "table" and (caption := node.css_first("caption")) is not None:
+        if tag == "pre":
+            self._add("code", node.text())
+            return
+        if (caption := node.css_first("caption")) is not None:
             self._add("paragraph", one_line(caption.text()))
-        self._add("code" if tag == "pre" else "table", text)
+        self.written = True
+        self.builder.table(rows(node))
 
     def _flush(self) -> None:
         text = "".join(self.text)
@@ -193,32 +203,9 @@ class _Walk:
 def _layout(text: str, kind: BlockKind) -> str:
     """Collapse white space as a browser does; source line breaks mean nothing, ours do."""
     lines = (" ".join(line.split()) for line in text.split("\n"))
-    kept = [line.translate(_MARKS) for line in lines if line]
+    kept = [line.translate(_MARKS) for line in lines if line and line[-1] != _GLUE]
     return (" " if kind == "heading" else "\n").join(kept)
-
-
-def _rows(table: LexborNode) -> list[list[str]]:
-    rows = []
-    for row in table.css("tr"):
-        cells = [c for c in row.iter() if c.tag in ("td", "th")]
-        rows.append([one_line(c.text(separator=" ")) for c in cells])
-    return rows
-
-
-def _is_layout(table: LexborNode) -> bool:
-    """Tables that lay out a page hold headings or tables of their own: what is in them is read as text."""
-    inside = table.child
-    while inside is not None:
-        if inside.css_first(_LAYOUT) is not None:
-            return True
-        inside = inside.next
-    return False
 
 
 def _permalink(node: LexborNode, tag: str) -> bool:
     return tag == "a" and node.text().strip() in _PERMALINKS
-
-
-def _hidden(node: LexborNode) -> bool:
-    attributes = node.attributes
-    return bool(attributes) and ("hidden" in attributes or bool(_NONE.search(attributes.get("style") or "")))

@@ -1,21 +1,25 @@
-"""PDF through PDFium: text page by page, put back into paragraphs and headings.
+"""PDF through PDFium: text page by page, put back into reading order, tables, paragraphs and headings.
 
-A PDF has no structure, only glyphs at places. PDFium gives lines in reading order; `pdf_layout` makes
-paragraphs of them from their places and headings from their type sizes.
+A PDF has no structure, only glyphs at places. `pdf_page` and `pdf_drawing` say what is where, `pdf_order` in
+which order it is read, `pdf_grid` and `pdf_tables` what is a table; `pdf_layout` makes paragraphs of lines.
 """
 
 from __future__ import annotations
 
-import ctypes
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
 from ingestion.errors import Quarantined
 from ingestion.parse.builder import Builder, title_of
-from ingestion.parse.pdf_layout import Line, write
+from ingestion.parse.pdf_forms import fields
+from ingestion.parse.pdf_layout import write
+from ingestion.parse.pdf_order import Item, page_items
+from ingestion.parse.pdf_page import PageText, page_text
+from ingestion.parse.pdf_repair import repaired
 from ingestion.types import Parsed
 
 _GENERIC_TITLES = (
@@ -27,134 +31,134 @@ _GENERIC_TITLES = (
     "document",
 )
 _FILE_ENDINGS = (".doc", ".docx", ".pdf", ".tex", ".dvi", ".indd", ".qxd", ".ppt", ".pptx", ".xls", ".rtf")
-_BOLD = re.compile(rb"bold|black|heavy|cmbx|medi(?!um)", re.IGNORECASE)
-# PDFium marks a hyphen at a line's end, which belongs to a broken word, with one of these.
-_BROKEN_WORD = ("\ufffe", "\x02", "\u00ad")
-_LIGATURES = {
-    0xFB00: "ff",
-    0xFB01: "fi",
-    0xFB02: "fl",
-    0xFB03: "ffi",
-    0xFB04: "ffl",
-    0xFB05: "st",
-    0xFB06: "st",
-}
+_TRIED_PAGES = 20
+_FEW_LETTERS = 20
+_MUCH_PICTURE = 0.5
+_NO_TEXT = "The PDF holds only images of text. Run it through text recognition (OCR) first."
+_NO_MEANING = (
+    "The PDF's fonts do not say which letters their shapes are. Run it through text recognition (OCR) first."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page as read. `lost` says why its text, or most of it, could not be: None where it could."""
+
+    items: list[Item]
+    fields: list[str]
+    lost: str | None
+    has_image: bool
 
 
 def read(content: bytes, progress: Callable[[str], None]) -> Parsed:
     document = _open(content)
     try:
-        pages = [list(_page_lines(document, number, progress)) for number in range(len(document))]
-        if not any(pages) and _has_images(document):
-            raise Quarantined(
-                "needs_ocr", "The PDF holds only images of text. Run it through text recognition (OCR) first."
-            )
+        form = _form(document)
+        pages = [_page(document, form, number, progress) for number in range(len(document))]
+        _refuse_unreadable(pages)
         builder = Builder()
-        write(pages, builder)
-        return builder.build(_title(document) or builder.opening_heading())
+        write([page.items for page in pages], builder)
+        for number, page in enumerate(pages, start=1):
+            builder.add("list", "\n".join(f"- {line}" for line in page.fields), page=number)
+        parsed = builder.build(_title(document) or builder.opening_heading())
+        return replace(parsed, notes=tuple(_notes(pages)))
     finally:
         document.close()
+
+
+def _refuse_unreadable(pages: Sequence[_Page]) -> None:
+    """A document without text that people see as text is sent back for recognition; a stamp on every page
+    is no text."""
+    if any(page.fields or (page.items and page.lost is None) for page in pages):
+        return
+    if any(page.lost == "font" for page in pages):
+        raise Quarantined("needs_ocr", _NO_MEANING)
+    if any(page.has_image for page in pages):
+        raise Quarantined("needs_ocr", _NO_TEXT)
+
+
+def _notes(pages: Sequence[_Page]) -> Iterator[str]:
+    """A sentence for each reason for which text of some pages is missing."""
+    reasons = {
+        "image": "are images of text: they need text recognition (OCR) to be found",
+        "font": "hold letters that their fonts give no meaning: they need text recognition (OCR) to be found",
+        "damaged": "are damaged and could not be read",
+    }
+    for reason, sentence in reasons.items():
+        numbers = [number for number, page in enumerate(pages, start=1) if page.lost == reason]
+        if numbers:
+            yield f"Pages {_ranges(numbers)} {sentence}."
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as `1-3, 7`."""
+    runs = [list(run) for _, run in groupby(enumerate(numbers), key=lambda p: p[1] - p[0])]
+    return ", ".join(f"{r[0][1]}-{r[-1][1]}" if len(r) > 1 else str(r[0][1]) for r in runs)
 
 
 def _open(content: bytes) -> pypdfium2.PdfDocument:
-    try:
-        document = pypdfium2.PdfDocument(content)
-        pages = len(document)
-    except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
-            raise Quarantined("encrypted", "The PDF needs a password. Save it without one.") from None
-        raise Quarantined("damaged", "The PDF is damaged: no reader of ours can open it.") from None
-    if pages == 0:
-        document.close()
-        raise Quarantined("damaged", "The PDF is damaged: it has no pages.")
+    document = _opened(content)
+    if document is None and (again := repaired(content)) is not None:
+        document = _opened(again)
+    if document is None:
+        raise Quarantined("damaged", "The PDF is damaged: no page of it can be opened.")
     return document
 
 
-def _page_lines(
-    document: pypdfium2.PdfDocument, number: int, progress: Callable[[str], None]
-) -> Iterator[Line]:
-    """The lines of one page in PDFium's order; none for a page that cannot be loaded."""
+def _opened(content: bytes) -> pypdfium2.PdfDocument | None:
+    """None for a file that PDFium refuses or has no page of; `Quarantined` for one with a password."""
+    try:
+        document = pypdfium2.PdfDocument(content)
+    except pypdfium2.PdfiumError as error:
+        if getattr(error, "err_code", None) in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
+            raise Quarantined("encrypted", "The PDF needs a password. Save it without one.") from None
+        return None
+    if any(_loads(document, number) for number in range(min(len(document), _TRIED_PAGES))):
+        return document
+    document.close()
+    return None
+
+
+def _loads(document: pypdfium2.PdfDocument, number: int) -> bool:
+    try:
+        document[number].close()
+    except pypdfium2.PdfiumError:
+        return False
+    return True
+
+
+def _form(document: pypdfium2.PdfDocument) -> pypdfium2.PdfFormEnv | None:
+    if document.get_formtype() == pdfium.FORMTYPE_NONE:
+        return None
+    document.init_forms()
+    return document.formenv
+
+
+def _page(
+    document: pypdfium2.PdfDocument,
+    form: pypdfium2.PdfFormEnv | None,
+    number: int,
+    progress: Callable[[str], None],
+) -> _Page:
     progress(f"page {number + 1}")
     try:
         page = document[number]
-        text_page = page.get_textpage()
-    except pypdfium2.PdfiumError:
-        return
-    try:
-        text = text_page.get_text_range()
-        at = 0
-        for raw in text.split("\n"):
-            line = raw.rstrip("\r")
-            if line.strip():
-                yield _line(text_page, line, at + len(line) - len(line.lstrip()))
-            at += len(raw) + 1
-    finally:
-        text_page.close()
-        page.close()
-
-
-def _line(text_page: pypdfium2.PdfTextPage, text: str, at: int) -> Line:
-    """A line with where it begins and ends and how large it is, from its first and last characters."""
-    first = pdfium.FPDFText_GetCharIndexFromTextIndex(text_page, at)
-    last = pdfium.FPDFText_GetCharIndexFromTextIndex(text_page, at + max(0, len(text.strip()) - 1))
-    left, bottom, _ = _origin(text_page, first)
-    _, end, right = _origin(text_page, last if last >= 0 else first)
-    broken = text.rstrip().endswith(_BROKEN_WORD)
-    clean = text.strip().rstrip("".join(_BROKEN_WORD)) if broken else text.strip()
-    return Line(
-        text=clean.translate(_LIGATURES),
-        left=left,
-        right=right,
-        bottom=bottom,
-        end=end,
-        size=round(_height(text_page, first), 1),
-        bold=_is_bold(text_page, first),
-        broken=broken,
-    )
-
-
-def _origin(text_page: pypdfium2.PdfTextPage, index: int) -> tuple[float, float, float]:
-    """Left edge, baseline and right edge of a character, in points; zeros when PDFium knows none."""
-    x, y = ctypes.c_double(), ctypes.c_double()
-    edges = [ctypes.c_double() for _ in range(4)]
-    if index < 0 or not pdfium.FPDFText_GetCharOrigin(text_page, index, x, y):
-        return 0.0, 0.0, 0.0
-    pdfium.FPDFText_GetCharBox(text_page, index, *edges)
-    return x.value, y.value, max(x.value, edges[1].value)
-
-
-def _height(text_page: pypdfium2.PdfTextPage, index: int) -> float:
-    """The type size as seen: the nominal size is 1 in files that scale by the text matrix. Upright text
-    only: turned text (stamps, margin notes) counts as 0, and so as no heading."""
-    if index < 0:
-        return 0.0
-    size = float(pdfium.FPDFText_GetFontSize(text_page, index))
-    matrix = pdfium.FS_MATRIX()
-    if pdfium.FPDFText_GetMatrix(text_page, index, matrix):
-        size *= abs(matrix.d)
-    return size
-
-
-def _is_bold(text_page: pypdfium2.PdfTextPage, index: int) -> bool:
-    if index < 0:
-        return False
-    name = ctypes.create_string_buffer(128)
-    flags = ctypes.c_int()
-    length = pdfium.FPDFText_GetFontInfo(text_page, index, name, 128, flags)
-    return 0 < length <= 128 and bool(_BOLD.search(name.value))
-
-
-def _has_images(document: pypdfium2.PdfDocument) -> bool:
-    for number in range(min(len(document), 50)):
         try:
-            page = document[number]
-        except pypdfium2.PdfiumError:
-            continue
-        found = next(page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=4), None)
-        page.close()
-        if found is not None:
-            return True
-    return False
+            found = page_text(page)
+            return _Page(page_items(found), fields(page, form), _lost(found), found.has_image)
+        finally:
+            page.close()
+    except pypdfium2.PdfiumError:
+        return _Page([], [], "damaged", False)
+
+
+def _lost(page: PageText) -> str | None:
+    readable = page.characters - page.unreadable
+    if page.unreadable > max(_FEW_LETTERS, readable):
+        return "font"
+    if readable < _FEW_LETTERS and page.pictured >= _MUCH_PICTURE:
+        return "image"
+    return None
 
 
 def _title(document: pypdfium2.PdfDocument) -> str | None:

@@ -13,7 +13,9 @@ from ingestion.errors import UnsupportedType
 from ingestion.parse.formats import FORMATS, WE_READ, claimed, claims_nothing, extension
 
 _SAMPLE = 8_192
-_TEXT_FORMATS = frozenset({"text", "markdown", "html"})
+_TEXT_FORMATS = frozenset({"text", "markdown", "rst", "html", "delimited", "json", "mail"})
+_OFFICE_FORMATS = frozenset({"docx", "pptx", "xlsx"})
+_ZIP_FORMATS = _OFFICE_FORMATS | {"odt", "ods", "odp", "epub", "zip"}
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")
@@ -44,14 +46,39 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 _PRINTABLE_MAGIC = frozenset({b"BM", b"RIFF", b"MZ", b"BZh", b"GIF8", b"Rar!", b"PAR1", b"OggS", b"ID3"})
 
-_ZIP_KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"word/document", "docx"),
-    (b"ppt/presentation", "a PowerPoint presentation"),
-    (b"xl/workbook", "an Excel workbook"),
-    (b"META-INF/container.xml", "an EPUB book"),
-    (b"META-INF/MANIFEST.MF", "a Java archive"),
-    (b"META-INF/manifest.xml", "an OpenDocument file"),
+_ZIP_KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
+    # An entry of a ZIP's directory: its signature, 42 bytes of sizes and the like, its name.
+    (re.compile(rb"PK\x01\x02.{42}" + name, re.DOTALL), kind)
+    for name, kind in (
+        (rb"word/document", "docx"),
+        (rb"ppt/presentation", "pptx"),
+        (rb"xl/workbook\.xml", "xlsx"),
+        (rb"xl/workbook\.bin", "a binary Excel workbook (XLSB)"),
+        (rb"META-INF/container\.xml", "epub"),
+        (rb"META-INF/MANIFEST\.MF", "a Java archive"),
+        (rb"META-INF/manifest\.xml", "an OpenDocument file"),
+    )
 )
+_MIMETYPE = re.compile(
+    # The first entry, which OpenDocument and EPUB leave unpacked so that it can be told by.
+    rb"PK\x03\x04.{22}\x08\x00.{2}mimetype.{0,64}?application/"
+    rb"(epub\+zip|vnd\.oasis\.opendocument\.(?:text|spreadsheet|presentation))",
+    re.DOTALL,
+)
+_MIMETYPES = {
+    b"epub+zip": "epub",
+    b"vnd.oasis.opendocument.text": "odt",
+    b"vnd.oasis.opendocument.spreadsheet": "ods",
+    b"vnd.oasis.opendocument.presentation": "odp",
+}
+_OLE_KINDS: tuple[tuple[str, str, str], ...] = (
+    ("WordDocument", "an old Word document (DOC)", "Open it in an office program and save as DOCX."),
+    ("PowerPoint Document", "an old presentation (PPT)", "Open it in an office program and save as PPTX."),
+    ("Workbook", "an old workbook (XLS)", "Open it in an office program and save as XLSX."),
+    ("__substg1.0_", "an Outlook message (MSG)", "Save it as EML."),
+)
+_OLE_NAMES = {".doc": 0, ".dot": 0, ".docx": 0, ".ppt": 1, ".pptx": 1, ".xls": 2, ".xlsx": 2, ".msg": 3}
+_JSON_STARTS = b'{["-0123456789tfnNI/'
 
 _CONTROL = bytes(c for c in range(32) if c not in b"\t\n\r\f\b\x1b") + b"\x7f"
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -67,9 +94,9 @@ def sniff(content: bytes, filename: str | None, media_type: str | None) -> str:
         return _empty(claim, filename, media_type)
     found = _looks_like(content, claim)
     if found in FORMATS and (claim == found or _allowed(claim, found, filename, media_type)):
-        return claim or found
+        return found if claim is None or found in _ZIP_FORMATS else claim
     if found == "OLE":
-        return _ole(content, claim, filename)
+        return _ole(content, claim, filename, media_type)
     raise UnsupportedType(_refusal(claim, found, filename, media_type), param="file")
 
 
@@ -83,6 +110,8 @@ def _allowed(claim: str | None, found: str, filename: str | None, media_type: st
     """Text may be any kind of text; bytes that say what they are need no claim, but no contrary one."""
     if claim is None:
         return claims_nothing(filename, media_type)
+    if claim == "zip":
+        return found in _ZIP_FORMATS
     return claim in _TEXT_FORMATS and found in _TEXT_FORMATS
 
 
@@ -105,7 +134,15 @@ def _looks_like(content: bytes, claim: str | None) -> str:
         return "an MP4 film or a HEIC image"
     if not text:
         return ""
+    if claim == "json" and not _may_be_json(head):
+        return "an HTML page" if _is_html(head) else "text that is no JSON"
     return "html" if _is_html(head) else "text"
+
+
+def _may_be_json(head: bytes) -> bool:
+    """Whether the first character of a text in any encoding is one that begins a value."""
+    start = head.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")[:1]
+    return not start or start in _JSON_STARTS
 
 
 def _is_html(head: bytes) -> bool:
@@ -145,11 +182,15 @@ def wide_encoding(sample: bytes) -> str | None:
 def _zip_kind(content: bytes, claim: str | None) -> str:
     names = _zip_directory(content)
     if names is None:  # Damaged: the parser says so, if this is what was promised.
-        return "docx" if claim == "docx" else "a damaged ZIP archive"
+        return claim if claim in _ZIP_FORMATS and claim else "a damaged ZIP archive"
+    typed = _MIMETYPE.match(content[:256])
+    if typed and (kind := _MIMETYPES.get(typed[1])):
+        return kind
     for name, kind in _ZIP_KINDS:
-        if name in names:
-            return kind
-    return "a ZIP archive"
+        if name.search(names):
+            opendocument = kind == "an OpenDocument file" and claim in ("odt", "ods", "odp")
+            return claim if opendocument and claim else kind
+    return "zip"
 
 
 def _zip_directory(content: bytes) -> bytes | None:
@@ -164,17 +205,23 @@ def _zip_directory(content: bytes) -> bytes | None:
     return directory[: 4 * 2**20] or None
 
 
-def _ole(content: bytes, claim: str | None, filename: str | None) -> str:
+def _ole(content: bytes, claim: str | None, filename: str | None, media_type: str | None) -> str:
     """Old Office files, and the container that Office puts around a file with a password."""
-    if claim == "docx" and _ENCRYPTED_OFFICE in content:
-        return "docx"
-    what = _named(filename)
-    if extension(filename) in (".doc", ".dot", ".docx", ""):
+    if claim in _OFFICE_FORMATS and _ENCRYPTED_OFFICE in content:
+        return claim or ""
+    word = "WordDocument".encode("utf-16-le") in content
+    if word and (claim == "doc" or claims_nothing(filename, media_type)):
+        return "doc"
+    if _ENCRYPTED_OFFICE in content:
         raise UnsupportedType(
-            f"{what} is an old Office document (DOC). Open it in an office program and save as DOCX.",
-            param="file",
+            f"{_named(filename)} is an Office file with a password. Save it without one.", param="file"
         )
-    raise UnsupportedType(f"{what} is an old Office or Outlook file. {WE_READ}", param="file")
+    held = next((k for k, (name, _, _) in enumerate(_OLE_KINDS) if name.encode("utf-16-le") in content), None)
+    kind = held if held is not None else _OLE_NAMES.get(extension(filename))
+    if kind is None:
+        raise UnsupportedType(f"{_named(filename)} is an old Office or Outlook file. {WE_READ}", param="file")
+    _, what, way = _OLE_KINDS[kind]
+    raise UnsupportedType(f"{_named(filename)} is {what}. {way}", param="file")
 
 
 def _refusal(claim: str | None, found: str, filename: str | None, media_type: str | None) -> str:

@@ -24,6 +24,23 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _GUESS_BYTES = 64 * 1024
+_USED = [
+    *(
+        "cp1252",
+        "cp1251",
+        "koi8_r",
+        "cp1250",
+        "iso8859_2",
+        "cp1253",
+        "iso8859_7",
+        "cp1254",
+        "cp1255",
+        "cp1256",
+    ),
+    *("cp1257", "cp1258", "cp932", "euc_jp", "iso2022_jp", "gb18030", "big5", "cp949", "euc_kr", "tis_620"),
+    *("cp874", "mac_roman", "cp437", "cp850", "cp866"),
+]
+"""Encodings that files are found in: rare ones fit short texts by chance."""
 
 
 def read(content: bytes, media_type: str | None) -> Parsed:
@@ -67,9 +84,11 @@ def _guess(content: bytes) -> str:
     import charset_normalizer
 
     sample = content if len(content) <= _GUESS_BYTES else content[:_GUESS_BYTES]
-    matches = list(charset_normalizer.from_bytes(sample))
+    matches = list(charset_normalizer.from_bytes(sample, cp_isolation=_USED)) or list(
+        charset_normalizer.from_bytes(sample)
+    )
     if not matches:
         raise Quarantined("damaged", "The text is in no encoding we know. Save it as UTF-8.")
-    equals = [m.encoding for m in matches if m.chaos <= matches[0].chaos]
+    equals = [name for m in matches if m.chaos <= matches[0].chaos for name in m.could_be_from_charset]
     # Neighbours such as cp1250 often fit as well; the commonest of the single-byte encodings wins a tie.
     return content.decode("cp1252" if "cp1252" in equals else equals[0], "replace")

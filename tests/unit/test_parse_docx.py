@@ -147,7 +147,106 @@ def test_a_truncated_package_is_damaged(keep: float) -> None:
 
 def test_a_package_with_a_broken_part_is_damaged() -> None:
     assert reason(repacked(saved(handbook()), **{"word/document.xml": b"<w:document"})) == "damaged"
-    assert reason(repacked(saved(handbook()), **{"[Content_Types].xml": b"<Types/>"})) == "damaged"
+    assert reason(repacked(saved(handbook()), **{"word/document.xml": b"<document/>"})) == "damaged"
+
+
+def test_a_package_whose_lists_of_parts_are_broken_is_read_all_the_same() -> None:
+    content = repacked(saved(handbook()), **{"[Content_Types].xml": b"<Types/>", "_rels/.rels": b"<"})
+    assert outline(read(content)) == outline(read(saved(handbook())))
+
+
+def test_a_footnote_follows_its_paragraph() -> None:
+    document = docx.Document()
+    names = nsdecls("w")
+    document.add_paragraph("Claim")._p.append(
+        parse_xml(f'<w:r {names}><w:footnoteReference w:id="2"/></w:r>')
+    )
+    document.add_paragraph("Next")
+    note = '<w:footnote w:id="2"><w:p><w:r><w:t>Source.</w:t></w:r></w:p></w:footnote>'
+    notes = f"<w:footnotes {names}>{note}</w:footnotes>"
+    content = saved(document)
+    with zipfile.ZipFile(io.BytesIO(content)) as made:
+        links = made.read("word/_rels/document.xml.rels").decode()
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"
+    link = f'<Relationship Id="n1" Type="{kind}" Target="footnotes.xml"/></Relationships>'
+    changed = {
+        "word/_rels/document.xml.rels": links.replace("</Relationships>", link).encode(),
+        "word/footnotes.xml": notes.encode(),
+    }
+    assert read(repacked(content, **changed)).text == "Claim[^1]\n\n[^1]: Source.\n\nNext"
+
+
+def test_merged_cells_say_their_text_in_each_row_and_column() -> None:
+    document = docx.Document()
+    table = document.add_table(rows=3, cols=3)
+    for row in range(3):
+        for column in range(3):
+            table.cell(row, column).text = f"{row}{column}"
+    table.cell(0, 0).merge(table.cell(0, 1)).text = "both"
+    table.cell(1, 0).merge(table.cell(2, 0)).text = "down"
+    assert read(saved(document)).text.split("\n") == [
+        "| both | both | 02 |",
+        "| --- | --- | --- |",
+        "| down | 11 | 12 |",
+        "| down | 21 | 22 |",
+    ]
+
+
+def test_a_title_merged_over_a_table_stands_above_it() -> None:
+    document = docx.Document()
+    table = document.add_table(rows=3, cols=2)
+    for row, texts in enumerate((("", ""), ("Plan", "Price"), ("Basic", "10"))):
+        for column, text in enumerate(texts):
+            table.cell(row, column).text = text
+    table.cell(0, 0).merge(table.cell(0, 1)).text = "Prices 2026"
+    assert outline(read(saved(document))) == [
+        ("paragraph", 0, "Prices 2026"),
+        ("table", 0, "| Plan | Price |\n| --- | --- |\n| Basic | 10 |"),
+    ]
+
+
+def test_a_table_of_one_cell_is_a_frame_around_its_text() -> None:
+    document = docx.Document()
+    frame = document.add_table(rows=1, cols=1).cell(0, 0)
+    frame.text = "framed"
+    inner = frame.add_table(rows=2, cols=2)
+    for cell, text in zip((c for r in inner.rows for c in r.cells), "abcd", strict=True):
+        cell.text = text
+    assert outline(read(saved(document))) == [
+        ("paragraph", 0, "framed"),
+        ("table", 0, "| a | b |\n| --- | --- |\n| c | d |"),
+    ]
+
+
+def test_hidden_text_is_left_out_and_formulas_are_read() -> None:
+    document = docx.Document()
+    names = nsdecls("w")
+    math = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+    paragraph = document.add_paragraph("seen ")._p
+    paragraph.append(parse_xml(f"<w:r {names}><w:rPr><w:vanish/></w:rPr><w:t>unseen</w:t></w:r>"))
+    paragraph.append(parse_xml(f"<m:oMath {math}><m:r><m:t>x=1</m:t></m:r></m:oMath>"))
+    assert read(saved(document)).text == "seen x=1"
+
+
+def test_an_embedded_document_is_a_section_at_the_end() -> None:
+    inner = docx.Document()
+    inner.add_paragraph("embedded words")
+    document = docx.Document()
+    document.add_paragraph("outer words")
+    content = saved(document)
+    with zipfile.ZipFile(io.BytesIO(content)) as made:
+        links = made.read("word/_rels/document.xml.rels").decode()
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/package"
+    link = f'<Relationship Id="e1" Type="{kind}" Target="embeddings/one.docx"/></Relationships>'
+    changed = {
+        "word/_rels/document.xml.rels": links.replace("</Relationships>", link).encode(),
+        "word/embeddings/one.docx": saved(inner),
+    }
+    assert outline(read(repacked(content, **changed))) == [
+        ("paragraph", 0, "outer words"),
+        ("heading", 1, "one.docx"),
+        ("paragraph", 0, "embedded words"),
+    ]
 
 
 def test_a_package_with_a_password_is_encrypted() -> None:

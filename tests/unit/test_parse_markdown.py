@@ -61,7 +61,7 @@ def test_every_block_is_its_own_source_in_order() -> None:
         ("code", 0, "```py\nx = 1\n\ny = 2\n```"),
         ("paragraph", 0, "> quoted"),
         ("heading", 3, "Deep link"),
-        ("paragraph", 0, "<div>raw</div>"),
+        ("paragraph", 0, "raw"),
     ]
 
 
@@ -73,6 +73,33 @@ def test_the_title_is_that_of_the_front_matter_else_the_first_heading() -> None:
     assert read(PAGE).title == "The Handbook"
     assert read("## Sub\n\n# Main\n").title == "Main"
     assert read("text only").title is None
+
+
+def test_front_matter_may_be_toml() -> None:
+    parsed = read('+++\ntitle = "Rules"\n+++\n# One\n')
+    assert (parsed.title, parsed.text) == ("Rules", "One")
+
+
+def test_a_table_names_its_header() -> None:
+    parsed = read(PAGE)
+    header = next(b.header for b in parsed.blocks if b.kind == "table")
+    assert header is not None
+    assert parsed.text[header.start : header.end] == "| Plan | Price |\n|------|-------|\n"
+
+
+def test_blocks_of_html_are_read_as_html() -> None:
+    table = "<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>"
+    page = f"A\n\n{table}\n\n<ul><li>x</li></ul>\n\nB"
+    assert outline(read(page)) == [
+        ("paragraph", 0, "A"),
+        ("table", 0, "| a | b |\n| --- | --- |\n| 1 | 2 |"),
+        ("list", 0, "- x"),
+        ("paragraph", 0, "B"),
+    ]
+
+
+def test_headings_have_no_markup_and_no_entities() -> None:
+    assert outline(read("# *R&amp;D* `costs`"))[0] == ("heading", 1, "R&D costs")
 
 
 def test_a_rule_at_the_top_is_no_front_matter() -> None:
