@@ -1,97 +1,222 @@
-"""The process that opens files made by anyone. Started by `ingestion.sandbox`, one document at a time.
+"""The processes that open files made by anyone: a nursery that has every reader loaded, and the children that
+it forks, one for a file. Started by `ingestion.sandbox_process`.
 
-It has no environment, no secrets, and next to no rights: bounded address space and CPU time, no files to
-write, a handful of descriptors, no new privileges. It ends with its parent.
+The nursery never sees a file. It has no environment, no secrets, and gave up its rights before the first
+fork; a child gives up more, so that a file which takes one over finds memory and processor time to a limit,
+and the two lines to its parent. Everything ends with the process that started it.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import math
 import os
 import resource
+import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
+import orjson
+
+from ingestion import sandbox_filter as filter_
+from ingestion import sandbox_rights as rights
 from ingestion.errors import Quarantined, UnsupportedType
-from ingestion.sandbox_wire import ANSWER, REQUEST, PartNote, encode_error, encode_parsed, peak_resident
-from ingestion.types import Parsed
+from ingestion.sandbox_wire import (
+    MOST_WORDS,
+    REQUEST,
+    PartNote,
+    encode_error,
+    encode_parsed,
+    encode_words,
+)
+from ingestion.types import Containment, Parsed
 
 Reader = Callable[[bytes, str | None, str | None, Callable[[str], None]], Parsed]
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_DESCRIPTORS = 24
 _NO_MEMORY = 3
+_REACHED = frozenset({"damaged", "too_large"})
+"""Where these are met tells something: the part being read, unless the reader named one."""
+_ELSEWHERE = "/proc/1/status"
+"""A file that everybody may read, and no reader needs."""
 
 
 def main(arguments: list[str]) -> None:
-    connection, note, parent, memory, timeout, reader = arguments
-    _end_with(int(parent))
+    descriptor, parent, memory, timeout, reader = arguments
+    rights.end_with(int(parent))
     # A terminal's Ctrl-C is the parent's business: it lets us finish or ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    shown = PartNote(int(note))
-    with socket.socket(fileno=int(connection)) as talk:
+    with socket.socket(fileno=int(descriptor)) as line:
         try:
-            read = _load(reader)
-            _limit(int(memory))
+            read, folder = _load(reader)
+            rights.drop_powers()
+            rights.limit(int(memory))
+            rights.leave_files([folder])
+            held = _tried()
+            if not held.network:
+                rights.leave_network()
+                held = _tried()
         except (ImportError, AttributeError, ValueError, OSError) as error:
-            _say(talk, f"{type(error).__name__}: {error}".encode())
+            _tell(line, "failed", f"{type(error).__name__}: {error}")
             return
+        gc.collect()
         gc.freeze()
-        _say(talk, b"")
-        _serve(talk, read, shown, int(memory), float(timeout))
+        _tell(line, "ready", held.network, held.files, held.processes)
+        _Nursery(line, read, float(timeout)).run()
 
 
-def _say(talk: socket.socket, body: bytes) -> None:
-    talk.sendall(ANSWER.pack(len(body)) + body)
-
-
-def _end_with(parent: int) -> None:
-    """Be killed when the parent ends, also when it ended before we asked."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(0)
-
-
-def _load(reader: str) -> Reader:
-    """`module:function`, its libraries imported now: afterwards there is no memory or descriptor to spare."""
+def _load(reader: str) -> tuple[Reader, Path]:
+    """`module:function` and its folder; its libraries are imported now: afterwards there is no memory or
+    descriptor to spare."""
     name, _, function = reader.partition(":")
     module = importlib.import_module(name)
     preload = getattr(module, "preload", None)
     if preload is not None:
         preload()
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        raise ValueError("a library that reads files started a thread, which a forked process would lack")
     found: Reader = getattr(module, function)
-    return found
+    return found, Path(module.__file__ or "/").resolve().parent
 
 
-def _limit(memory: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _tell(line: socket.socket, *words: object) -> None:
+    line.send(encode_words(*words))
+
+
+def _tried() -> Containment:
+    """What a child cannot do, found out by one that tries."""
+    process = os.fork()
+    if process == 0:
+        held = 0
+        with suppress(BaseException):
+            _give_up(os.getppid())
+            held = sum(_refused(attempt) << bit for bit, attempt in enumerate((_connect, _open, _fork)))
+        os._exit(held)
+    _, status = os.waitpid(process, 0)
+    held = os.waitstatus_to_exitcode(status)
+    return Containment(*(held > 0 and bool(held & 1 << bit) for bit in range(3)))
+
+
+def _refused(attempt: Callable[[], None]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return True
+    return False
+
+
+def _connect() -> None:
+    """To nobody: a datagram socket has a route, or has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
+        tried.connect(("127.0.0.1", 9))
+
+
+def _open() -> None:
+    os.close(os.open(_ELSEWHERE, os.O_RDONLY))
+
+
+def _fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def _give_up(parent: int) -> None:
+    """What only a child can do without."""
+    rights.end_with(parent)
+    os.setsid()
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    filter_.install()
 
 
-def _serve(talk: socket.socket, read: Reader, shown: PartNote, memory: int, timeout: float) -> None:
-    """Answer one request after the other until the parent closes."""
-    while (head := _receive(talk, REQUEST.size)) is not None:
-        about_bytes, content_bytes = REQUEST.unpack(head)
-        about = _receive(talk, about_bytes)
-        try:
-            content = _receive(talk, content_bytes)
-            if about is None or content is None:
-                return
-            _allow_cpu(timeout)
-            answer = _answer(read, bytes(content), bytes(about), shown, memory)
-        except MemoryError:
-            sys.exit(_NO_MEMORY)  # Not even the content fits, or the answer.
-        talk.sendall(answer)
+class _Nursery:
+    """Forks when it is told to, and tells of every child how it ended, until its parent closes the line."""
+
+    def __init__(self, line: socket.socket, read: Reader, timeout: float) -> None:
+        self._line = line
+        self._read = read
+        self._timeout = timeout
+        self._watched: dict[int, int] = {}
+        """Process ids by the descriptors that tell of their end."""
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self._line, select.POLLIN)
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor != self._line.fileno():
+                    poll.unregister(descriptor)
+                    self._bury(descriptor)
+                    continue
+                message, passed, _, _ = socket.recv_fds(self._line, MOST_WORDS, 2)
+                if not message:
+                    self._end_all()
+                    return
+                word, *numbers = orjson.loads(message)
+                if word == "kill":
+                    self._kill(*numbers)
+                else:
+                    poll.register(self._fork(passed), select.POLLIN)
+
+    def _fork(self, passed: Sequence[int]) -> int:
+        nursery, talk, note = os.getpid(), *passed
+        process = os.fork()
+        if process == 0:
+            status = 1
+            with suppress(BaseException):
+                for descriptor in (self._line.fileno(), *self._watched):
+                    os.close(descriptor)
+                _give_up(nursery)
+                status = _serve(talk, PartNote(note), self._read, self._timeout)
+            os._exit(status)
+        watch = os.pidfd_open(process)
+        self._watched[watch] = process
+        for descriptor in passed:
+            os.close(descriptor)
+        _tell(self._line, "forked", process)
+        return watch
+
+    def _kill(self, process: int) -> None:
+        """With what it started; one that was buried may go by another's number."""
+        if process in self._watched.values():
+            for kill in (os.kill, os.killpg):
+                with suppress(ProcessLookupError, PermissionError):
+                    kill(process, signal.SIGKILL)
+
+    def _bury(self, watch: int) -> None:
+        process = self._watched[watch]
+        self._kill(process)
+        _, status, used = os.wait4(process, 0)
+        del self._watched[watch]
+        os.close(watch)
+        ended = os.waitstatus_to_exitcode(status)
+        _tell(self._line, "ended", process, ended, used.ru_maxrss * 1024)
+
+    def _end_all(self) -> None:
+        for process in self._watched.values():
+            self._kill(process)
+
+
+def _serve(descriptor: int, note: PartNote, read: Reader, timeout: float) -> int:
+    """Answer one request after the other until the parent closes; the exit status."""
+    with socket.socket(fileno=descriptor) as talk:
+        while (head := _receive(talk, REQUEST.size)) is not None:
+            about_bytes, content_bytes = REQUEST.unpack(head)
+            try:
+                about = _receive(talk, about_bytes)
+                content = _receive(talk, content_bytes)
+                if about is None or content is None:
+                    break
+                _allow_cpu(timeout)
+                talk.sendall(_answer(read, bytes(content), bytes(about), note))
+            except MemoryError:
+                return _NO_MEMORY  # Not even the content fits, or the answer.
+            except OSError:
+                break
+    return 0
 
 
 def _receive(talk: socket.socket, count: int) -> bytearray | None:
@@ -114,29 +239,21 @@ def _allow_cpu(timeout: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
-def _answer(read: Reader, content: bytes, about: bytes, shown: PartNote, memory: int) -> bytes:
-    import orjson
-
+def _answer(read: Reader, content: bytes, about: bytes, note: PartNote) -> bytes:
     filename, media_type = orjson.loads(about)
-    shown.write("")
+    note.write("")
     try:
-        return encode_parsed(read(content, filename, media_type, shown.write), _tired(memory))
+        return encode_parsed(read(content, filename, media_type, note.write))
     except Quarantined as error:
-        return encode_error(error.reason, str(error), error.part, _tired(memory))
+        reached = note.read() if error.reason in _REACHED else None
+        return encode_error(error.reason, str(error), error.part or reached)
     except UnsupportedType as error:
-        return encode_error(error.code, str(error), None, _tired(memory))
+        return encode_error(error.code, str(error), None)
     except MemoryError:
-        return encode_error(
-            "memory", "Reading the document takes more memory than allowed.", shown.read(), True
-        )
+        return encode_error("memory", "Reading the document takes more memory than allowed.", note.read())
     except Exception as error:  # noqa: BLE001 - the process's edge: any other failure is the document's end.
         message = f"The document could not be read: its reader failed ({type(error).__name__})."
-        return encode_error("crashed", message, shown.read(), True)
-
-
-def _tired(memory: int) -> bool:
-    """Whether so much memory was used that a fresh process is better for the next document."""
-    return peak_resident(os.getpid()) > memory // 2
+        return encode_error("crashed", message, note.read())
 
 
 if __name__ == "__main__":

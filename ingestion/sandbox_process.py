@@ -1,4 +1,4 @@
-"""One child process of the sandbox: how it is started, asked, and ended so that nothing of it remains."""
+"""The sandbox's processes as their parent knows them: the nursery, and a child for a file."""
 
 from __future__ import annotations
 
@@ -9,50 +9,65 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import orjson
 
 from ingestion.errors import IngestionError, ParserUnavailable
 from ingestion.sandbox_wire import (
     ANSWER,
     MAX_ANSWER,
+    MOST_WORDS,
     PART_BYTES,
     MalformedAnswer,
     PartNote,
     decode_answer,
     encode_request,
-    peak_resident,
+    encode_words,
 )
-from ingestion.types import Parsed
+from ingestion.types import Containment, Parsed
 
 _START_SECONDS = 60.0
-_LOOK_SECONDS = 0.01
+_END_SECONDS = 2.0
+_SILENCE = 10.0
+"""Seconds after which a nursery that does not do as it is told is taken for lost, and is ended."""
 _BUFFER = 2**20
 _ROOT = Path(__file__).resolve().parent.parent
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended: its exit status, negative for a signal, and the most memory that it held at a time,
+    in bytes, as the kernel counted it."""
+
+    status: int
+    peak: int
+
+
+KILLED = Ended(-signal.SIGKILL, 0)
+
+
 @dataclass(slots=True, eq=False)
 class Child:
-    """`status` is its exit status once it ended, negative for a signal; `peak` the largest resident size
-    seen, in bytes. `tired` asks for its replacement."""
+    """A process of its own. `served` counts the documents that it was asked to read."""
 
     NO_MEMORY: ClassVar[int] = 3
 
-    process: subprocess.Popen[bytes]
+    process: int
+    nursery: Nursery
     input: asyncio.StreamReader
     output: asyncio.StreamWriter
     note: PartNote
+    ended: asyncio.Future[Ended]
     served: int = 0
-    tired: bool = False
-    status: int | None = None
-    peak: int = 0
-    _ending: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def alive(self) -> bool:
         """Whether it can take a document: running, and its end of the line open."""
-        return self._ending is None and not self.input.at_eof() and not self._exited()
+        return not self.ended.done() and not self.input.at_eof() and not self.output.is_closing()
 
     async def ask(
         self, content: bytes, filename: str | None, media_type: str | None
@@ -60,95 +75,187 @@ class Child:
         """The child's answer. Raises `OSError`, `EOFError` or `MalformedAnswer` when it gives none."""
         self.served += 1
         self.note.write("")
-        watching = asyncio.create_task(self._watch())
-        try:
-            self.output.write(encode_request(content, filename, media_type))
-            self.output.write(content)
-            await self.output.drain()
-            answer, tired = decode_answer(await _frame(self.input))
-        finally:
-            watching.cancel()
-        self.tired = self.tired or tired
-        return answer
-
-    async def _watch(self) -> None:
-        """Keep `peak`. The kernel's own count at the end would not do: a process inherits that of the one
-        that started it, and a worker is large."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            self.peak = max(self.peak, peak_resident(self.process.pid))
+        self.output.write(encode_request(content, filename, media_type))
+        self.output.write(content)
+        await self.output.drain()
+        (length,) = ANSWER.unpack(await self.input.readexactly(ANSWER.size))
+        if length > MAX_ANSWER:
+            raise MalformedAnswer("too long")
+        return decode_answer(await self.input.readexactly(length))
 
     def part(self) -> str | None:
         """The part of the document that it read last, as far as it told."""
         return self.note.read()
 
-    async def end(self, grace: float = 0.0) -> None:
-        """Kill it with everything it started, and wait until it is gone, however often we are cancelled.
-
-        `grace` seconds are given to a child that is dying by itself, to learn of what.
-        """
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._end(grace))
-        await asyncio.shield(self._ending)
-
-    async def _end(self, grace: float) -> None:
-        clock = asyncio.get_running_loop().time
-        until = clock() + grace
-        # Looked at, not signalled: the host program's own SIGCHLD handling stays as it is.
-        while not self._exited() and clock() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        while not self._exited():  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
-        self._reap()
-        self.output.close()
+    async def end(self, grace: float = 0.0) -> Ended:
+        """Kill it with everything it started, and wait until it is gone. `grace` seconds are given to one
+        that is dying by itself, to learn of what."""
+        await asyncio.wait({self.ended}, timeout=grace)
+        self.kill()
+        killed, _ = await asyncio.wait({self.ended}, timeout=_SILENCE)
+        if not killed:
+            await self.nursery.end()
+        ended = await asyncio.shield(self.ended)
         with contextlib.suppress(OSError):
             await self.output.wait_closed()
+        return ended
 
-    def _exited(self) -> bool:
+    def kill(self) -> None:
+        """Have it killed; `ended` tells when it is gone."""
+        if not self.ended.done():
+            self.nursery.kill(self.process)
+        self.output.close()
+
+
+class Nursery:
+    """The process that forks children; `containment` is what it found to hold for them."""
+
+    def __init__(self, process: subprocess.Popen[bytes], line: socket.socket) -> None:
+        self._process = process
+        self._line = line
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Containment] = self._loop.create_future()
+        self._forking: deque[asyncio.Future[tuple[int, asyncio.Future[Ended]]]] = deque()
+        self._children: dict[int, asyncio.Future[Ended]] = {}
+        self._loop.add_reader(line.fileno(), self._heard)
+        self._open = True
+
+    @property
+    def alive(self) -> bool:
+        return self._open
+
+    async def ready(self) -> Containment:
+        """Raises `ParserUnavailable` with the reason why it is not."""
         try:
-            found = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return True
-        return found is not None
+            async with asyncio.timeout(_START_SECONDS):
+                return await asyncio.shield(self._ready)
+        except TimeoutError:
+            raise ParserUnavailable("The parsing process fell silent while starting.") from None
 
-    def _reap(self) -> None:
+    async def fork(self) -> Child:
+        """A child that waits for its first document. Raises `ParserUnavailable`."""
+        ours, theirs = socket.socketpair()
+        descriptor = os.memfd_create("part", os.MFD_CLOEXEC)
+        forked: asyncio.Future[tuple[int, asyncio.Future[Ended]]] = self._loop.create_future()
         try:
-            _, status = os.waitpid(self.process.pid, 0)
-        except ChildProcessError:  # The host program collects all children itself.
-            self.status = -signal.SIGKILL
-        else:
-            self.status = os.waitstatus_to_exitcode(status)
-        self.process.returncode = self.status
+            os.ftruncate(descriptor, PART_BYTES)
+            note = PartNote(descriptor)
+            socket.send_fds(self._line, [encode_words("fork")], [theirs.fileno(), descriptor])
+            self._forking.append(forked)
+        except OSError as error:
+            ours.close()
+            if isinstance(error, ConnectionError):
+                self._close()
+            raise ParserUnavailable(f"No parsing process could be started: {error.strerror}.") from None
+        finally:
+            theirs.close()
+            os.close(descriptor)
+        try:
+            async with asyncio.timeout(_SILENCE):
+                process, ended = await asyncio.shield(forked)
+        except TimeoutError:
+            ours.close()
+            await self.end()
+            raise ParserUnavailable("The parsing process fell silent.") from None
+        except BaseException:
+            ours.close()  # Nobody will ask it anything: it ends by itself.
+            raise
+        input_, output = await asyncio.open_connection(sock=ours, limit=_BUFFER)
+        return Child(process, self, input_, output, note, ended)
+
+    def kill(self, process: int) -> None:
+        if not self._open:
+            return
+        try:
+            self._line.send(encode_words("kill", process))
+        except OSError:
+            self._close()
+
+    async def end(self) -> None:
+        """End it and every child, and wait until none is left. It has a moment to end them by itself."""
+        self._close()
+        until = self._loop.time() + _END_SECONDS
+        # Looked at, not signalled: the host program's own SIGCHLD handling stays as it is.
+        while self._process.poll() is None:
+            if self._loop.time() > until:
+                self._process.kill()
+            await asyncio.sleep(0.002)
+
+    def _heard(self) -> None:
+        try:
+            message = self._line.recv(MOST_WORDS)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._close()
+            return
+        word, *told = orjson.loads(message)
+        match word:
+            case "ready" if not self._ready.done():
+                self._ready.set_result(Containment(*told))
+            case "failed" if not self._ready.done():
+                self._ready.set_exception(
+                    ParserUnavailable(f"The parsing process could not start: {told[0]}.")
+                )
+            case "forked":
+                self._born(told[0])
+            case "ended":
+                process, status, peak = told
+                self._children.pop(process).set_result(Ended(status, peak))
+
+    def _born(self, process: int) -> None:
+        ended = self._children[process] = self._loop.create_future()
+        self._forking.popleft().set_result((process, ended))
+
+    def _close(self) -> None:
+        """It is gone, or told to go; and with it, by the kernel's hand, are its children."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._line.fileno())
+        self._line.close()
+        gone = ParserUnavailable("The parsing process ended, or fell silent while starting.")
+        waiting: list[asyncio.Future[Any]] = [self._ready, *self._forking]
+        for asked in waiting:
+            if not asked.done():
+                asked.set_exception(gone)
+                asked.exception()  # Whoever waits for it hears; nobody has to.
+        for ended in self._children.values():
+            ended.set_result(KILLED)
+        self._forking.clear()
+        self._children.clear()
 
 
-async def start(reader: str, memory: int, timeout: float) -> Child:
-    """A child that is ready for its first document. Raises `ParserUnavailable`."""
-    ours, theirs = socket.socketpair()
-    descriptor = os.memfd_create("part", os.MFD_CLOEXEC)
+async def start(reader: str, memory: int, timeout: float) -> tuple[Nursery, Containment]:
+    """A nursery that is ready, and what holds for its children. Raises `ParserUnavailable`."""
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
     try:
-        os.ftruncate(descriptor, PART_BYTES)
-        about = (theirs.fileno(), descriptor, os.getpid(), memory, timeout, reader)
-        process = _popen([str(part) for part in about], (theirs.fileno(), descriptor))
-        note = PartNote(descriptor)
+        about = (theirs.fileno(), os.getpid(), memory, timeout, reader)
+        process = _popen([str(part) for part in about], theirs.fileno())
     except OSError as error:
         ours.close()
         raise ParserUnavailable(f"No parsing process could be started: {error.strerror}.") from None
     finally:
         theirs.close()
-        os.close(descriptor)
-    return await _ready(process, ours, note)
+    nursery = Nursery(process, ours)
+    try:
+        return nursery, await nursery.ready()
+    except BaseException:
+        await asyncio.shield(nursery.end())
+        raise
 
 
-def _popen(arguments: list[str], descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
-    """Without our environment: it holds secrets. From this thread: the kernel ends the child with it."""
+def _popen(arguments: list[str], descriptor: int) -> subprocess.Popen[bytes]:
+    """Without our environment: it holds secrets. From this thread: the kernel ends it with it."""
     return subprocess.Popen(  # noqa: S603 - our own module, numbers, and a name from our own code.
         [sys.executable, "-P", "-m", "ingestion.sandbox_child", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        pass_fds=descriptors,
+        pass_fds=(descriptor,),
         cwd="/",
         env={
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)]),
@@ -158,27 +265,3 @@ def _popen(arguments: list[str], descriptors: tuple[int, int]) -> subprocess.Pop
         },
         start_new_session=True,
     )
-
-
-async def _ready(process: subprocess.Popen[bytes], ours: socket.socket, note: PartNote) -> Child:
-    input_, output = await asyncio.open_connection(sock=ours, limit=_BUFFER)
-    child = Child(process, input_, output, note)
-    try:
-        async with asyncio.timeout(_START_SECONDS):
-            problem = (await _frame(input_)).decode("utf-8", "replace")
-    except (OSError, EOFError, MalformedAnswer, TimeoutError):
-        problem = "it ended or fell silent while starting; its memory limit may be too low"
-    except BaseException:
-        await child.end()
-        raise
-    if problem:
-        await child.end()
-        raise ParserUnavailable(f"The parsing process could not start: {problem}.")
-    return child
-
-
-async def _frame(stream: asyncio.StreamReader) -> bytes:
-    (length,) = ANSWER.unpack(await stream.readexactly(ANSWER.size))
-    if length > MAX_ANSWER:
-        raise MalformedAnswer("too long")
-    return await stream.readexactly(length)

@@ -1,15 +1,13 @@
-"""What the sandbox and its child say to each other: lengths and JSON, never pickles.
+"""What the sandbox, its nursery and its children say to each other: lengths and JSON, never pickles.
 
-The child reads files made by anyone, so its answers are checked here like any other input. `Progress` is
+A child reads files made by anyone, so its answers are checked here like any other input. `PartNote` is
 a page of shared memory: telling a part costs nothing, and it outlives the child that wrote it.
 """
 
 from __future__ import annotations
 
 import mmap
-import re
 import struct
-from pathlib import Path
 from typing import Any, get_args
 
 import orjson
@@ -22,9 +20,13 @@ REQUEST = struct.Struct("<IQ")
 """Bytes of the JSON that follows, bytes of the content after it."""
 ANSWER = struct.Struct("<Q")
 """Bytes of the JSON that follows."""
-MAX_ANSWER = 2**30
+MAX_ANSWER = 2**29
+MOST_WORDS = 4_096
+"""Bytes of a message between sandbox and nursery, which is a JSON list of a word and what belongs to it."""
 
 PART_BYTES = 64
+_MAX_NOTES = 20
+_MAX_NOTE = 1_000
 _KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
 _REASONS = frozenset(
     {"encrypted", "damaged", "empty", "needs_ocr", "too_large", "timeout", "memory", "crashed"}
@@ -63,14 +65,18 @@ def _sound(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def encode_parsed(parsed: Parsed, tired: bool) -> bytes:
-    blocks = [[_KINDS.index(b.kind), b.span.start, b.span.end, b.level, b.page] for b in parsed.blocks]
-    return _frame({"title": parsed.title, "text": parsed.text, "blocks": blocks, "tired": tired})
+def encode_parsed(parsed: Parsed) -> bytes:
+    blocks = [
+        [_KINDS.index(b.kind), b.span.start, b.span.end, b.level, b.page, b.header and b.header.end, b.turns]
+        for b in parsed.blocks
+    ]
+    said = {"title": parsed.title, "text": parsed.text, "blocks": blocks, "notes": parsed.notes}
+    return _frame(said)
 
 
-def encode_error(reason: str, message: str, part: str | None, tired: bool) -> bytes:
+def encode_error(reason: str, message: str, part: str | None) -> bytes:
     message = message.encode("utf-8", "replace").decode("utf-8")
-    return _frame({"reason": reason, "message": message, "part": part, "tired": tired})
+    return _frame({"reason": reason, "message": message, "part": part})
 
 
 def _frame(answer: dict[str, Any]) -> bytes:
@@ -78,14 +84,15 @@ def _frame(answer: dict[str, Any]) -> bytes:
     return ANSWER.pack(len(body)) + body
 
 
-def decode_answer(body: bytes) -> tuple[Parsed | IngestionError, bool]:
-    """The result or the error, and whether the child wants to be replaced."""
+def encode_words(*words: object) -> bytes:
+    """Cut where an error's sentence is longer than a message."""
+    return orjson.dumps([word[: MOST_WORDS // 8] if isinstance(word, str) else word for word in words])
+
+
+def decode_answer(body: bytes) -> Parsed | IngestionError:
     try:
         answer = orjson.loads(body)
-        tired = bool(answer["tired"])
-        if "reason" in answer:
-            return _error(answer), tired
-        return _parsed(answer), tired
+        return _error(answer) if "reason" in answer else _parsed(answer)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise MalformedAnswer(type(error).__name__) from None
 
@@ -107,22 +114,19 @@ def _parsed(answer: dict[str, Any]) -> Parsed:
     ends = [0, *(b.span.end for b in blocks)]
     if any(b.span.start < end for b, end in zip(blocks, ends, strict=False)):
         raise ValueError("blocks overlap")
-    return Parsed(title=title, text=text, blocks=blocks)
+    notes = tuple(str(note)[:_MAX_NOTE] for note in answer["notes"][:_MAX_NOTES])
+    return Parsed(title=title, text=text, blocks=blocks, notes=notes)
 
 
 def _block(raw: list[Any], length: int) -> Block:
-    kind, start, end, level, page = raw
-    numbers = (kind, start, end, level, *(() if page is None else (page,)))
+    kind, start, end, level, page, header, turns = raw
+    numbers = (kind, start, end, level, *turns, *(n for n in (page, header) if n is not None))
     if not all(type(n) is int and n >= 0 for n in numbers) or not start < end <= length:
         raise ValueError("block")
-    return Block(kind=_KINDS[kind], span=Span(start, end), level=level, page=page)
-
-
-def peak_resident(process: int) -> int:
-    """The largest resident size of a process so far, in bytes; 0 when it has ended."""
-    try:
-        status = Path(f"/proc/{process}/status").read_bytes()
-    except OSError:
-        return 0
-    found = re.search(rb"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    if header is not None and not start < header < end:
+        raise ValueError("header")
+    if turns and (turns != sorted(turns) or not start <= turns[0] <= turns[-1] <= end):
+        raise ValueError("turns")
+    named = None if header is None else Span(start, header)
+    span = Span(start, end)
+    return Block(kind=_KINDS[kind], span=span, level=level, page=page, header=named, turns=tuple(turns))

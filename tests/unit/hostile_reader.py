@@ -22,6 +22,7 @@ def parse(
     wish, _, argument = content.decode().partition(" ")
     deed = _DEEDS.get(wish)
     if deed is None:
+        _SEEN.append(content.decode())
         return _text(content.decode())
     progress("page 7")
     return _text(deed(argument))
@@ -71,18 +72,18 @@ def _fail(_: str) -> str:
     raise RuntimeError("secret text of the document")
 
 
-def _once(marker: str) -> str:
-    """Die in the first process that comes here, as when something else on the machine kills it."""
-    path = Path(marker)
-    if path.exists():
-        path.unlink()
+def _once(moment: str) -> str:
+    """Die in the process that comes here before a moment, as when something else on the machine kills it."""
+    left = float(moment) - time.monotonic()
+    if left > 0:
+        time.sleep(left)
         os.kill(os.getpid(), signal.SIGKILL)
     return "second try"
 
 
 def _lie(_: str) -> str:
     """Send the parent what no child of ours sends."""
-    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+    for descriptor in range(3, 24):
         try:
             with socket.socket(fileno=os.dup(descriptor)) as talk:
                 talk.sendall(b"\x10" + bytes(7) + b"\x80pickle or worse")
@@ -92,25 +93,39 @@ def _lie(_: str) -> str:
     return ""
 
 
-def _write(path: str) -> str:
-    try:
-        Path(path).write_bytes(b"x" * 100)
-    except OSError as error:
-        return type(error).__name__
-    return "written"
+def _tried(deed: Callable[[str], object]) -> Callable[[str], str]:
+    """What the deed comes to: its result, or the name of the error that it meets."""
+
+    def told(argument: str) -> str:
+        try:
+            return str(deed(argument))
+        except OSError as error:
+            return type(error).__name__
+
+    return told
+
+
+def _connect(port: str) -> str:
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=5):
+        return "connected"
+
+
+def _kill(process: str) -> str:
+    os.kill(int(process), signal.SIGKILL)
+    return "killed"
 
 
 def _fork(_: str) -> str:
     """Leave a process behind that outlives this one unless somebody cares."""
-    try:
-        child = os.fork()
-    except OSError:
-        return "0"
+    child = os.fork()
     if child == 0:
         time.sleep(600)
         os._exit(0)
     return str(child)
 
+
+_SEEN: list[str] = []
+"""What this process read before."""
 
 _DEEDS: dict[str, Callable[[str], str]] = {
     "loop": _loop,
@@ -124,8 +139,15 @@ _DEEDS: dict[str, Callable[[str], str]] = {
     "fail": _fail,
     "once": _once,
     "lie": _lie,
-    "write": _write,
-    "fork": _fork,
+    "write": _tried(lambda path: Path(path).write_bytes(b"x" * 100)),
+    "remove": _tried(lambda path: Path(path).unlink()),
+    "read": _tried(lambda path: Path(path).read_text()),
+    "connect": _tried(_connect),
+    "kill": _tried(_kill),
+    "run": _tried(lambda path: os.execv(path, [path])),
+    "fork": _tried(_fork),
+    "seen": lambda _: " ".join(_SEEN) or "nothing",
     "pid": lambda _: str(os.getpid()),
+    "parent": lambda _: str(os.getppid()),
     "environment": lambda _: " ".join(sorted(os.environ)) or "none",
 }
