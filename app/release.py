@@ -99,10 +99,15 @@ def _language(name: str) -> str:
 
 
 class IndexPart(_Strict):
+    """`chunk_tokens` of a passage at most, of which neighbours share `chunk_overlap`; in long documents
+    `long_tokens` and `long_overlap`, 0 being the same there."""
+
     embedder: str = "all-MiniLM-L6-v2"
     chunker: Literal["structure"] = "structure"
     chunk_tokens: Annotated[int, Field(ge=32, le=8_192)] = 200
     chunk_overlap: Annotated[int, Field(ge=0, le=1_024)] = 0
+    long_tokens: Annotated[int, Field(ge=0, le=8_192)] = 0
+    long_overlap: Annotated[int, Field(ge=0, le=1_024)] = 0
     header: str = "{title}\n{heading}\n"
     analyzer: Literal["snowball", "snowball-english", "plain"] = "snowball"
 
@@ -110,6 +115,10 @@ class IndexPart(_Strict):
     def _overlap_fits(self) -> IndexPart:
         if self.chunk_overlap * 2 > self.chunk_tokens:
             raise ValueError("chunk_overlap must be at most half of chunk_tokens")
+        if 0 < self.long_tokens < 32:
+            raise ValueError("long_tokens must be 0 or at least 32")
+        if self.long_overlap * 2 > self.long_tokens:
+            raise ValueError("long_overlap must be at most half of long_tokens")
         return self
 
 
@@ -245,6 +254,8 @@ class Release:
             header_template=part.header,
             analyzer=part.analyzer,
             parser=parser,
+            long_tokens=part.long_tokens,
+            long_overlap=part.long_overlap,
         )
 
     def canonical(self) -> str:

@@ -226,7 +226,7 @@ class Checks:
         async with self._turn:
             sources = [await self._reading.evidence(chunk) for chunk in cited]
             found = await self._judged(claim, sources)
-        spans = () if found.verdict == "unsupported" else (_place(cited[found.source], found.span),)
+        spans = () if found.verdict == "unsupported" else _place(cited[found.source], found.span)
         return _support(claim, found.verdict, found.score, found.reason, spans)
 
     async def _judged(self, claim: Claim, sources: Sequence[Evidence]) -> Judgement:
@@ -253,9 +253,10 @@ def _support(
     )
 
 
-def _place(chunk: Chunk, span: Span) -> SourceSpan:
-    """A passage is a slice of its document's text, so its place there is its own plus the passage's."""
-    at = chunk.span.start
-    return SourceSpan(
-        document_id=chunk.document_id, chunk_id=chunk.id, start=at + span.start, end=at + span.end
-    )
+def _place(chunk: Chunk, span: Span) -> tuple[SourceSpan, ...]:
+    """Where a part of a passage stands in its document; nowhere, where the passage only says it again."""
+    at = chunk.span.start - chunk.lead
+    start, end = max(at + span.start, chunk.span.start), at + span.end
+    if start >= end:
+        return ()
+    return (SourceSpan(document_id=chunk.document_id, chunk_id=chunk.id, start=start, end=end),)

@@ -1,39 +1,35 @@
 """Cuts a document into passages along its structure, each an exact slice of its text.
 
 The document is tokenized once; everything after that is arithmetic on token offsets. Blocks under one path
-of headings are packed together, long ones are cut at rows, sentence ends, words and at last anywhere
-between two tokens. Every token of the text lands in at least one passage.
+of headings are packed together; where a passage ends, whole blocks are preferred to whole rows, items and
+lines of code, those to whole sentences, and those to anything else. Every token of the text lands in at least
+one passage. Each part of a table begins with the names of its columns.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
-from ingestion.tokens import Tokens
-from ingestion.types import Block, BlockKind, Parsed, Piece
+from ingestion.chunk_atoms import Atom, Atoms, Cut
+from ingestion.tokens import Tokens, TokenSpans
+from ingestion.types import Block, Parsed, Piece
 from retrieval.types import IndexSpec, Span
-
-TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
 
 HEADING_SEPARATOR = " > "
 SPECIAL_TOKENS = 2
-_CHARACTERS_PER_TOKEN = 32
 _TITLE_CHARACTERS = 100
 _MIN_BODY = 16
+_LONG = 2**19
+"""Characters from which a block, or what stands under one heading, is cut up part by part, so that memory
+does not grow with it."""
+LONG_DOCUMENT = 2_000
+"""Tokens from which a document is long."""
 _FIELD = re.compile(r"\{(title|heading)\}")
-_SENTENCE_END = re.compile(r"(?:[.!?…][\"'”’)\]]*\s+(?=[^\sa-z])|[。！？]|\n)")
-_LINE_END = re.compile(r"\n")
-_WORD_END = re.compile(r"\s+")
-_CUTS: dict[BlockKind, tuple[re.Pattern[str], ...]] = {
-    "table": (_LINE_END, _SENTENCE_END, _WORD_END),
-    "code": (_LINE_END, _WORD_END),
-    "list": (_LINE_END, _SENTENCE_END, _WORD_END),
-}
-_PROSE = (_SENTENCE_END, _WORD_END)
+_COST = {Cut.BLOCK: 0.0, Cut.LINE: 0.01, Cut.SENTENCE: 0.02, Cut.CLAUSE: 0.1, Cut.WORDS: 0.5}
+"""Of parting what such a cut parts, against the squared share by which a passage misses its size."""
 
 
 def header(spec: IndexSpec, title: str, heading: str) -> str:
@@ -60,9 +56,12 @@ def chunk(parsed: Parsed, spec: IndexSpec, title: str, token_spans: TokenSpans, 
     """The document's passages, in order.
 
     Each has at most `spec.chunk_tokens` tokens, and with its header and two special tokens fits `window`.
-    Neighbours under one path of headings share about `spec.chunk_overlap` tokens, whole words.
+    Neighbours under one path of headings share about `spec.chunk_overlap` tokens, whole words, but no rows of
+    tables. A long document's are as `spec` says for such.
     """
-    tokens = Tokens(parsed.text, token_spans(parsed.text))
+    tokens = Tokens(parsed.text, token_spans)
+    if spec.long_tokens and tokens.count(0, len(parsed.text)) > LONG_DOCUMENT:
+        spec = replace(spec, chunk_tokens=spec.long_tokens, chunk_overlap=spec.long_overlap)
     cutter = _Cutter(parsed.text, tokens, spec, title, token_spans, window)
     return [piece for section in _sections(parsed, tokens) for piece in cutter.pieces(section)]
 
@@ -80,17 +79,16 @@ def _sections(parsed: Parsed, tokens: Tokens) -> list[_Section]:
     path: list[tuple[int, str]] = []
     blocks: list[Block] = []
     bare = True
-    for block in parsed.blocks:
-        start, end = block.span.start, block.span.end
-        if not tokens.touch(start, end):
-            continue
-        if block.kind == "heading":
-            if not bare:
-                sections.append(_Section(tuple(name for _, name in path), tuple(blocks)))
-                blocks = []
+    for block in _blocks(parsed, tokens):
+        heads = block.kind == "heading"
+        if not bare and (heads or block.span.end - blocks[0].span.start > _LONG):
+            sections.append(_Section(tuple(name for _, name in path), tuple(blocks)))
+            blocks = []
+        if heads:
+            name = parsed.text[block.span.start : block.span.end]
             path = [entry for entry in path if entry[0] < block.level]
-            path.append((block.level, " ".join(parsed.text[start:end].split())))
-        bare = block.kind == "heading"
+            path.append((block.level, " ".join(name.split())))
+        bare = heads
         blocks.append(block)
     if bare and sections:  # Headings at the very end have nothing to follow them.
         sections[-1] = replace(sections[-1], blocks=(*sections[-1].blocks, *blocks))
@@ -99,13 +97,25 @@ def _sections(parsed: Parsed, tokens: Tokens) -> list[_Section]:
     return sections
 
 
-@dataclass(frozen=True, slots=True)
-class _Atom:
-    """Characters that are not cut further, and what they weigh in tokens."""
+def _blocks(parsed: Parsed, tokens: Tokens) -> Iterator[Block]:
+    """Those that hold text; very long ones in parts that end with a line, if there are lines."""
+    for block in parsed.blocks:
+        at, end = block.span.start, block.span.end
+        while end - at > _LONG:
+            line = parsed.text.rfind("\n", at + _LONG // 2, at + _LONG) + 1
+            until = line or at + _LONG
+            yield replace(block, span=Span(at, until))
+            at = until
+        if tokens.touch(at, end):
+            yield replace(block, span=Span(at, end)) if at > block.span.start else block
 
-    start: int
-    end: int
-    weight: int
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """A part of the text, and the names of columns that are said again before it."""
+
+    span: Span
+    names: Span | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +135,15 @@ class _Cutter:
         if room - used < _MIN_BODY:
             raise ValueError(f"An embedder window of {self.window} tokens is too small for header and text.")
         limit = min(self.spec.chunk_tokens, room - used)
-        spans = self._pack(section, limit)
-        while limit > 1 and (excess := self._excess(spans, heading, used, room)) > 0:
+        slices = self._pack(section, limit)
+        while limit > 1 and (excess := self._excess(slices, heading, used, room)) > 0:
             limit = max(1, limit - excess)
-            spans = self._pack(section, limit)
+            slices = self._pack(section, limit)
         ends = [block.span.end for block in section.blocks]
-        pages = (section.blocks[bisect_right(ends, span.start)].page for span in spans)
+        holding = (section.blocks[bisect_right(ends, each.span.start)] for each in slices)
         return [
-            Piece(text=self.text[span.start : span.end], heading=heading, page=page, span=span)
-            for span, page in zip(spans, pages, strict=True)
+            Piece(text=self._text(each), heading=heading, page=_page(block, each.span.start), span=each.span)
+            for each, block in zip(slices, holding, strict=True)
         ]
 
     def _heading(self, path: tuple[str, ...]) -> tuple[str, int]:
@@ -149,78 +159,68 @@ class _Cutter:
                 return heading, used
         return "", len(self.token_spans(header(self.spec, self.title, "")))
 
-    def _excess(self, spans: list[Span], heading: str, used: int, room: int) -> int:
+    def _excess(self, slices: list[_Slice], heading: str, used: int, room: int) -> int:
         """How many tokens too long the longest passage is with its header. The tokens of two strings do not
         always add up to those of both as one, so what comes near the limit is counted as it will be read."""
         head = header(self.spec, self.title, heading)
         near = room - used - _slack(room)
-        close = [s for s in spans if self.tokens.count(s.start, s.end) > near]
-        return max(
-            (len(self.token_spans(head + self.text[s.start : s.end])) - room for s in close), default=0
-        )
+        close = [each for each in slices if self._count(each.span) + self._count(each.names) > near]
+        return max((len(self.token_spans(head + self._text(each))) - room for each in close), default=0)
 
-    def _pack(self, section: _Section, limit: int) -> list[Span]:
-        """Fill passages of nearly equal weight, none above `limit`."""
+    def _count(self, span: Span | None) -> int:
+        return self.tokens.count(span.start, span.end) if span else 0
+
+    def _text(self, part: _Slice) -> str:
+        names = self.text[part.names.start : part.names.end] if part.names else ""
+        return names + self.text[part.span.start : part.span.end]
+
+    def _pack(self, section: _Section, limit: int) -> list[_Slice]:
+        """Fill passages of nearly equal weight, none above `limit`, that end where the text does."""
         overlap = min(self.spec.chunk_overlap, limit // 2)
-        atoms = [atom for block in section.blocks for atom in self._atoms(block, limit - overlap)]
+        atoms = Atoms(self.text, self.tokens).of(section.blocks, limit, overlap)
         left = sum(atom.weight for atom in atoms)
-        spans: list[Span] = []
-        start, end, filled, room = atoms[0].start, atoms[0].start, 0, limit
-        goal = _even_share(left, room)
-        for atom in atoms:
-            more = filled + atom.weight
-            if filled and (more > room or goal - filled < more - goal):
-                spans.append(self._stripped(start, end))
-                left, filled, room = left - filled, 0, limit - overlap
-                goal = _even_share(left, room)
-                start = self.tokens.back(atom.start, overlap, atoms[0].start)
-            filled += atom.weight
-            end = atom.end
-        spans.append(self._stripped(start, end))
-        return spans
+        slices: list[_Slice] = []
+        at = 0
+        while at < len(atoms):
+            first = atoms[at]
+            start = self.tokens.back(first.start, overlap, first.floor) if slices else first.start
+            before = self._count(first.header) + self.tokens.count(start, first.start)
+            until = _end(atoms, at, limit - before, left)
+            slices.append(_Slice(self._stripped(start, atoms[until - 1].end), first.header))
+            left -= sum(atom.weight for atom in atoms[at:until])
+            at = until
+        return slices
 
     def _stripped(self, start: int, end: int) -> Span:
         text = self.text[start:end]
         return Span(start + len(text) - len(text.lstrip()), start + len(text.rstrip()))
 
-    def _atoms(self, block: Block, limit: int) -> Iterator[_Atom]:
-        return self._cut(block.span.start, block.span.end, limit, _CUTS.get(block.kind, _PROSE))
 
-    def _cut(self, start: int, end: int, limit: int, ways: tuple[re.Pattern[str], ...]) -> Iterator[_Atom]:
-        """The text whole if it fits, else cut in the coarsest way that there is."""
-        weight = self._weight(start, end)
-        if weight <= limit:
-            if self.tokens.touch(start, end):
-                yield _Atom(start, end, weight)
-            return
-        if not ways:
-            yield from self._cut_anywhere(start, end, limit)
-            return
-        at = start
-        for found in ways[0].finditer(self.text, start, end):
-            yield from self._cut(at, found.end(), limit, ways[1:])
-            at = found.end()
-        yield from self._cut(at, end, limit, ways[1:])
+def _page(block: Block, at: int) -> int | None:
+    """The page of a place in a block."""
+    return None if block.page is None else block.page + bisect_right(block.turns, at)
 
-    def _cut_anywhere(self, start: int, end: int, limit: int) -> Iterator[_Atom]:
-        """Between any two tokens; a token that is longer than a whole passage (a word that the embedder does
-        not know) at any character."""
-        longest = limit * _CHARACTERS_PER_TOKEN
-        places = [start, *self.tokens.boundaries(start, end), end]
-        for first, last in pairwise(places):
-            for at in range(first, last, longest):
-                until = min(at + longest, last)
-                yield _Atom(at, until, self._weight(at, until))
 
-    def _weight(self, start: int, end: int) -> int:
-        """Tokens, and at least some for any length, so that no passage outgrows what a store can hold."""
-        return max(self.tokens.count(start, end), (end - start) // _CHARACTERS_PER_TOKEN)
+def _end(atoms: Sequence[Atom], at: int, room: int, left: int) -> int:
+    """Where the passage ends that begins with atom `at`: near an even share of what is `left`, and rather
+    where little is parted."""
+    goal = _even_share(left, room)
+    best, cost, filled = at + 1, float("inf"), 0
+    for until in range(at + 1, len(atoms) + 1):
+        filled += atoms[until - 1].weight
+        if filled > room and until > at + 1:
+            break
+        parted = _COST[atoms[until].cut] if until < len(atoms) else 0.0
+        this = ((goal - filled) / goal) ** 2 + parted
+        if this <= cost:
+            best, cost = until, this
+    return best
 
 
 def _even_share(total: int, room: int) -> int:
     """What each of the fewest passages holds that hold the total."""
     passages = max(1, -(-total // room))
-    return -(-total // passages)
+    return max(1, -(-total // passages))
 
 
 def _slack(tokens: int) -> int:

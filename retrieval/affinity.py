@@ -17,6 +17,10 @@ from retrieval.types import Hit
 _POWER = 4.5
 """Of the cosine: at 0.5 a neighbour counts a 23rd of one that says the same."""
 
+_ENOUGH = 10
+"""Documents from which a passage's neighbours count in full: where hits are of a few long ones, the best of
+each says little about the passages of the others."""
+
 _ON_ONE_THREAD = 1 << 18
 """Multiplications up to which OpenBLAS uses one thread (its SMP_THRESHOLD_MIN times
 GEMM_MULTITHREAD_THRESHOLD)."""
@@ -29,17 +33,18 @@ def smooth(hits: Sequence[Hit], weight: float, depth: int) -> list[Hit]:
 
     Each of the best `depth` gets `score + (1 - score) * weight * m`, `m` being the mean score of the others
     weighted by affinity, a power of the cosine of their vectors. So a sure hit stays, and one in doubt
-    follows its neighbours. Of a document only the best passage lends, or a long one would vouch for itself.
-    `hits` come best first; a hit without a vector is left as it is.
+    follows its neighbours. Of a document only the best passage lends, or a long one would vouch for itself;
+    the fewer documents lend, the less weight they have. `hits` come best first; a hit without a vector is
+    left as it is.
     """
     near = [hit for hit in hits[:depth] if hit.vector is not None]
     if weight == 0 or len(near) < 2:
         return list(hits)
+    lends = _first_of_each(near)
+    weight *= min(1.0, (float(lends.sum()) - 1) / _ENOUGH)
     scores = np.array([hit.score for hit in near])
     vectors = np.concatenate([hit.vector for hit in near if hit.vector is not None]).reshape(len(near), -1)
-    raised = scores + (1 - scores) * weight * _neighbours(
-        vectors, scores.astype(np.float32), _first_of_each(near)
-    )
+    raised = scores + (1 - scores) * weight * _neighbours(vectors, scores.astype(np.float32), lends)
     new = np.maximum(scores, np.minimum(raised, 1)).tolist()
     given = [Hit(hit.chunk, score, hit.vector) for hit, score in zip(near, new, strict=True)]
     kept = [hit for hit in hits[:depth] if hit.vector is None]

@@ -106,3 +106,12 @@ def test_only_the_best_are_smoothed() -> None:
 def test_hits_without_vectors_are_left_as_they_are(weight: float) -> None:
     hits = [hit(1, 0.9, None), hit(2, 0.5, None), hit(3, 0.1, toward(1, 0))]
     assert smooth(hits, weight, 50) == hits
+
+
+def test_of_few_documents_the_best_passages_lend_less() -> None:
+    def raised(documents: int) -> float:
+        about = toward(1, 0.2, 0)
+        lenders = [hit(n, 0.9, about, f"d{n % documents}") for n in range(30)]
+        return next(h.score for h in smooth([*lenders, hit(99, 0.2, about)], 0.8, 50) if h.chunk.id == "99-0")
+
+    assert raised(1) < raised(4) < raised(10) == pytest.approx(raised(20))

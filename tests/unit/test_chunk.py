@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.chunk import SPECIAL_TOKENS, TokenSpans, chunk, header
+from ingestion.chunk import _LONG, SPECIAL_TOKENS, chunk, header
 from ingestion.errors import Quarantined, UnsupportedType
 from ingestion.parse import parse
-from ingestion.types import Parsed, Piece
+from ingestion.parse.builder import Builder
+from ingestion.sandbox_wire import ANSWER, decode_answer, encode_parsed
+from ingestion.tokens import _STRETCH, TokenSpans
+from ingestion.types import BlockKind, Parsed, Piece
 from retrieval.embedders.openvino import find_model
 from retrieval.types import IndexSpec
 
@@ -109,6 +112,73 @@ def test_a_table_is_cut_between_rows_and_a_list_between_items() -> None:
         assert all(re.fullmatch(r"- step \d+ of the whole procedure", x) for x in piece.text.splitlines())
 
 
+def tables(*tables: list[list[str]], before: str = "") -> Parsed:
+    builder = Builder()
+    builder.add("paragraph", before)
+    for rows in tables:
+        builder.table(rows)
+    return builder.build(None)
+
+
+def grid(columns: int, rows: int, cell: str = "c") -> list[list[str]]:
+    return [[f"{cell}{row}.{column}" for column in range(columns)] for row in range(rows + 1)]
+
+
+@pytest.mark.parametrize("overlap", [0, 10])
+def test_each_part_of_a_table_begins_with_the_names_of_its_columns_and_holds_whole_rows(overlap: int) -> None:
+    rows = [["Plan", "Price"], *([f"plan {n}", f"{n} EUR"] for n in range(40))]
+    parsed = tables(rows, before="Prices of this year, as of March.")
+    first, *later = cut(parsed, chunk_overlap=overlap)
+    names = "| Plan | Price |\n| --- | --- |\n"
+    assert first.text.startswith("Prices of this year, as of March.\n\n" + names + "| plan 0 | 0 EUR |")
+    assert first.text == parsed.text[first.span.start : first.span.end]
+    assert len(later) > 3
+    for piece in later:
+        assert piece.text == names + parsed.text[piece.span.start : piece.span.end]
+        assert len(pieces_of_words(piece.text)) <= SPEC.chunk_tokens
+    if not overlap:
+        assert all(re.fullmatch(r"(\| plan \d+ \| \d+ EUR \|\n?)+", p.text[len(names) :]) for p in later)
+    assert not uncovered(parsed, [first, *later], pieces_of_words)
+
+
+def test_names_of_columns_that_would_fill_half_a_passage_are_said_once() -> None:
+    parsed = tables(grid(12, 10))
+    pieces = cut(parsed)
+    assert len(pieces) > 5
+    assert all(p.text == parsed.text[p.span.start : p.span.end] for p in pieces)
+    assert not uncovered(parsed, pieces, pieces_of_words)
+
+
+def test_the_names_of_columns_are_never_left_behind_by_the_first_row() -> None:
+    for length in range(1, 40):
+        parsed = tables([["Plan", "Price"], ["small", "1 EUR"], ["large", "9 EUR"]], before="word " * length)
+        assert not any(piece.text.rstrip().endswith("| --- | --- |") for piece in cut(parsed))
+
+
+def test_a_table_too_long_to_be_cut_at_once_loses_no_row_and_no_name() -> None:
+    rows = [["Plan", "Price"], *([f"{'plan' * 25}{n}", f"{n}" * 20] for n in range(4_000))]
+    parsed = tables(rows, before="Prices.")
+    assert len(parsed.text) > _LONG > _STRETCH
+    pieces = chunk(parsed, SPEC, "", whole_words, WINDOW)
+    assert all("| Plan | Price |\n" in piece.text for piece in pieces)
+    told = "\n".join(parsed.text[piece.span.start : piece.span.end] for piece in pieces)
+    assert told.split() == parsed.text.split()
+
+
+def test_text_after_a_table_shares_no_row_that_has_lost_its_columns() -> None:
+    builder = Builder()
+    builder.table([["Plan", "Price"], *([f"plan {n}", f"{n} EUR"] for n in range(12))])
+    builder.add("paragraph", sentences(12))
+    for piece in cut(builder.build(None), chunk_overlap=15):
+        assert "| plan" not in piece.text or piece.text.startswith("| Plan | Price |")
+
+
+def test_a_passage_rather_ends_where_a_paragraph_does_than_where_a_sentence_does() -> None:
+    paragraphs = [sentences(count, "leave") for count in (3, 4, 3, 4)]
+    pieces = cut(markdown("\n\n".join(paragraphs)))
+    assert [p.text for p in pieces] == paragraphs
+
+
 def test_a_sentence_longer_than_a_passage_is_cut_between_words() -> None:
     parsed = markdown(" ".join(f"word{n}" for n in range(300)))
     pieces = cut(parsed)
@@ -155,6 +225,35 @@ def test_a_passage_has_the_page_of_its_first_block() -> None:
     first, second, third = parsed.blocks
     paged = replace(parsed, blocks=(replace(first, page=1), replace(second, page=1), replace(third, page=2)))
     assert [p.page for p in cut(paged)][:2] == [1, 2]
+
+
+def test_a_passage_that_begins_on_a_later_page_of_its_paragraph_has_that_page() -> None:
+    builder = Builder()
+    text = sentences(40)
+    turns = [text.index("Sentence 20"), text.index("Sentence 30")]
+    builder.add("paragraph", "Before.")
+    builder.add("paragraph", text, page=3, turns=turns)
+    parsed = decode_answer(encode_parsed(builder.build(None))[ANSWER.size :])
+    assert isinstance(parsed, Parsed)
+    begins = [int(re.findall(r"Sentence (\d+)", piece.text)[0]) for piece in cut(parsed)[1:]]
+    assert [piece.page for piece in cut(parsed)[1:]] == [3 + (n >= 20) + (n >= 30) for n in begins]
+    assert max(begins) >= 30
+
+
+def test_only_a_long_document_is_cut_as_the_release_says_for_such() -> None:
+    spec = replace(SPEC, long_tokens=56, long_overlap=12)
+
+    def sizes(text: str) -> tuple[int, int]:
+        pieces = chunk(markdown(text), spec, "", pieces_of_words, WINDOW)
+        shared = sum(max(0, a.span.end - b.span.start) for a, b in pairwise(pieces))
+        return max(len(pieces_of_words(piece.text)) for piece in pieces), shared
+
+    most, shared = sizes(sentences(100))
+    assert most <= SPEC.chunk_tokens
+    assert shared == 0
+    most, shared = sizes(sentences(400))
+    assert SPEC.chunk_tokens < most <= 56
+    assert shared > 0
 
 
 def test_the_header_has_no_empty_lines_and_says_nothing_twice() -> None:
@@ -233,6 +332,46 @@ def test_every_token_lands_in_a_passage_that_fits_and_is_an_exact_slice(
         assert fits(piece, title, spec, token_spans)
     starts = [p.span.start for p in pieces]
     assert starts == sorted(starts)
+
+
+_KINDS: list[BlockKind] = ["heading", "paragraph", "list", "code", "table", "table"]
+
+
+@st.composite
+def structured(draw: st.DrawFn) -> Parsed:
+    """Documents as readers make them, with tables whose names alone may outgrow a passage."""
+    builder = Builder()
+    cells = st.text(alphabet="ab c|日.", max_size=draw(st.sampled_from([3, 12, 90])))
+    for _ in range(draw(st.integers(1, 6))):
+        kind = draw(st.sampled_from(_KINDS))
+        if kind == "table":
+            width = draw(st.integers(1, 12))
+            rows = draw(st.lists(st.lists(cells, min_size=width, max_size=width), max_size=12))
+            builder.table(rows, page=draw(st.integers(1, 3)))
+        else:
+            builder.add(kind, draw(st.text(alphabet="ab .\n日", max_size=300)), level=draw(st.integers(1, 3)))
+    return builder.build(None)
+
+
+@given(
+    parsed=structured(),
+    title=st.text(alphabet="ab ", max_size=40),
+    overlap=st.sampled_from([0, 5, 20]),
+    token_spans=st.sampled_from([*TOKENIZERS, first_word_by_letters]),
+)
+def test_nothing_is_cut_off_by_the_window_whatever_is_said_again_before_it(
+    parsed: Parsed, title: str, overlap: int, token_spans: TokenSpans
+) -> None:
+    spec = replace(SPEC, chunk_overlap=overlap)
+    pieces = chunk(parsed, spec, title, token_spans, WINDOW)
+    assert not uncovered(parsed, pieces, token_spans)
+    headers = {parsed.text[b.header.start : b.header.end] for b in parsed.blocks if b.header}
+    for piece in pieces:
+        own = parsed.text[piece.span.start : piece.span.end]
+        assert own.strip()
+        assert piece.text.removesuffix(own) in {"", *headers}
+        assert fits(piece, title, spec, token_spans)
+    assert [p.span.start for p in pieces] == sorted(p.span.start for p in pieces)
 
 
 def test_with_the_real_tokenizer_every_passage_fits_its_window() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -131,6 +132,21 @@ async def test_spans_are_places_in_the_document() -> None:
     (span,) = found.spans
     assert (span.document_id, span.chunk_id) == ("leave", "7-0")
     assert document[span.start : span.end] == "Unused days expire on 31 March."
+
+
+async def test_spans_pass_over_the_names_of_columns_that_a_passage_says_again() -> None:
+    rows = "| pump | 310 euros |\n| hose | 12 euros |"
+    names = "| Model | Price |\n| --- | --- |\n"
+    document = names + "| tap | 5 euros |\n" + rows
+    at = document.index(rows)
+    chunk = replace(_chunk(names + rows), span=Span(at, len(document)))
+    checks = Checks(Reading(), [chunk], question="What does it cost?", tenant="acme", score=None)
+    checks.begin(_claim("| hose | 12 euros |", 1))
+    checks.begin(_claim("| Model | Price |", 1, number=2))
+    row, columns = await checks.finish(5)
+    (span,) = row.spans
+    assert document[span.start : span.end] == "| hose | 12 euros |"
+    assert (columns.verdict, columns.spans) == ("supported", ())
 
 
 async def test_a_sentence_without_a_citation_is_told_as_such() -> None:
