@@ -1,6 +1,6 @@
-"""SQL about jobs as their owner sees them: reading, cancelling, trying again.
+"""SQL about jobs as their owner sees them: reading, cancelling, trying again, one or many.
 
-A queued job's position and every job's estimate are worked out when it is read.
+A queued job's position and every job's estimate are worked out when it is read (`estimates`).
 """
 
 # SQL is put together from this file's constants only; every value is bound.
@@ -17,67 +17,94 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ingestion import revisions
+from ingestion import estimates, revisions
 from ingestion.errors import Conflict, NotFound
-from ingestion.types import Job, JobError, JobState
+from ingestion.rules import breaches_of
+from ingestion.types import Job, JobError, JobQuery, Tally
+
+MANY = 10_000
+"""Jobs that are changed in one transaction."""
+SLOW = 60
+"""A job that does not get on for so many seconds, and for several times what it should take, is slow."""
+SLOW_TIMES = 5
 
 COLUMNS = (
     *("id", "tenant", "document_id", "version", "state", "stage", "done", "total", "attempts", "losses"),
     *("fence", "error", "traceparent", "created_at", "started_at", "finished_at", "generation"),
+    *("priority", "size", "media_type", "worker", "part", "leased_at", "moved_at", "reused"),
+    "warnings",
 )
-_LIST = ", ".join(COLUMNS)
+_PULSE = f"""
+    CASE WHEN j.state <> 'running' THEN NULL WHEN j.lease_until < now() THEN 'lost'
+         WHEN j.moved_at < now() - make_interval(secs => greatest({SLOW}, {SLOW_TIMES} * j.work)) THEN 'slow'
+         ELSE 'working' END AS pulse
+"""
+_LIST = ", ".join([*(f"j.{name}" for name in COLUMNS), _PULSE])
 
 # Jobs that fill a generation are no owner's.
-_OWNED = "tenant = :tenant AND generation IS NULL"
-_ONE = text(f"SELECT {_LIST} FROM jobs WHERE {_OWNED} AND id = :id")
-_MANY = text(f"SELECT {_LIST} FROM jobs WHERE {_OWNED} AND id = ANY(CAST(:ids AS uuid[])) ORDER BY seq")
-_NEWEST = text(f"SELECT {_LIST} FROM jobs WHERE {_OWNED} ORDER BY seq DESC LIMIT :limit")
-_NEWEST_IN = text(
-    f"SELECT {_LIST} FROM jobs WHERE {_OWNED} AND state = :state ORDER BY seq DESC LIMIT :limit"
+_OWNED = "j.tenant = :tenant AND j.generation IS NULL"
+_MEANT = f"""
+    {_OWNED} AND (CAST(:states AS text[]) = '{{}}' OR j.state = ANY(CAST(:states AS text[])))
+    AND (CAST(:ids AS uuid[]) = '{{}}' OR j.id = ANY(CAST(:ids AS uuid[])))
+    AND (CAST(:reason AS text) IS NULL OR j.error ->> 'code' = CAST(:reason AS text))
+    AND (CAST(:since AS timestamptz) IS NULL
+         OR coalesce(j.finished_at, j.created_at) >= CAST(:since AS timestamptz))
+    AND (CAST(:collection AS text) IS NULL AND CAST(:groups AS text[]) IS NULL OR EXISTS (
+        SELECT FROM documents d WHERE d.tenant = j.tenant AND d.id = j.document_id
+          AND (CAST(:collection AS text) IS NULL OR d.collection = CAST(:collection AS text))
+          AND (CAST(:groups AS text[]) IS NULL OR d.groups = '{{}}' OR d.groups && CAST(:groups AS text[]))))
+"""
+_ONE = text(f"SELECT {_LIST} FROM jobs j WHERE {_OWNED} AND j.id = :id")
+_MANY = text(f"SELECT {_LIST} FROM jobs j WHERE {_OWNED} AND j.id = ANY(CAST(:ids AS uuid[])) ORDER BY j.seq")
+_NEWEST = text(
+    f"""
+    SELECT {_LIST} FROM jobs j
+    WHERE {_MEANT} AND (CAST(:before AS uuid) IS NULL
+        OR j.seq < (SELECT b.seq FROM jobs b WHERE b.id = CAST(:before AS uuid) AND b.tenant = :tenant))
+    ORDER BY j.seq DESC LIMIT :limit
+    """
 )
-_LOCKED = text(f"SELECT {_LIST} FROM jobs WHERE {_OWNED} AND id = :id FOR UPDATE")
+_TALLY = text(
+    f"""
+    SELECT j.state, CASE WHEN j.state <> 'succeeded' THEN j.error ->> 'code' END AS reason, count(*) AS jobs
+    FROM jobs j WHERE {_MEANT} GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2
+    """
+)
+_LOCKED = text(f"SELECT {_LIST} FROM jobs j WHERE {_OWNED} AND j.id = :id FOR UPDATE")
 _DOCUMENT = text(
     "SELECT newest_version, deleted FROM documents WHERE tenant = :tenant AND id = :id FOR UPDATE"
 )
-_CANCEL = text(
+_CANCEL = """
+    UPDATE jobs j SET state = 'cancelled', stage = 'done', fence = j.fence + 1, lease_until = NULL,
+        worker = NULL, part = NULL, error = NULL, finished_at = now()
+"""
+_RETRY = """
+    UPDATE jobs j SET state = 'queued', stage = 'waiting', done = 0, total = 0, attempts = 0, losses = 0,
+        error = NULL, run_after = now(), started_at = NULL, finished_at = NULL, leased_at = NULL,
+        moved_at = NULL, worker = NULL, part = NULL
+"""
+_CANCEL_ONE = text(f"{_CANCEL} WHERE j.id = :id RETURNING {_LIST}")
+_RETRY_ONE = text(f"{_RETRY} WHERE j.id = :id RETURNING {_LIST}")
+# Locked in the order of ids, as whoever changes running jobs does.
+_CANCEL_MANY = text(
     f"""
-    UPDATE jobs SET state = 'cancelled', stage = 'done', fence = fence + 1, lease_until = NULL,
-        worker = NULL, error = NULL, finished_at = now()
-    WHERE id = :id RETURNING {_LIST}
+    WITH meant AS (SELECT j.id FROM jobs j WHERE {_MEANT} AND j.state IN ('queued', 'running')
+                   ORDER BY j.id LIMIT {MANY} FOR UPDATE OF j)
+    {_CANCEL} FROM meant WHERE j.id = meant.id RETURNING j.id
     """
 )
-_RETRY = text(
+# Locked in the order of documents, as a new version locks them: none can be accepted in between.
+_RETRY_MANY = text(
     f"""
-    UPDATE jobs SET state = 'queued', stage = 'waiting', done = 0, total = 0, attempts = 0, losses = 0,
-        error = NULL, run_after = now(), started_at = NULL, finished_at = NULL
-    WHERE id = :id RETURNING {_LIST}
+    WITH meant AS MATERIALIZED (
+        SELECT j.id FROM jobs j JOIN documents e ON e.tenant = j.tenant AND e.id = j.document_id
+        WHERE {_MEANT} AND j.state IN ('failed', 'quarantined', 'cancelled')
+          AND NOT e.deleted AND e.newest_version = j.version
+        ORDER BY e.tenant, e.id LIMIT {MANY} FOR UPDATE OF e, j
+    )
+    {_RETRY} FROM meant WHERE j.id = meant.id RETURNING j.id
     """
 )
-_DEPTH = text(
-    "SELECT state, count(*) AS jobs FROM jobs "
-    "WHERE state IN ('queued', 'running') AND generation IS NULL GROUP BY state"
-)
-_PLACES = text(
-    f"""
-    SELECT id, place FROM (
-        SELECT id, row_number() OVER (ORDER BY priority, seq) - 1 AS place
-        FROM jobs WHERE state = 'queued' AND {_OWNED}
-    ) AS queue WHERE id = ANY(CAST(:ids AS uuid[]))
-    """
-)
-_WAITING = text(
-    "SELECT tenant, count(*) AS jobs FROM jobs WHERE state = 'queued' AND generation IS NULL GROUP BY tenant"
-)
-# Jobs a second over those that succeeded lately.
-_RATE = text(
-    """
-    SELECT count(*) / nullif(extract(epoch FROM max(finished_at) - min(started_at)), 0) AS rate
-    FROM (SELECT started_at, finished_at FROM jobs
-          WHERE state = 'succeeded' AND generation IS NULL AND finished_at > now() - interval '5 minutes'
-          ORDER BY finished_at DESC LIMIT 200) AS recent
-    """
-)
-_RUNNING = text("SELECT count(*) FROM jobs WHERE state = 'running' AND generation IS NULL")
 
 
 def loads(value: Any) -> Any:
@@ -103,6 +130,16 @@ def job_of(row: Row[Any], **changes: Any) -> Job:
         started_at=row.started_at,
         finished_at=row.finished_at,
         generation=row.generation,
+        priority=-row.priority,
+        size=row.size,
+        media_type=row.media_type,
+        worker=row.worker,
+        part=row.part,
+        leased_at=row.leased_at,
+        moved_at=row.moved_at,
+        reused=row.reused,
+        warnings=breaches_of(loads(row.warnings)),
+        pulse=getattr(row, "pulse", None),
     )
     return replace(job, **changes)
 
@@ -111,26 +148,54 @@ async def one(connection: AsyncConnection, tenant: str, job_id: str) -> Job:
     row = (await connection.execute(_ONE, _key(tenant, job_id))).one_or_none()
     if row is None:
         raise NotFound("job", job_id)
-    return (await _estimated(connection, tenant, [job_of(row)]))[0]
+    return (await estimates.estimated(connection, tenant, [job_of(row)]))[0]
 
 
 async def many(connection: AsyncConnection, tenant: str, ids: Sequence[str]) -> list[Job]:
     """These jobs, in the order they were accepted."""
     rows = await connection.execute(_MANY, {"tenant": tenant, "ids": ids})
-    return await _estimated(connection, tenant, [job_of(row) for row in rows])
+    return await estimates.estimated(connection, tenant, [job_of(row) for row in rows])
 
 
-async def newest(connection: AsyncConnection, tenant: str, state: JobState | None, limit: int) -> list[Job]:
-    query = _NEWEST if state is None else _NEWEST_IN
-    values = {"tenant": tenant, "limit": limit} | ({} if state is None else {"state": state})
-    return await _estimated(
-        connection, tenant, [job_of(row) for row in await connection.execute(query, values)]
-    )
+async def newest(
+    connection: AsyncConnection, tenant: str, query: JobQuery, before: str | None, limit: int
+) -> list[Job]:
+    """Jobs that are meant, the newest first; those accepted before the job `before`, if one is named."""
+    page = {"before": _key(tenant, before)["id"] if before else None, "limit": limit}
+    rows = await connection.execute(_NEWEST, {**_meant(tenant, query), **page})
+    return await estimates.estimated(connection, tenant, [job_of(row) for row in rows])
 
 
-async def depth(connection: AsyncConnection) -> dict[JobState, int]:
-    found: dict[JobState, int] = {"queued": 0, "running": 0}
-    return found | {row.state: row.jobs for row in await connection.execute(_DEPTH)}
+async def tally(connection: AsyncConnection, tenant: str, query: JobQuery) -> list[Tally]:
+    """How many there are in each state, by the reason."""
+    rows = await connection.execute(_TALLY, _meant(tenant, query))
+    return [Tally(state=row.state, reason=row.reason, jobs=row.jobs) for row in rows]
+
+
+async def cancel_many(connection: AsyncConnection, tenant: str, query: JobQuery) -> int:
+    """End up to `MANY` of these that are not finished; how many that were."""
+    ids = [str(one) for one in await connection.scalars(_CANCEL_MANY, _meant(tenant, query))]
+    if ids:
+        await revisions.abandon(connection, ids)
+    return len(ids)
+
+
+async def retry_many(connection: AsyncConnection, tenant: str, query: JobQuery) -> int:
+    """Queue up to `MANY` of these again that have ended without success and whose document has no newer
+    version; how many that were."""
+    return len((await connection.scalars(_RETRY_MANY, _meant(tenant, query))).all())
+
+
+def _meant(tenant: str, query: JobQuery) -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "states": list(query.states),
+        "ids": list(query.ids),
+        "reason": query.reason,
+        "since": query.since,
+        "collection": query.collection,
+        "groups": None if query.groups is None else sorted(query.groups),
+    }
 
 
 async def cancel(connection: AsyncConnection, tenant: str, job_id: str) -> Job:
@@ -138,7 +203,7 @@ async def cancel(connection: AsyncConnection, tenant: str, job_id: str) -> Job:
     row = await _locked(connection, tenant, job_id)
     if row.state not in ("queued", "running"):
         raise Conflict(f"The job is {row.state}; only a queued or running job can be cancelled.")
-    cancelled = (await connection.execute(_CANCEL, {"id": row.id})).one()
+    cancelled = (await connection.execute(_CANCEL_ONE, {"id": row.id})).one()
     await revisions.abandon(connection, [job_id])
     return job_of(cancelled)
 
@@ -152,7 +217,7 @@ async def retry(connection: AsyncConnection, tenant: str, job_id: str) -> Job:
         raise Conflict(f"The job is {row.state}; only a failed, quarantined or cancelled one can be retried.")
     if document.deleted or document.newest_version != row.version:
         raise Conflict("The document was deleted or has a newer version; there is nothing to retry.")
-    return job_of((await connection.execute(_RETRY, {"id": row.id})).one())
+    return job_of((await connection.execute(_RETRY_ONE, {"id": row.id})).one())
 
 
 async def _locked(connection: AsyncConnection, tenant: str, job_id: str) -> Row[Any]:
@@ -167,28 +232,3 @@ def _key(tenant: str, job_id: str) -> dict[str, str]:
         return {"tenant": tenant, "id": str(UUID(job_id))}
     except ValueError:
         raise NotFound("job", job_id) from None
-
-
-async def _estimated(connection: AsyncConnection, tenant: str, jobs: Sequence[Job]) -> list[Job]:
-    waiting = [job.id for job in jobs if job.state == "queued"]
-    if not waiting and all(job.state != "running" for job in jobs):
-        return list(jobs)
-    ahead = await _ahead(connection, tenant, waiting) if waiting else {}
-    rate = await connection.scalar(_RATE)
-    running = await connection.scalar(_RUNNING) or 0
-
-    def estimate(job: Job) -> Job:
-        if job.state not in ("queued", "running"):
-            return job
-        position = ahead.get(job.id)
-        eta = ((position or 0) + max(running, 1)) / float(rate) if rate else None
-        return replace(job, position=position, eta_seconds=eta)
-
-    return [estimate(job) for job in jobs]
-
-
-async def _ahead(connection: AsyncConnection, tenant: str, ids: Sequence[str]) -> dict[str, int]:
-    """Tenants take turns, so ahead of a tenant's n-th job are at most n of any other's."""
-    places = await connection.execute(_PLACES, {"tenant": tenant, "ids": ids})
-    others = [row.jobs for row in await connection.execute(_WAITING) if row.tenant != tenant]
-    return {str(row.id): row.place + sum(min(jobs, row.place) for jobs in others) for row in places}

@@ -3,6 +3,10 @@
 A job is leased under a fence that rises with every lease. Whoever changes a running job first locks it,
 in the order of ids, by its fence: a holder of an older one finds nothing to lock. A lease that ran out
 counts as a loss (the worker died), an error that was raised as an attempt; outages count as neither.
+
+Tenants share the workers by work, in seconds (start-time fair queueing): the work of each begins where what
+it had ends, and whose begins first is leased first. Within a tenant priorities decide, but for every
+`OLDEST_EVERY`-th job, which is the oldest: low ones get on, too.
 """
 
 # SQL is put together from this file's constants only; every value is bound.
@@ -19,6 +23,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingestion import generations, revisions
+from ingestion.estimates import COST, COSTS, FLOOR, HAD, OPEN, RATES, TAG, WAITING
 from ingestion.jobs import COLUMNS, job_of, loads
 from ingestion.types import Job, JobError, JobState, Lease, Stage
 
@@ -27,12 +32,20 @@ MAX_LOSSES = 20
 SUSPECT_LOSSES = 3
 """From here on a job is leased alone, so that one that kills its workers takes no others with it."""
 FIRST_RETRY = 1.0
+OLDEST_EVERY = 8
+LEASE_WORK = 20.0
+"""Jobs that are leased together take no longer together, in seconds of work, unless one alone does. The more
+a byte has cost lately, the fewer are leased at once."""
+LONG_WORK = 5.0
+LONG_AT_ONCE = 2
+"""A worker holds no more jobs that take so long, to have a lane left for the others."""
 
 _SOURCE = (
     "d.newest_version, d.deleted, d.collection, d.title, d.filename, d.media_type, d.size, "
     "d.content_hash, d.metadata, d.groups"
 )
-_JOB = ", ".join(f"j.{name}" for name in COLUMNS)
+# What the job was accepted with is what its document has now, or the job is stale.
+_JOB = ", ".join(f"j.{name}" for name in COLUMNS if name not in ("size", "media_type"))
 # A generation is filled with what readers see in the one that serves.
 _SEEN = """
     s.version AS newest_version, s.version IS NULL AS deleted, s.collection, s.title, s.filename,
@@ -43,25 +56,31 @@ _SEEN = """
 
 _EXPIRED = text(
     f"""
-    SELECT {_JOB}, {_SOURCE} FROM jobs j JOIN documents d ON d.tenant = j.tenant AND d.id = j.document_id
+    SELECT {_JOB}, {_SOURCE}, j.work AS cost
+    FROM jobs j JOIN documents d ON d.tenant = j.tenant AND d.id = j.document_id
     WHERE j.state = 'running' AND j.lease_until < now() AND j.generation IS NULL
+      AND {OPEN.format(tenant="j.tenant")}
     ORDER BY j.losses >= {SUSPECT_LOSSES}, j.lease_until LIMIT :limit FOR UPDATE OF j SKIP LOCKED
     """
 )
 _EXPIRED_BACKFILL = text(
     f"""
-    SELECT {_JOB}, {_SEEN} WHERE j.state = 'running' AND j.lease_until < now() AND j.generation = :generation
+    SELECT {_JOB}, CAST(0 AS double precision) AS cost, {_SEEN}
+    WHERE j.state = 'running' AND j.lease_until < now() AND j.generation = :generation
+      AND {OPEN.format(tenant="NULL")}
     ORDER BY j.losses >= {SUSPECT_LOSSES}, j.lease_until LIMIT :limit FOR UPDATE OF j SKIP LOCKED
     """
 )
 _QUEUED_BACKFILL = text(
     f"""
-    SELECT {_JOB}, {_SEEN} WHERE j.state = 'queued' AND j.run_after <= now() AND j.generation = :generation
+    SELECT {_JOB}, CAST(0 AS double precision) AS cost, {_SEEN}
+    WHERE j.state = 'queued' AND j.run_after <= now() AND j.generation = :generation
+      AND {OPEN.format(tenant="NULL")}
     ORDER BY j.seq LIMIT :limit FOR UPDATE OF j SKIP LOCKED
     """
 )
-# Tenants take turns: every tenant's first job comes before any tenant's second. The recursion steps from
-# tenant to tenant over the index; `reach` is how far others may have locked the head of a queue.
+# The recursion steps from tenant to tenant over the index; `reach` is how far others may have locked the head
+# of a queue. Of each tenant's next jobs, `place` is their order and `tag` where the work of each begins.
 _QUEUED = text(
     f"""
     WITH RECURSIVE tenants AS (
@@ -71,19 +90,39 @@ _QUEUED = text(
                 WHERE n.state = 'queued' AND n.generation IS NULL AND n.tenant > t.tenant
                 ORDER BY n.tenant LIMIT 1)
         FROM tenants t WHERE t.tenant IS NOT NULL
+    ), {RATES}, next AS (
+        SELECT c.* FROM tenants t CROSS JOIN LATERAL (
+            (SELECT q.id, q.tenant, q.priority, q.seq, q.size, q.media_type FROM jobs q
+             WHERE {WAITING} AND q.tenant = t.tenant AND q.run_after <= now()
+             ORDER BY q.priority, q.seq LIMIT :reach)
+            UNION
+            (SELECT q.id, q.tenant, q.priority, q.seq, q.size, q.media_type FROM jobs q
+             WHERE {WAITING} AND q.tenant = t.tenant AND q.run_after <= now()
+             ORDER BY q.seq LIMIT :oldest)
+        ) c WHERE t.tenant IS NOT NULL AND {OPEN.format(tenant="t.tenant")}
+    ), costs AS (
+        SELECT q.*, {COST} AS cost, (
+            SELECT count(*) FROM jobs h WHERE h.state = 'running' AND h.worker = :worker AND h.work > :long
+        ) AS held FROM next q {COSTS}
+    ), ordered AS (
+        SELECT c.*, {TAG} AS tag, least(
+            row_number() OVER (PARTITION BY c.tenant ORDER BY c.priority, c.seq),
+            row_number() OVER (PARTITION BY c.tenant ORDER BY c.seq) * {OLDEST_EVERY}
+              - coalesce(s.taken, 0) % {OLDEST_EVERY} - 0.5
+        ) AS place
+        FROM costs c LEFT JOIN shares s ON s.tenant = c.tenant CROSS JOIN {FLOOR}
+        WHERE c.cost <= :long OR c.held < :long_at_once
     ), turns AS MATERIALIZED (
-        SELECT c.id, row_number() OVER (PARTITION BY t.tenant ORDER BY c.priority, c.seq) AS turn
-        FROM tenants t CROSS JOIN LATERAL (
-            SELECT q.id, q.priority, q.seq FROM jobs q
-            WHERE q.state = 'queued' AND q.generation IS NULL AND q.tenant = t.tenant
-              AND q.run_after <= now()
-            ORDER BY q.priority, q.seq LIMIT :reach
-        ) c
+        SELECT id, seq, cost, place,
+               tag - cost + sum(cost) OVER (PARTITION BY tenant ORDER BY place, seq) AS tag
+        FROM ordered
     )
-    SELECT {_JOB}, {_SOURCE} FROM turns
+    SELECT {_JOB}, {_SOURCE}, turns.cost, turns.tag FROM turns
     JOIN jobs j ON j.id = turns.id
     JOIN documents d ON d.tenant = j.tenant AND d.id = j.document_id
-    WHERE j.state = 'queued' ORDER BY j.priority, turns.turn, j.seq LIMIT :limit
+    WHERE j.id = ANY (ARRAY(SELECT id FROM turns ORDER BY tag, place, seq LIMIT :reach))
+      AND j.state = 'queued'
+    ORDER BY turns.tag, turns.place, j.seq LIMIT :limit
     FOR UPDATE OF j SKIP LOCKED
     """
 )
@@ -91,8 +130,21 @@ _TAKE = text(
     """
     UPDATE jobs SET losses = losses + CASE state WHEN 'running' THEN 1 ELSE 0 END,
         state = 'running', stage = 'parse', done = 0, total = 0, fence = fence + 1, worker = :worker,
-        lease_until = now() + make_interval(secs => :seconds), started_at = coalesce(started_at, now())
-    WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id, fence, losses, started_at
+        lease_until = now() + make_interval(secs => :seconds), started_at = coalesce(started_at, now()),
+        leased_at = now(), moved_at = now(), part = NULL, work = taken.work
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:work AS double precision[])) AS taken(id, work)
+    WHERE jobs.id = taken.id RETURNING jobs.id, fence, losses, started_at, leased_at
+    """
+)
+_CHARGE = text(
+    f"""
+    INSERT INTO shares AS s (tenant, start, finish, taken, at)
+    SELECT tenant, max(tag), min(tag) + sum(work), count(*), now()
+    FROM unnest(CAST(:tenants AS text[]), CAST(:tags AS double precision[]),
+                CAST(:work AS double precision[])) AS t(tenant, tag, work)
+    GROUP BY tenant ORDER BY tenant
+    ON CONFLICT (tenant) DO UPDATE SET start = greatest(s.start, excluded.start),
+        finish = greatest({HAD}, excluded.finish), taken = s.taken + excluded.taken, at = now()
     """
 )
 _HOLD = """
@@ -111,10 +163,18 @@ _HEARTBEAT = text(
 _PROGRESS = text(
     f"""
     WITH held AS ({_HOLD})
-    UPDATE jobs SET stage = :stage, done = p.done, total = p.total
+    UPDATE jobs SET stage = :stage, done = p.done, total = p.total, part = NULL, moved_at = now()
     FROM held JOIN unnest(CAST(:ids AS uuid[]), CAST(:done AS int[]), CAST(:total AS int[]))
       AS p(id, done, total) ON p.id = held.id
     WHERE jobs.id = held.id
+    """
+)
+_READING = text(
+    f"""
+    WITH held AS ({_HOLD})
+    UPDATE jobs SET part = p.part, moved_at = now()
+    FROM held JOIN unnest(CAST(:ids AS uuid[]), CAST(:parts AS text[])) AS p(id, part) ON p.id = held.id
+    WHERE jobs.id = held.id AND stage = 'parse'
     """
 )
 _HELD = text(_HOLD)
@@ -122,14 +182,14 @@ _QUEUE_AGAIN = text(
     """
     UPDATE jobs SET state = 'queued', stage = 'waiting', attempts = attempts + :attempts,
         error = CAST(:error AS jsonb), run_after = now() + make_interval(secs => :delay),
-        lease_until = NULL, worker = NULL
+        lease_until = NULL, worker = NULL, part = NULL
     WHERE id = ANY(CAST(:ids AS uuid[]))
     """
 )
 _END = text(
     """
     UPDATE jobs SET state = :state, stage = 'done', attempts = attempts + :attempts,
-        error = CAST(:error AS jsonb), lease_until = NULL, worker = NULL, finished_at = now()
+        error = CAST(:error AS jsonb), lease_until = NULL, part = NULL, finished_at = now()
     WHERE id = ANY(CAST(:ids AS uuid[]))
     """
 )
@@ -144,12 +204,26 @@ _CRASHED = JobError(
 async def lease(
     connection: AsyncConnection, worker: str, seconds: float, limit: int, max_bytes: int
 ) -> list[Lease]:
-    """Take up to `limit` jobs, fewer if their documents exceed `max_bytes` together (but at least one)."""
+    """Take up to `limit` jobs, fewer if their documents exceed `max_bytes` together, or the work that is
+    leased at once (but at least one)."""
     rows = await _expired(connection, _EXPIRED, {"limit": limit})
     room = limit - len(rows)
+    fresh: Sequence[Row[Any]] = []
     if room > 0 and not _suspect(rows):
-        rows += await connection.execute(_QUEUED, {"limit": room, "reach": 4 * limit})
-    return await _take(connection, rows, worker, seconds, max_bytes)
+        reach = {"limit": room, "reach": 4 * limit, "oldest": 1 + limit // OLDEST_EVERY}
+        long = {"worker": worker, "long": LONG_WORK, "long_at_once": LONG_AT_ONCE}
+        fresh = (await connection.execute(_QUEUED, {**reach, **long})).all()
+    leases = await _take(connection, [*rows, *fresh], worker, seconds, max_bytes)
+    taken = {lease.job.id for lease in leases}
+    await _charge(connection, [row for row in fresh if str(row.id) in taken])
+    return leases
+
+
+async def _charge(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> None:
+    """Note what tenants have had. The last lock of a lease: whoever waits for it waits for nobody else."""
+    if rows:
+        values = {"tenants": [row.tenant for row in rows], "tags": [row.tag for row in rows]}
+        await connection.execute(_CHARGE, {**values, "work": [row.cost for row in rows]})
 
 
 async def lease_backfill(
@@ -196,17 +270,20 @@ async def _take(
     chosen = _within([row for row in rows if row not in stale and row not in crashed], max_bytes)
     if not chosen:
         return []
-    taken = await connection.execute(_TAKE, {"ids": _ids(chosen), "worker": worker, "seconds": seconds})
+    work = [float(row.cost) for row in chosen]
+    values = {"ids": _ids(chosen), "work": work, "worker": worker, "seconds": seconds}
+    taken = await connection.execute(_TAKE, values)
     changes = {change.id: change for change in taken}
     return [_lease_of(row, changes[row.id]) for row in chosen]
 
 
 def _within(rows: Sequence[Row[Any]], max_bytes: int) -> list[Row[Any]]:
     chosen: list[Row[Any]] = []
-    size = 0
+    size, work = 0, 0.0
     for row in rows:
         size += row.size
-        if chosen and size > max_bytes:
+        work += row.cost
+        if chosen and (size > max_bytes or work > LEASE_WORK):
             break
         chosen.append(row)
     return chosen
@@ -214,7 +291,14 @@ def _within(rows: Sequence[Row[Any]], max_bytes: int) -> list[Row[Any]]:
 
 def _lease_of(row: Row[Any], change: Row[Any]) -> Lease:
     job = job_of(
-        row, state="running", stage="parse", fence=change.fence, started_at=change.started_at, done=0, total=0
+        row,
+        state="running",
+        stage="parse",
+        fence=change.fence,
+        started_at=change.started_at,
+        leased_at=change.leased_at,
+        done=0,
+        total=0,
     )
     return Lease(
         job=job,
@@ -241,6 +325,12 @@ async def progress(connection: AsyncConnection, stage: Stage, counts: Sequence[t
     await connection.execute(_PROGRESS, {**held, "stage": stage, "done": done, "total": total})
 
 
+async def reading(connection: AsyncConnection, parts: Sequence[tuple[Job, str]]) -> None:
+    """Record which part of its document the reader of each of these jobs has reached."""
+    held = _pairs((job.id, job.fence) for job, _ in parts)
+    await connection.execute(_READING, {**held, "parts": [part for _, part in parts]})
+
+
 async def release(
     connection: AsyncConnection, jobs: Iterable[Job], error: JobError | None, delay: float
 ) -> None:
@@ -256,8 +346,14 @@ async def fail(connection: AsyncConnection, job: Job, error: JobError) -> bool:
     if last:
         await end(connection, held, "failed", error, attempts=1)
     else:
-        await _queue_again(connection, held, error, FIRST_RETRY * 2**job.attempts, attempts=1)
+        await _queue_again(connection, held, error, retry_delay(job.attempts), attempts=1)
     return last
+
+
+def retry_delay(attempts: int) -> float:
+    """Seconds until the next try after so many: doubled every time, and jittered, so that jobs that failed
+    together do not come back together."""
+    return FIRST_RETRY * 2.0**attempts * random.uniform(0.5, 1.5)  # noqa: S311  (no secret)
 
 
 async def quarantine(connection: AsyncConnection, job: Job, error: JobError) -> None:

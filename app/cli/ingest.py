@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +14,12 @@ import typer
 from app.cli import console
 
 if TYPE_CHECKING:
-    from app.cli.upload import Outcome, Progress
+    from app.cli.client import Client
+    from app.cli.upload import Outcome
 
-Bars = Callable[[str], "Progress"]
+Told = Callable[[int, int, str], None]
+"""Told how many are done, of how many, and anything else that is worth saying."""
+MOST_SHOWN = 50
 
 
 def register(commands: typer.Typer) -> None:
@@ -31,19 +36,30 @@ def ingest(
     metadata: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE noted on each; repeatable.", show_default=False)
     ] = None,
+    priority: Annotated[
+        str, typer.Option(help="low, normal, high, or -10 to 10: before which others of yours.")
+    ] = "normal",
+    again: Annotated[
+        bool, typer.Option("--again", help="Hand in also what is there already, unchanged.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until they can be found.")] = True,
     as_json: console.AsJson = False,
     url: console.Url = None,
     key: console.Key = None,
     data: console.Data = None,
 ) -> None:
-    """Hand in files of every type that can be read. An id is the path below the folder, with `:` for `/`."""
+    """Hand in files of every type that can be read. An id is the path below the folder, with `:` for `/`.
+
+    What is there already in the same form is left out: a run that was cut short goes on when it is run again.
+    Fails if any document does.
+    """
+    from app.cli.already import Already, look
     from app.cli.client import connect
     from app.cli.sources import SourcesInvalid, find
     from app.cli.upload import hand_in
     from ingestion.intake import EXTENSIONS
 
-    with console.failures(), connect(url, key, data) as client, _bars(as_json) as bars:
+    with console.failures(), connect(url, key, data) as client, _bars(as_json) as bar:
         try:
             sources, left_out = find(paths, EXTENSIONS)
         except SourcesInvalid as error:
@@ -52,22 +68,33 @@ def ingest(
             known = " ".join(sorted(EXTENSIONS))
             console.fail(f"No file there that can be read. Endings that are: {known}.", console.USAGE)
         fields = {"collection": collection, **_said(group, metadata)}
-        outcomes = hand_in(client, sources, fields, bars("handing in"))
+        if priority != "normal":
+            fields["priority"] = priority
+        already = Already({}) if again else look(client, collection, {one.id: one for one in sources})
+        told = bar("handing in", "files")
+        outcomes = hand_in(client, sources, fields, lambda done, total: told(done, total, ""), already)
         if wait:
-            outcomes = _waited(client, outcomes, bars("indexing"))
+            outcomes = _waited(client, outcomes, bar("indexing", "documents"))
     _report(outcomes, left_out, as_json)
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(console.FAILED)
 
 
-def _waited(client: Any, outcomes: Sequence[Outcome], progress: Progress) -> list[Outcome]:
-    from app.cli.upload import finished
+def _waited(client: Client, outcomes: Sequence[Outcome], told: Told) -> list[Outcome]:
+    from app.cli.upload import Seen, finished
 
-    ended: list[Outcome] = []
-    for outcome in finished(client, outcomes):
-        ended.append(outcome)
-        progress(len(ended), len(outcomes))
-    return ended
+    begun = time.monotonic()
+
+    def seen(now: Seen) -> None:
+        speed = now.chunks / max(0.1, time.monotonic() - begun)
+        said = [f"{now.chunks} chunks, {speed:.0f}/s"] if now.chunks else []
+        said += [f"{console.duration(now.eta)} left"] if now.eta is not None else []
+        said += [f"{now.failed} failed"] if now.failed else []
+        told(now.done, now.total, ", ".join(said))
+
+    places = {outcome.document_id: n for n, outcome in enumerate(outcomes)}
+    ended = finished(client, outcomes, seen=seen)
+    return sorted(ended, key=lambda outcome: places[outcome.document_id])
 
 
 def _said(group: Sequence[str] | None, metadata: Sequence[str] | None) -> dict[str, Any]:
@@ -93,24 +120,30 @@ def _value(text: str) -> Any:
 
 def _report(outcomes: Sequence[Outcome], left_out: int, as_json: bool) -> None:
     failed = [outcome for outcome in outcomes if outcome.failed]
+    reasons = Counter(outcome.reason or outcome.status for outcome in failed)
     if as_json:
         console.show_json(
             {
                 "documents": len(outcomes),
                 "failed": len(failed),
+                "reasons": dict(reasons.most_common()),
                 "left_out": left_out,
+                "chunks": sum(outcome.chunks for outcome in outcomes),
                 "outcomes": [_json(outcome) for outcome in outcomes],
             }
         )
         return
     if failed:
-        rows = [(o.document_id, o.status, o.part, o.message) for o in failed]
-        console.table(("document", "status", "part", "why"), rows, "")
-    done = sum(outcome.status == "succeeded" for outcome in outcomes)
-    waiting = len(outcomes) - done - len(failed)
+        rows = [(o.document_id, o.status, o.reason, o.part, o.message) for o in failed[:MOST_SHOWN]]
+        console.table(("document", "status", "reason", "part", "why"), rows, "")
+    if len(failed) > MOST_SHOWN:
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        console.say(f"and {len(failed) - MOST_SHOWN} more; in all {told}. `plumbline jobs list` shows them.")
+    states = Counter(outcome.status for outcome in outcomes)
     parts = (
-        f"{done} indexed",
-        f"{waiting} queued",
+        f"{states['succeeded']} indexed",
+        f"{states['unchanged']} there already",
+        f"{states['queued'] + states['running']} queued",
         f"{len(failed)} failed",
         f"{left_out} of other types left out",
     )
@@ -124,23 +157,24 @@ def _json(outcome: Outcome) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _bars(quiet: bool) -> Iterator[Bars]:
-    """Progress bars with rate and time left, on the terminal only."""
+def _bars(quiet: bool) -> Iterator[Callable[[str, str], Told]]:
+    """Progress bars with what they count, its rate and more, on the terminal only."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Shown
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = ("{task.description:<10}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    shown = Shown(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet)
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
+    said = TextColumn("{task.fields[said]}")
+    shown = Progress(*columns, said, console=Console(stderr=True), disable=quiet)
 
-    def bar(title: str) -> Progress:
-        task = shown.add_task(title, rate="")
+    def bar(title: str, unit: str) -> Told:
+        task = shown.add_task(title, total=None, said="")
 
-        def progress(done: int, total: int) -> None:
+        def told(done: int, total: int, more: str) -> None:
             speed = shown.tasks[task].speed
-            shown.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+            rate = f"{unit}, {speed:.1f}/s" if speed else unit
+            shown.update(task, completed=done, total=total, said=f"{rate}; {more}" if more else rate)
 
-        return progress
+        return told
 
     with shown:
         yield bar

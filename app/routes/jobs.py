@@ -4,35 +4,122 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
+from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
+from app.metrics import Metrics
+from app.routes.bodies import CollectionName, Strict
 from app.routes.caller import Counters, Parts, Reader, Writer, reply
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Principal
 from app.wiring import Services
 from ingestion.errors import NotFound
-from ingestion.types import Job, JobState
+from ingestion.rules import breaches_json
+from ingestion.types import Job, JobQuery, JobState
 
 router = APIRouter(tags=["documents"])
+
+UNFINISHED: tuple[JobState, ...] = ("queued", "running")
+UNSUCCESSFUL: tuple[JobState, ...] = ("failed", "quarantined")
+_REASON = r"^[a-z0-9_]{1,64}$"
+
+Status = Annotated[JobState | None, Query(description="Only jobs in this state.")]
+Reason = Annotated[
+    str | None, Query(pattern=_REASON, description="Only jobs with this error code, as `needs_ocr`.")
+]
+Collection = Annotated[str | None, Query(max_length=200, description="Only of this collection.")]
+Since = Annotated[AwareDatetime | None, Query(description="Only accepted, or ended, at this time or later.")]
+
+
+class Which(Strict):
+    """Which jobs to change. Nothing named means all that can be."""
+
+    collection: CollectionName | None = None
+    since: AwareDatetime | None = Field(None, description="Accepted, or ended, at this time or later.")
+
+
+class Named(Strict):
+    ids: list[UUID] = Field(min_length=1, max_length=500)
+
+
+class Cancelled(Which):
+    status: Literal["queued", "running"] | None = Field(None, description="Only jobs in this state.")
+
+
+class Retried(Which):
+    status: Literal["failed", "quarantined", "cancelled"] | None = Field(
+        None, description="Only jobs in this state. Without one, the failed and the quarantined."
+    )
+    reason: Annotated[str, Field(pattern=_REASON)] | None = Field(None, description="Only with this code.")
 
 
 @router.get("/v1/jobs", summary="List jobs, the newest first")
 async def list_jobs(
     parts: Parts,
     caller: Reader,
-    status: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    status: Status = None,
+    reason: Reason = None,
+    collection: Collection = None,
+    since: Since = None,
+    before: Annotated[str | None, Query(max_length=40, description="Id of the last one of a page.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
-    jobs = await parts.intake.jobs(caller.tenant, state=status, limit=limit)
-    return reply({"jobs": [job_json(job) for job in jobs if await _readable(parts, caller, job)]})
+    query = _query(caller, status, reason, collection, since)
+    jobs = await parts.intake.jobs(caller.tenant, query, limit=limit, before=before)
+    return reply({"jobs": [job_json(job) for job in jobs]})
+
+
+@router.get("/v1/jobs/summary", summary="Count jobs by state and reason")
+async def summary(
+    parts: Parts, caller: Reader, status: Status = None, collection: Collection = None, since: Since = None
+) -> Response:
+    tallies = await parts.intake.tally(caller.tenant, _query(caller, status, None, collection, since))
+    states: dict[str, int] = {}
+    for one in tallies:
+        states[one.state] = states.get(one.state, 0) + one.jobs
+    reasons = [{"status": one.state, "reason": one.reason, "jobs": one.jobs} for one in tallies if one.reason]
+    return reply({"jobs": states, "reasons": reasons})
+
+
+@router.post("/v1/jobs/cancel", summary="Cancel many jobs")
+async def cancel_many(body: Cancelled, parts: Parts, caller: Writer) -> Response:
+    states = (body.status,) if body.status else UNFINISHED
+    query = JobQuery(states=states, collection=body.collection, since=body.since, groups=caller.groups)
+    return reply({"cancelled": await parts.intake.cancel_jobs(caller.tenant, query)})
+
+
+@router.post("/v1/jobs/retry", summary="Try many jobs again")
+async def retry_many(body: Retried, parts: Parts, caller: Writer) -> Response:
+    states = (body.status,) if body.status else UNSUCCESSFUL
+    query = JobQuery(
+        states=states,
+        reason=body.reason,
+        collection=body.collection,
+        since=body.since,
+        groups=caller.groups,
+    )
+    return reply({"retried": await parts.intake.retry_jobs(caller.tenant, query)})
+
+
+@router.post("/v1/jobs/lookup", summary="Show many jobs by their ids")
+async def look_up(body: Named, parts: Parts, caller: Reader, metrics: Counters) -> Response:
+    """Those that there are, in the order in which they were accepted."""
+    query = JobQuery(groups=caller.groups, ids=tuple(str(one) for one in body.ids))
+    jobs = await parts.intake.jobs(caller.tenant, query, limit=len(body.ids))
+    for job in jobs:
+        metrics.estimated(job)
+    return reply({"jobs": [job_json(job) for job in reversed(jobs)]})
 
 
 @router.get("/v1/jobs/{job_id}", summary="Show one job")
-async def show(parts: Parts, caller: Reader, job_id: str) -> Response:
-    return reply(job_json(await _job(parts, caller, job_id)))
+async def show(parts: Parts, caller: Reader, metrics: Counters, job_id: str) -> Response:
+    job = await _job(parts, caller, job_id)
+    metrics.estimated(job)
+    return reply(job_json(job))
 
 
 @router.get("/v1/jobs/{job_id}/events", summary="Follow one job until it ends")
@@ -42,7 +129,7 @@ async def events(request: Request, parts: Parts, caller: Reader, job_id: str, me
     jobs = parts.intake.watch(caller.tenant, job_id)
     async with Connected(request.receive):
         first = await first_of(jobs)
-    return EventStream(_told(first, jobs), failed=metrics.failure)
+    return EventStream(_told(first, jobs, metrics), failed=metrics.failure)
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job")
@@ -75,11 +162,31 @@ async def _readable(parts: Services, caller: Principal, job: Job) -> bool:
     return True
 
 
-async def _told(first: Job | None, jobs: AsyncGenerator[Job, None]) -> AsyncGenerator[bytes, None]:
+def _query(
+    caller: Principal,
+    status: JobState | None,
+    reason: str | None,
+    collection: str | None,
+    since: AwareDatetime | None,
+) -> JobQuery:
+    return JobQuery(
+        states=(status,) if status else (),
+        reason=reason,
+        collection=collection,
+        since=since,
+        groups=caller.groups,
+    )
+
+
+async def _told(
+    first: Job | None, jobs: AsyncGenerator[Job, None], metrics: Metrics
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(jobs):
         if first is not None:
+            metrics.estimated(first)
             yield event(job_json(first))
         async for job in jobs:
+            metrics.estimated(job)
             yield event(job_json(job))
     yield DONE
 
@@ -94,11 +201,17 @@ def job_json(job: Job) -> dict[str, Any]:
         "stage": job.stage,
         "done": job.done,
         "total": job.total,
+        "reused": job.reused,
         "position": job.position,
         "eta_seconds": job.eta_seconds,
+        "priority": job.priority,
         "attempts": job.attempts,
+        "part": job.part,
+        "pulse": job.pulse,
+        "moved_at": job.moved_at,
         "error": error and {"code": error.code, "message": error.message, "part": error.part},
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
+        "warnings": breaches_json(job.warnings),
     }

@@ -1,0 +1,101 @@
+"""`/v1/queue` and `/v1/workers`: how the queue stands, who works on it, holding it back and letting it go.
+
+A pause lets nothing more begin; what runs is finished. Documents are accepted all the same. A queue that is
+drained says so when nothing runs any more, to stop or upgrade what stands behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.responses import Response
+
+from app.routes.bodies import Strict, Text
+from app.routes.caller import Admin, Parts, Reader, reply
+from app.routes.releases import who
+from ingestion.types import Pause, Queue, WorkerStatus
+
+router = APIRouter(tags=["operation"])
+
+
+class Held(Strict):
+    everybody: bool = Field(False, description="The queues of all tenants, not this key's alone.")
+    reason: Text = Field("", max_length=500, description="Shown to those who wait.")
+
+
+class Resumed(Strict):
+    everybody: bool = Field(False, description="The pause of all tenants, not this one's own.")
+
+
+@router.get("/v1/queue", summary="Show how the queue stands")
+async def show(parts: Parts, caller: Reader) -> Response:
+    """This tenant's jobs; pauses of all tenants hold them back, too."""
+    return reply(queue_json(await parts.intake.queue(caller.tenant)))
+
+
+@router.get("/v1/queue/everybody", summary="Show how the queue of all tenants stands")
+async def show_all(parts: Parts, caller: Admin) -> Response:
+    return reply(queue_json(await parts.intake.queue(None)))
+
+
+@router.post("/v1/queue/pause", summary="Let no job begin until the queue is resumed")
+async def pause(body: Held, parts: Parts, caller: Admin) -> Response:
+    tenant = None if body.everybody else caller.tenant
+    return reply(queue_json(await parts.intake.pause(tenant, "paused", reason=body.reason, who=who(caller))))
+
+
+@router.post("/v1/queue/drain", summary="Let no job begin, and say when none runs any more")
+async def drain(body: Held, parts: Parts, caller: Admin) -> Response:
+    tenant = None if body.everybody else caller.tenant
+    return reply(
+        queue_json(await parts.intake.pause(tenant, "draining", reason=body.reason, who=who(caller)))
+    )
+
+
+@router.post("/v1/queue/resume", summary="End a pause")
+async def resume(body: Resumed, parts: Parts, caller: Admin) -> Response:
+    return reply(queue_json(await parts.intake.resume(None if body.everybody else caller.tenant)))
+
+
+@router.get("/v1/workers", summary="List the workers that told of themselves")
+async def workers(parts: Parts, caller: Admin) -> Response:
+    return reply({"workers": [_worker_json(one) for one in await parts.intake.workers()]})
+
+
+def queue_json(queue: Queue) -> dict[str, Any]:
+    return {
+        "state": queue.state,
+        "queued": queue.queued,
+        "queued_bytes": queue.queued_bytes,
+        "running": queue.running,
+        "oldest_seconds": queue.oldest_seconds,
+        "rate": queue.rate,
+        "eta_seconds": queue.eta_seconds,
+        "workers": queue.workers,
+        "pauses": [_pause_json(pause) for pause in queue.pauses],
+    }
+
+
+def _pause_json(pause: Pause) -> dict[str, Any]:
+    """Who held back all tenants is nobody's business but the operator's."""
+    return {
+        "everybody": pause.tenant is None,
+        "mode": pause.mode,
+        "reason": pause.reason,
+        "since": pause.since,
+    }
+
+
+def _worker_json(worker: WorkerStatus) -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "version": worker.version,
+        "state": worker.state,
+        "jobs": dict(worker.jobs),
+        "started_at": worker.started_at,
+        "beat_at": worker.beat_at,
+    }

@@ -1,0 +1,95 @@
+"""SQL about how the queue stands: for a tenant that waits, and for who operates it."""
+
+# SQL is put together from this file's constants only; every value is bound.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ingestion import estimates, pauses
+from ingestion.jobs import loads
+from ingestion.types import Operation, Queue
+
+_AWAKE = "beat_at > now() - make_interval(secs => lease)"
+_THEIRS = "generation IS NULL AND (CAST(:tenant AS text) IS NULL OR tenant = CAST(:tenant AS text))"
+_STANDING = text(
+    f"""
+    SELECT count(*) FILTER (WHERE state = 'queued') AS queued,
+        coalesce(sum(size) FILTER (WHERE state = 'queued'), 0) AS bytes,
+        count(*) FILTER (WHERE state = 'running') AS running,
+        extract(epoch FROM now() - min(run_after) FILTER (WHERE state = 'queued')) AS oldest,
+        (SELECT count(*) FROM workers WHERE {_AWAKE} AND NOT stopping) AS workers,
+        (SELECT count(*) / nullif(extract(epoch FROM now() - min(leased_at)), 0) FROM jobs
+         WHERE state = 'succeeded' AND {_THEIRS} AND finished_at > now() - interval '1 minute') AS rate
+    FROM jobs WHERE state IN ('queued', 'running') AND {_THEIRS}
+    """
+)
+_ROOM = text(
+    """
+    SELECT count(*) AS jobs, coalesce(sum(size), 0) AS bytes FROM (
+        SELECT size FROM jobs WHERE state = 'queued' AND generation IS NULL AND tenant = :tenant LIMIT :limit
+    ) AS waiting
+    """
+)
+_OPERATION = text(
+    f"""
+    SELECT
+        (SELECT jsonb_object_agg(state, jobs) FROM (
+            SELECT state, count(*) AS jobs FROM jobs
+            WHERE state IN ('queued', 'running') AND generation IS NULL GROUP BY state
+            UNION ALL
+            SELECT state, count(*) FROM jobs
+            WHERE state IN ('failed', 'quarantined') AND generation IS NULL GROUP BY state) AS s) AS jobs,
+        (SELECT extract(epoch FROM now() - min(run_after)) FROM jobs
+         WHERE state = 'queued' AND generation IS NULL) AS oldest,
+        (SELECT count(*) FROM workers WHERE {_AWAKE}) AS awake,
+        (SELECT count(*) FROM workers WHERE NOT {_AWAKE}) AS lost,
+        EXISTS (SELECT FROM pauses WHERE tenant = '*') AS paused
+    """
+)
+
+
+async def queue(connection: AsyncConnection, tenant: str | None) -> Queue:
+    """What waits and runs of a tenant, or of all (None)."""
+    row = (await connection.execute(_STANDING, {"tenant": tenant})).one()
+    return Queue(
+        queued=row.queued,
+        queued_bytes=int(row.bytes),
+        running=row.running,
+        oldest_seconds=None if row.oldest is None else max(0.0, float(row.oldest)),
+        rate=None if row.rate is None else float(row.rate),
+        eta_seconds=await _until_done(connection, tenant) if row.queued or row.running else 0.0,
+        workers=row.workers,
+        pauses=await pauses.of(connection, tenant),
+    )
+
+
+async def _until_done(connection: AsyncConnection, tenant: str | None) -> float | None:
+    pace = await estimates.pace(connection, tenant or pauses.EVERYBODY)
+    waiting = await estimates.lines(connection)
+    if tenant is None:
+        return pace.until(sum(line.work for line in waiting.values()))
+    own = waiting.pop(tenant, None)
+    if own is None:
+        return pace.until(0.0)
+    _, ahead = estimates.elsewhere(list(waiting.values()), own.tag + own.work)
+    return pace.until(ahead + own.work)
+
+
+async def waiting(connection: AsyncConnection, tenant: str, limit: int) -> tuple[int, int]:
+    """How many jobs of a tenant wait, counted up to `limit`, and the bytes of these."""
+    row = (await connection.execute(_ROOM, {"tenant": tenant, "limit": limit})).one()
+    return row.jobs, int(row.bytes)
+
+
+async def operation(connection: AsyncConnection) -> Operation:
+    """What an operator watches."""
+    row = (await connection.execute(_OPERATION)).one()
+    return Operation(
+        jobs={"queued": 0, "running": 0, "failed": 0, "quarantined": 0, **(loads(row.jobs) or {})},
+        oldest_seconds=max(0.0, float(row.oldest or 0.0)),
+        workers={"working": row.awake, "lost": row.lost},
+        paused=row.paused,
+    )
