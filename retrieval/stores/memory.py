@@ -17,7 +17,7 @@ import numpy.typing as npt
 from retrieval.conditions import holds
 from retrieval.errors import StoreUnavailable
 from retrieval.stores.filters import check
-from retrieval.types import Chunk, Dense, Filter, Hit, IndexSpec, Matrix, Query, Row
+from retrieval.types import Chunk, Dense, Filter, Hit, IndexSpec, Matrix, Query, Row, Vector
 
 # Those of Milvus Lite, where they cannot be set, so that the stores agree.
 K1 = 1.5
@@ -62,12 +62,21 @@ class MemoryStore:
         found = [rows[key].chunk for key in ids if key in rows]
         return [chunk for chunk in found if chunk.tenant == tenant]
 
+    async def vectors(self, generation: str, tenant: str, ids: Sequence[str]) -> dict[str, Vector]:
+        rows = self._of(generation)
+        found = [rows[key] for key in ids if key in rows]
+        return {row.chunk.content_hash: row.vector for row in found if row.chunk.tenant == tenant}
+
     async def remove(self, generation: str, revisions: Collection[int]) -> None:
         gone = frozenset(revisions)
         rows = self._rows.get(generation, {})
         for key in [key for key, row in rows.items() if row.chunk.revision in gone]:
             del rows[key]
         self._indexes.pop(generation, None)
+
+    async def purge(self, generation: str) -> bool:
+        """It holds nothing that was removed."""
+        return True
 
     async def drop(self, generation: str) -> None:
         self._rows.pop(generation, None)

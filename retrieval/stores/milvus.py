@@ -1,9 +1,9 @@
 """The store in Milvus: Milvus Lite as a server, Milvus standalone or a cluster, told apart by its version.
 
 The only module that imports pymilvus. One collection per generation. Milvus Lite 3.2 needs care that Milvus
-does not: two writes at once can break its log, so writes take turns, and one process must do them all; rows
-that are not flushed make every search rebuild an index, and a keyword search that a flush overtakes misses
-them, so a write is acknowledged when a flush holds it.
+does not: its searches, in `milvus_lite_search`, see what was flushed, so a write is acknowledged when a flush
+holds it; and since each flush is a file, the writes of a process share theirs. Any number of processes may
+write: `milvus_lite` lets them take turns.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ dimensions take 1.5 ms of processor time on both sides, not 9."""
 
 _ROWS_A_REQUEST = 256
 _NAMES_A_REQUEST = 256
+_COMPACTION_LOOK = 0.2
 _MOST_HITS = 16_384
 
 # A channel of our own, which looks every second whether a lost server is back.
@@ -141,11 +142,40 @@ class MilvusStore:
             found |= {record["id"]: to_chunk(record) for record in records if record["tenant"] == tenant}
         return [found[name] for name in ids if name in found]
 
+    async def vectors(self, generation: str, tenant: str, ids: Sequence[str]) -> dict[str, Vector]:
+        fields = [*READ, _PACKED if await self._is_lite() else "vector"]
+        found: dict[str, Vector] = {}
+        for i in range(0, len(ids), _NAMES_A_REQUEST):
+            named = is_one_of("id", ids[i : i + _NAMES_A_REQUEST])
+            records = await self._ask(
+                generation, partial(self._query, _collection(generation), named, fields)
+            )
+            found |= {
+                to_chunk(record).content_hash: _vector(record)
+                for record in records
+                if record["tenant"] == tenant
+            }
+        return found
+
     async def remove(self, generation: str, revisions: Collection[int]) -> None:
         gone = sorted(set(revisions))
         parts = (gone[i : i + _NAMES_A_REQUEST] for i in range(0, len(gone), _NAMES_A_REQUEST))
         requests = tuple(partial(self._delete, _collection(generation), part) for part in parts)
         await self._write(generation, _Write(requests, 0))
+
+    async def purge(self, generation: str) -> bool:
+        """Milvus compacts, and collects what it dropped when it likes; Milvus Lite is done at the end."""
+        name = _collection(generation)
+        lite = await self._is_lite()
+        if not await self._ask(generation, partial(self._has, name)):
+            return True
+        # What is not flushed is not purged.
+        await self._write(generation, _Write((partial(self._flush, name),), 0))
+        number = await self._ask(generation, lambda client: client.compact(name, timeout=self._timeout))
+        # The server is asked, since it tells nobody.
+        while lite and await self._ask(generation, partial(self._compacting, number)):  # noqa: ASYNC110
+            await asyncio.sleep(_COMPACTION_LOOK)
+        return lite
 
     async def drop(self, generation: str) -> None:
         self._prepared.discard(generation)
@@ -212,9 +242,17 @@ class MilvusStore:
         expression = f"revision in {revisions}"
         with _missing_is_fine():
             await client.delete(name, filter=expression, timeout=self._timeout)
+            if self._lite:  # Only what is flushed is seen to be gone.
+                await self._flush(name, client)
             # pymilvus's async delete does not report a refusal, so look.
             if await self._query(name, expression, ["id"], client):
                 raise StoreUnavailable("Milvus did not delete every row.")
+
+    async def _has(self, name: str, client: AsyncMilvusClient) -> bool:
+        return bool(await client.has_collection(name, timeout=self._timeout))
+
+    async def _compacting(self, number: int, client: AsyncMilvusClient) -> bool:
+        return str(await client.get_compaction_state(number, timeout=self._timeout)) != "Completed"
 
     async def _drop(self, name: str, client: AsyncMilvusClient) -> None:
         with _missing_is_fine():
@@ -226,10 +264,13 @@ class MilvusStore:
 
     # How they are made.
 
-    async def _write(self, generation: str, write: _Write) -> None:
+    async def _is_lite(self) -> bool:
         if self._client is None:
             await self.ping()
-        if not self._lite:
+        return self._lite
+
+    async def _write(self, generation: str, write: _Write) -> None:
+        if not await self._is_lite():
             await self._commit(generation, [write])
         elif write.requests:
             rounds = self._rounds.get(generation) or Rounds(

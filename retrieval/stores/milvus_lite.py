@@ -1,141 +1,98 @@
-"""Milvus Lite's server, with keyword scores that mean the same in every segment.
+"""Milvus Lite's server, for several writers and for searches that do not wait for them.
 
     python -m retrieval.stores.milvus_lite server --data-dir DIR --host HOST --port PORT
 
-Milvus Lite 3.2 scores a row by the statistics of the segment that it lies in. To a segment of one row every
-word is common, so a document that was just added would score next to nothing, and not be found by its own
-words. Here the statistics are those of the whole collection, as a TODO in its `_search_sparse` says they
-should be, and the rows of a term are scored at once. What it stores is not changed. A process of its own:
-nothing else of the project may import this.
+What Milvus Lite 3.2 stores is not changed. Searches and keyword scores are those of `milvus_lite_search`, and
+`compact` is that of `milvus_lite_purge`. Writes take turns here: two at once break its log, whatever process
+they come from. A process of its own: nothing else of the project may import this.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Collection as Several
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 from milvus_lite import cmdline
-from milvus_lite.analyzer.sparse import bytes_to_sparse
+from milvus_lite.adapter.grpc.servicer import MilvusServicer
+from milvus_lite.analyzer import protocol
+from milvus_lite.engine import collection
 from milvus_lite.engine.collection import Collection
-from milvus_lite.index import sparse_factory
-from milvus_lite.index.sparse_common import empty_results
-from milvus_lite.index.sparse_inverted import SparseInvertedIndex
+from milvus_lite.exceptions import SchemaValidationError
+from milvus_lite.schema import validation
+from milvus_lite.schema.types import DataType
+from milvus_lite.storage.delta_index import DeltaIndex
+from milvus_lite.storage.memtable import MemTable
 
-Terms = dict[int, float]
-"""How often a row or a question has each term, by the term's hash."""
-Postings = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
-"""The rows that have a term, by their number in the segment, and how often each has it."""
+from retrieval.stores import milvus_lite_purge, milvus_lite_search
 
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Of all segments together. Rows that were deleted count until Milvus Lite merges them away."""
-
-    segments: Several[Bm25]
-
-    @property
-    def rows(self) -> int:
-        return sum(segment.doc_count for segment in self.segments)
-
-    @property
-    def mean_length(self) -> float:
-        return sum(segment.length for segment in self.segments) / max(self.rows, 1) or 1.0
-
-    def weight(self, term: int) -> float:
-        """Its inverse document frequency, kept above zero as Lucene does."""
-        holding = sum(segment.holding(term) for segment in self.segments)
-        return math.log(1 + (self.rows - holding + 0.5) / (holding + 0.5))
-
-
-class Bm25(SparseInvertedIndex):  # type: ignore[misc]
-    """The rows of one segment, scored as part of `whole`."""
-
-    def build(self, sparse_vectors: Sequence[Terms], valid_mask: Any = None) -> None:
-        valid = [True] * len(sparse_vectors) if valid_mask is None else valid_mask
-        rows = [terms if kept else {} for terms, kept in zip(sparse_vectors, valid, strict=True)]
-        postings: dict[int, tuple[list[int], list[float]]] = {}
-        for number, terms in enumerate(rows):
-            for term, count in terms.items():
-                numbers, counts = postings.setdefault(term, ([], []))
-                numbers.append(number)
-                counts.append(count)
-        self._postings: dict[int, Postings] = {
-            term: (np.array(numbers), np.array(counts, np.float64))
-            for term, (numbers, counts) in postings.items()
-        }
-        self._lengths = np.array([sum(terms.values()) for terms in rows])
-        self.length = float(self._lengths.sum())
-        self.doc_count = sum(map(bool, valid))
-        self.whole = Statistics([self])
-
-    def holding(self, term: int) -> int:
-        """How many rows have it."""
-        return len(self._postings[term][0]) if term in self._postings else 0
-
-    def search(self, query_sparse_vectors: Sequence[Terms], top_k: int, valid_mask: Any = None) -> Any:
-        """Numbers of rows, and scores below zero, of shape (questions, top_k)."""
-        numbers, distances = empty_results(len(query_sparse_vectors), top_k)
-        for place, terms in enumerate(query_sparse_vectors):
-            scores = self._scores(terms)
-            if valid_mask is not None:
-                scores[~np.asarray(valid_mask, bool)] = 0
-            found = np.flatnonzero(scores)
-            best = found[np.argsort(-scores[found], kind="stable")][:top_k]
-            numbers[place, : len(best)] = best
-            distances[place, : len(best)] = -scores[best]
-        return numbers, distances
-
-    def _scores(self, question: Terms) -> npt.NDArray[np.float64]:
-        scores = np.zeros(len(self._lengths))
-        norms = self.k1 * (1 - self.b + self.b * self._lengths / self.whole.mean_length)
-        for term, times in question.items():
-            if term in self._postings:
-                rows, counts = self._postings[term]
-                weight = times * self.whole.weight(term) * (self.k1 + 1)
-                scores[rows] += weight * counts / (counts + norms[rows])
-        return scores
+WRITES = ("insert", "upsert", "delete", "flush")
+SWITCH = 0.0005
+"""Seconds for which a thread may keep the interpreter from the others. With the usual 5 ms a search waits so
+long for a write each time that it comes back from computing."""
+TERMS = 2**17
+"""Terms whose numbers are remembered: computing one takes a loop over its bytes."""
 
 
 def main() -> int:
-    """Milvus Lite's own command, with the index and the search changed."""
-    create, search = sparse_factory.create_sparse_index, Collection._search_sparse
-
-    def index(metric_type: str, params: dict[str, Any]) -> Any:
-        made = create(metric_type, params)
-        return Bm25(k1=made.k1, b=made.b) if isinstance(made, SparseInvertedIndex) else made
-
-    def search_sparse(collection: Any, **asked: Any) -> Any:
-        if asked["metric_type"] == "BM25":
-            _join(collection, asked["vector_field"])
-        return search(collection, **asked)
-
-    sparse_factory.create_sparse_index = index
-    Collection._search_sparse = search_sparse
+    """Milvus Lite's own command, changed."""
+    sys.setswitchinterval(SWITCH)
+    protocol.term_to_id = lru_cache(TERMS)(protocol.term_to_id)
+    for name in WRITES:
+        setattr(Collection, name, _in_turn(getattr(Collection, name)))
+    MilvusServicer.Delete = _flushed_first(MilvusServicer.Delete)
+    validation._find_float_vector = lambda schema: None
+    collection.validate_record = _valid
+    MemTable._build_data_table = _table
+    milvus_lite_search.install(Collection, DeltaIndex)
+    milvus_lite_purge.install()
     return int(cmdline.main() or 0)
 
 
-def _join(collection: Any, field: str) -> None:
-    """Build the index of every segment that has none yet, and let each know the others."""
-    spec = collection._index_specs.get(field)
-    indexes = []
-    for segment in collection._read_snapshot()[0]:
-        if segment.table is None or not len(segment.table):
-            continue
-        if field not in segment.sparse_indexes:
-            made = sparse_factory.create_sparse_index("BM25", spec.build_params if spec else {})
-            rows = segment.table.column(field).to_pylist()
-            made.build([bytes_to_sparse(row) if isinstance(row, bytes) else row or {} for row in rows])
-            segment.sparse_indexes[field] = made
-        indexes.append(segment.sparse_indexes[field])
-    whole = Statistics(indexes)
-    for each in indexes:
-        each.whole = whole
+def _in_turn(write: Callable[..., Any]) -> Callable[..., Any]:
+    """One write at a time in each collection; one of them may call another."""
+
+    @wraps(write)
+    def in_turn(one: Any, *given: Any, **named: Any) -> Any:
+        with vars(one).setdefault("writing", threading.RLock()):
+            return write(one, *given, **named)
+
+    return in_turn
+
+
+def _valid(record: dict[str, Any], schema: Any, default_properties: Any = None) -> None:
+    """Milvus Lite's checks, but for looking at each number of a vector: what came in by its protocol are
+    numbers."""
+    for field in schema.fields:
+        if field.dtype == DataType.FLOAT_VECTOR and len(record.get(field.name) or ()) != field.dim:
+            raise SchemaValidationError(f"vector field {field.name!r} expected dim {field.dim}")
+    validation.validate_record(record, schema, default_properties)
+
+
+def _table(memtable: Any, rows: Sequence[tuple[int, int]]) -> pa.Table:
+    """These rows (batch, row) of what is in memory, as whole columns."""
+    batches = memtable._insert_batches
+    starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+    places = pa.array([starts[batch] + row for batch, row in rows], pa.int64())
+    schema = memtable._data_schema
+    return pa.Table.from_batches(batches).select(schema.names).take(places).cast(schema)
+
+
+def _flushed_first(delete: Callable[..., Any]) -> Callable[..., Any]:
+    """A delete by a condition finds what it is about by a search, which sees what is flushed."""
+
+    @wraps(delete)
+    def flushed_first(servicer: Any, request: Any, context: Any) -> Any:
+        with suppress(Exception):  # The delete meets it too, and says it.
+            servicer._get_collection(request, context).flush()
+        return delete(servicer, request, context)
+
+    return flushed_first
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from retrieval.types import (
     Query,
     Range,
     Row,
+    Vector,
 )
 
 T = TypeVar("T")
@@ -119,11 +120,23 @@ class WeaviateStore:
             found |= {chunk.id: chunk for chunk in chunks if chunk.tenant == tenant}
         return [found[name] for name in ids if name in found]
 
+    async def vectors(self, generation: str, tenant: str, ids: Sequence[str]) -> dict[str, Vector]:
+        found: dict[str, Vector] = {}
+        for i in range(0, len(ids), _NAMES_A_REQUEST):
+            named = ids[i : i + _NAMES_A_REQUEST]
+            hits = await self._ask(generation, partial(self._vectors, _collection(generation), named))
+            found |= {chunk.content_hash: vector for chunk, vector in hits if chunk.tenant == tenant}
+        return found
+
     async def remove(self, generation: str, revisions: Collection[int]) -> None:
         gone = sorted(set(revisions))
         for i in range(0, len(gone), _NAMES_A_REQUEST):
             part = gone[i : i + _NAMES_A_REQUEST]
             await self._ask(generation, partial(self._delete, _collection(generation), part))
+
+    async def purge(self, generation: str) -> bool:
+        """Weaviate rewrites its files by itself, when enough of them is dead."""
+        return not await self._ask(generation, partial(self._exists, _collection(generation)))
 
     async def drop(self, generation: str) -> None:
         await self._ask(generation, lambda client: client.collections.delete(_collection(generation)))
@@ -192,6 +205,20 @@ class WeaviateStore:
             filters=named, limit=max(len(ids), 1), return_properties=["chunk"]
         )
         return [from_text(str(one.properties["chunk"])) for one in found.objects]
+
+    async def _vectors(
+        self, name: str, ids: Sequence[str], client: weaviate.WeaviateAsyncClient
+    ) -> list[tuple[Chunk, Vector]]:
+        found = await client.collections.use(name).query.fetch_objects(
+            filters=Term.by_id().contains_any([_uuid(one) for one in ids]),
+            limit=len(ids),
+            include_vector=True,
+            return_properties=["chunk"],
+        )
+        return [
+            (from_text(str(one.properties["chunk"])), np.asarray(one.vector["default"], np.float32))
+            for one in found.objects
+        ]
 
     async def _delete(self, name: str, revisions: list[int], client: weaviate.WeaviateAsyncClient) -> None:
         if not await self._exists(name, client):

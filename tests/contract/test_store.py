@@ -10,6 +10,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -555,6 +556,34 @@ async def test_preparing_again_keeps_what_is_there(store: Store, generation: str
     await store.upsert(generation, [row(1)])
     await store.prepare(generation, SPEC)
     assert await ids(store, generation, everyone()) == ["1-0"]
+
+
+async def test_vectors_come_by_the_hash_of_their_text_for_their_own_tenant(
+    store: Store, generation: str
+) -> None:
+    mine, other = row(1, vector=near(0.25)), row(2, vector=near(0.5), tenant="umbrella")
+    second = replace(row(1, 1), vector=near(0.75), chunk=replace(row(1, 1).chunk, content_hash="d" * 64))
+    await store.upsert(generation, [mine, second, other])
+
+    kept = await store.vectors(generation, "acme", ["1-0", "1-1", "2-0", "9-9"])
+
+    assert {key: vector.tolist() for key, vector in kept.items()} == {
+        "c" * 64: mine.vector.tolist(),
+        "d" * 64: second.vector.tolist(),
+    }
+    assert await store.vectors(generation, "acme", []) == {}
+
+
+async def test_a_purge_changes_nothing_that_can_be_found(store: Store, generation: str) -> None:
+    await store.upsert(generation, [row(1), row(2), row(3, 1)])
+    await store.remove(generation, [2])
+
+    await store.purge(generation)
+
+    assert sorted(await ids(store, generation, everyone())) == ["1-0", "3-1"]
+    await store.upsert(generation, [row(4)])
+    assert sorted(await ids(store, generation, everyone(), Keyword("text"))) == ["1-0", "3-1", "4-0"]
+    assert await store.purge(uuid.uuid4().hex[:16]) is True
 
 
 async def test_a_dropped_generation_is_gone_until_it_is_prepared_again(store: Store, generation: str) -> None:
