@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,18 @@ _VISIBLE = f"""
     FROM unnest(string_to_array($6, ','), string_to_array($7, ',')::bigint[]) AS c(document_id, revision)
     JOIN visibility v ON v.tenant = $4 AND v.document_id = c.document_id AND v.generation = $5
       AND v.revision = c.revision
+    WHERE {_READABLE}
+"""  # noqa: S608  (constants only)
+# When a revision's rows were complete is when its flip began. Nobody asks unless there was one lately.
+_AGES = f"""
+    SELECT v.revision, CASE WHEN lately.flipped THEN extract(epoch FROM clock_timestamp() - (
+        SELECT j.finished_at FROM revisions r JOIN jobs j ON j.id = r.job_id
+        WHERE r.revision = v.revision AND j.state = 'succeeded'))::float8 END
+    FROM unnest(string_to_array($6, ','), string_to_array($7, ',')::bigint[]) AS c(document_id, revision)
+    JOIN visibility v ON v.tenant = $4 AND v.document_id = c.document_id AND v.generation = $5
+      AND v.revision = c.revision
+    CROSS JOIN (SELECT max(finished_at) > clock_timestamp() - interval '1 minute' AS flipped FROM jobs
+                WHERE state = 'succeeded' AND generation IS NULL) AS lately
     WHERE {_READABLE}
 """  # noqa: S608  (constants only)
 _CONTENTS = f"""
@@ -70,6 +83,12 @@ class Reads:
     ) -> frozenset[int]:
         rows = await self._ask(_VISIBLE, *_reach(where, generation), *_pairs(candidates))
         return frozenset(row[0] for row in rows)
+
+    async def ages(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> dict[int, float]:
+        rows = await self._ask(_AGES, *_reach(where, generation), *_pairs(candidates))
+        return {row[0]: math.inf if row[1] is None else row[1] for row in rows}
 
     async def epoch(self, where: Filter) -> str:
         rows = await self._ask(_EPOCHS, where.tenant, list(where.collections))

@@ -3,12 +3,14 @@
 The question is embedded and asked of the dense and the keyword index side by side; the two lists are fused;
 the ledger then says which revisions are visible. A store may still hold rows of an older, deleted or
 half-written revision, and such a row may have taken the place of one that should be found: if any was
-dropped, the search is made again without its revision. What is left is smoothed, grouped and reranked.
+dropped, the search is made again without its revision. So it is if a revision became visible while the stores
+were asked, since they may have seen some of its rows only. What is left is smoothed, grouped and reranked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -142,7 +144,7 @@ class _Question:
         self._failed: list[str] = []
         self._vector: Vector | None = None
         self._truncated = False
-        self._hidden: frozenset[int] = frozenset()
+        self._hidden: frozenset[tuple[str, int]] = frozenset()
         self._settled = True
         self.exhausted = False
 
@@ -156,22 +158,25 @@ class _Question:
         each index."""
         hits: list[Hit] = []
         for _ in range(_SEARCHES):
+            begun = time.monotonic()
             hits = await self._candidates(depth, most)
-            dropped = await self._dropped(hits)
-            self._settled = not dropped
+            self._settled = await self._check(hits, begun)
             if self._settled:
                 break
-            self._hidden |= dropped
-        seen = [hit for hit in hits if hit.chunk.revision not in self._hidden]
+        seen = [hit for hit in hits if (hit.chunk.document_id, hit.chunk.revision) not in self._hidden]
         return smooth(seen, self._params.smoothing, self._params.smoothing_depth)
 
-    async def _dropped(self, hits: Iterable[Hit]) -> frozenset[int]:
-        found = {(hit.chunk.document_id, hit.chunk.revision) for hit in hits}
+    async def _check(self, hits: Iterable[Hit], begun: float) -> bool:
+        """Whether what may be seen of these hits is all that there is to see: no revision was passed over
+        that may be seen now, or was not and may not, and all were complete when the search began."""
+        found = self._hidden | {(hit.chunk.document_id, hit.chunk.revision) for hit in hits}
         if not found:
-            return frozenset()
-        index = self._index
-        shown = await index.visibility.visible(index.generation, self._where, found)
-        return frozenset(revision for _, revision in found) - shown
+            return True
+        index, before = self._index, self._hidden
+        ages = await index.visibility.ages(index.generation, self._where, found)
+        self._hidden = frozenset(one for one in found if one[1] not in ages)
+        took = time.monotonic() - begun
+        return self._hidden == before and all(age >= took for age in ages.values())
 
     async def _candidates(self, depth: int, most: int | None) -> list[Hit]:
         """Ask in every way that has not failed, side by side."""
@@ -208,7 +213,8 @@ class _Question:
 
     async def _ask(self, query: Query, depth: int) -> list[Hit]:
         index = self._index
-        return await index.store.search(index.generation, query, self._where, depth, self._hidden)
+        hidden = frozenset(revision for _, revision in self._hidden)
+        return await index.store.search(index.generation, query, self._where, depth, hidden)
 
     async def _embedded(self) -> Vector:
         """The question's vector; of its beginning when the whole does not fit the embedder's window."""

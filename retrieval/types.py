@@ -38,7 +38,8 @@ class Chunk:
     """One passage of one revision of one document.
 
     `id` is `{revision}-{ordinal}`: revisions come from one global sequence, so it is unique over all
-    tenants and never reused. `page` is 1-based, None where the format has no pages. `groups` empty
+    tenants and never reused. `page` is 1-based, None where the format has no pages. `span` is its place in
+    the document's text; before it, `text` may say the names of a table's columns again. `groups` empty
     means every member of the tenant may read it.
     """
 
@@ -56,6 +57,11 @@ class Chunk:
     span: Span
     groups: frozenset[str]
     metadata: Metadata
+
+    @property
+    def lead(self) -> int:
+        """Characters of `text` before what `span` holds of the document."""
+        return max(0, len(self.text) - (self.span.end - self.span.start))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +193,8 @@ class IndexSpec:
     """Everything that decides what rows look like. Its hash names the generation.
 
     `embedder` is the artefact hash of the model's weights and tokenizer; `header_template` is put before
-    the chunk's text when it is embedded and analyzed (fields `{title}` and `{heading}`).
+    the chunk's text when it is embedded and analyzed (fields `{title}` and `{heading}`). The chunks of a long
+    document have up to `long_tokens`, neighbours sharing `long_overlap`; 0 is as in any other.
     """
 
     embedder: str
@@ -199,6 +206,8 @@ class IndexSpec:
     header_template: str
     analyzer: str
     parser: str
+    long_tokens: int = 0
+    long_overlap: int = 0
 
     @property
     def generation(self) -> str:
@@ -303,8 +312,19 @@ class Store(Protocol):
         """The tenant's chunks with these ids, in that order; unknown ids are left out."""
         ...
 
+    async def vectors(self, generation: str, tenant: str, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of the tenant's rows with these chunk ids, by the content hash of each; unknown ids are
+        left out."""
+        ...
+
     async def remove(self, generation: str, revisions: Collection[int]) -> None:
         """Delete every row of these revisions. Removing what is not there is no error."""
+        ...
+
+    async def purge(self, generation: str) -> bool:
+        """Take what was removed off the disk too; True when it is gone, False when the store collects it
+        later by itself. Rows are found as before all the while. Of a generation that is not there, nothing
+        is left."""
         ...
 
     async def drop(self, generation: str) -> None:
@@ -329,6 +349,13 @@ class Visibility(Protocol):
     ) -> frozenset[int]:
         """Of (document id, revision) pairs, the revisions that are visible in this generation to the
         filter's tenant and groups, and not deleted."""
+        ...
+
+    async def ages(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> Mapping[int, float]:
+        """The same revisions, each with the seconds since all its rows were in the store; infinity where that
+        is long ago."""
         ...
 
     async def epoch(self, where: Filter) -> str:
