@@ -46,9 +46,11 @@ async def examine(settings: Settings) -> list[Finding]:
         _disk(settings.data),
         _folder(settings.data),
         _embedder(settings),
+        await _parsing(settings),
         *_packages(settings, running),
         *([] if running or settings.url else [_port(settings)]),
         *await _parts(settings, running),
+        *await _receipts(settings, running),
         *([] if settings.weaviate_url else [_milvus_authentication(settings, running)]),
         _access(settings),
     ]
@@ -119,6 +121,30 @@ def _embedder(settings: Settings) -> Finding:
         )
 
 
+async def _parsing(settings: Settings) -> Finding:
+    """What a process that reads a file is kept from, as one finds that tries."""
+    from app.wiring import containment
+    from ingestion.errors import ParserUnavailable
+
+    try:
+        holds = await containment(settings)
+    except ParserUnavailable as error:
+        return Finding(
+            "parsing", "fail", str(error), "Raise PLUMBLINE_PARSE_MEMORY, or mend the installation."
+        )
+    barred = {
+        "the network": holds.network,
+        "files that are not the program's": holds.files,
+        "other processes": holds.processes,
+    }
+    missing = [name for name, held in barred.items() if not held]
+    if missing:
+        remedy = "Allow seccomp and Landlock (Linux 5.13 or newer, x86-64); in a container, in its profile."
+        return Finding("parsing", "warn", f"a hostile file may reach {', '.join(missing)}", remedy)
+    told = f"a process for each file, kept from {', '.join(barred)}; memory and time are limited"
+    return Finding("parsing", "ok", told)
+
+
 def _packages(settings: Settings, running: instance.Running | None) -> Iterator[Finding]:
     """The servers that `plumbline up` would start."""
     for setting, package in EMBEDDED.items():
@@ -160,6 +186,27 @@ async def _parts(settings: Settings, running: instance.Running | None) -> list[F
     if not checks:
         return [Finding("instance", "ok", f"nothing runs on {settings.data}; `plumbline up` starts it")]
     return list(await asyncio.gather(*(_answers(*check) for check in checks)))
+
+
+async def _receipts(settings: Settings, running: instance.Running | None) -> list[Finding]:
+    """Erasures that a ledger which was restored from a backup knows nothing of."""
+    given = settings.database_url.get_secret_value() if settings.database_url else ""
+    database = given or (running.database_url if running else "")
+    if not database or not (settings.data / "receipts").exists():
+        return []
+    from sqlalchemy.exc import ProgrammingError
+
+    from app.wiring import unknown_receipts
+    from ingestion.errors import IngestionError
+
+    try:
+        unknown = await unknown_receipts(database, settings.data.resolve())
+    except (IngestionError, ProgrammingError):
+        return []  # That it does not answer is said already.
+    if unknown:
+        told = f"{unknown} are newer than the ledger: it was restored from an older backup"
+        return [Finding("receipts", "fail", told, "plumbline erase reapply")]
+    return [Finding("receipts", "ok", "the ledger knows every erasure")]
 
 
 async def _answers(name: str, url: str, ask: Callable[[str], Awaitable[str]]) -> Finding:

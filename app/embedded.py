@@ -165,7 +165,8 @@ def milvus(folder: Path, port: int) -> Part:
         ),
         url=f"http://{address}",
         ready=ready,
-        environment={"PYTHONUNBUFFERED": "1"},
+        # A search's product is small: a second thread would only wait for its core.
+        environment={"PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"},
         stop=signal.SIGINT,  # The only one it closes its segments on.
     )
 

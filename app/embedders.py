@@ -11,6 +11,7 @@ from opentelemetry.trace import Tracer
 
 from app.settings import Settings
 from app.tracing import TracedEmbedder
+from retrieval.embedders.checkpoint import INT8
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.types import Embedder
 
@@ -45,7 +46,7 @@ class Embedders:
 def find_embedder(name: str, settings: Settings) -> Path:
     """The model's folder: the one of its name in `embedder_path`, or that path itself if it holds a model,
     else an installed package's. Raises `EmbedderUnavailable`."""
-    path = settings.embedder_path
+    path, name = settings.embedder_path, name.removesuffix(INT8)
     if path is None or (path / name / _CONFIG).is_file():
         return find_model(name, path / name if path else None)
     several = path.is_dir() and not (path / _CONFIG).is_file()

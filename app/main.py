@@ -30,14 +30,18 @@ from app.edge import Edge
 from app.metrics import Metrics
 from app.routes import (
     chat,
+    collections,
     documents,
     embeddings,
+    erasures,
     health,
     jobs,
     models,
+    queue,
     releases,
     rerank,
     search,
+    source,
     summarize,
     trials,
     uploads,
@@ -47,8 +51,6 @@ from app.settings import Settings
 from app.wiring import Services, open_services
 
 WEB = Path(__file__).with_name("web")
-DRAIN = 20
-"""Seconds that streams have to end after a signal to stop."""
 JSON_LIMIT = 4 * 2**20
 """Bytes of a body that carries no documents."""
 
@@ -101,7 +103,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     _tell_errors(app, counters)
     answering = (chat, search, summarize, embeddings, rerank)
     # Of two paths that fit, the first is taken: what `trials` names comes before any release's name.
-    for routes in (*answering, documents, jobs, models, trials, verdicts, releases, health):
+    handling = (documents, erasures, collections, source, jobs, queue)
+    for routes in (*answering, *handling, models, trials, verdicts, releases, health):
         app.include_router(routes.router)
     _serve_page(app)
     return app
@@ -140,7 +143,7 @@ async def listen(settings: Settings, app: ASGIApp, ready: Callable[[], None] = l
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=DRAIN,
+            timeout_graceful_shutdown=round(settings.grace),
         ),
         ready,
     )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Tally
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from app.releases import Champion, Standing
 from app.types import Answer, Summary
+from ingestion.types import Job, Operation
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 M = TypeVar("M", Counter, Histogram)
-_JOB_STATES = ("queued", "running", "succeeded", "failed", "quarantined", "cancelled")
+_RATIOS = (0.1, 0.25, 0.5, 0.75, 1, 1.33, 2, 4, 10)
+_MOST_ESTIMATES = 10_000
+_SHORTEST_ESTIMATE = 2.0
+"""Seconds: what is told for less says nothing about estimates."""
 
 
 class Metrics:
@@ -61,7 +67,31 @@ class Metrics:
             "plumbline_admission_waiting", "Requests waiting for their turn.", registry=self._registry
         )
         self._jobs = Gauge(
-            "plumbline_jobs", "Documents on their way into the index.", ("state",), registry=self._registry
+            "plumbline_jobs",
+            "Documents on their way into the index, and those that did not get there.",
+            ("state",),
+            registry=self._registry,
+        )
+        self._oldest = Gauge(
+            "plumbline_queue_oldest_seconds",
+            "How long the first of the documents that wait has waited.",
+            registry=self._registry,
+        )
+        self._paused = Gauge(
+            "plumbline_queue_paused", "Whether all leasing is paused.", registry=self._registry
+        )
+        self._workers = Gauge(
+            "plumbline_workers",
+            "Workers: heard of lately (working), or not and not stopped either (lost).",
+            ("state",),
+            registry=self._registry,
+        )
+        self._estimates: dict[str, tuple[datetime, float]] = {}
+        self._estimated = Histogram(
+            "plumbline_job_eta_ratio",
+            "Of jobs that succeeded, the time that was told first over the time that it took from then on.",
+            buckets=_RATIOS,
+            registry=self._registry,
         )
         self._release = Gauge(
             "plumbline_release_info",
@@ -85,6 +115,11 @@ class Metrics:
         self._lost = Counter(
             "plumbline_outcomes_lost",
             "Outcomes of trials that could not be written.",
+            registry=self._registry,
+        )
+        self._reused = Counter(
+            "plumbline_embeddings_reused",
+            "Vectors that were at hand and not computed again, in the generations there are.",
             registry=self._registry,
         )
         self._ledger = Gauge(
@@ -122,12 +157,38 @@ class Metrics:
         self._running.set(running)
         self._waiting.set(waiting)
 
-    def queue(self, depth: Mapping[str, int] | None) -> None:
-        """Jobs by state; None when the ledger did not answer, which removes them rather than lie."""
-        self._ledger.set(0 if depth is None else 1)
+    def queue(self, now: Operation | None) -> None:
+        """The queue and its workers; None when the ledger did not answer, which removes them rather than
+        lie."""
+        self._ledger.set(0 if now is None else 1)
         self._jobs.clear()
-        for state in _JOB_STATES if depth is not None else ():
-            self._jobs.labels(state).set((depth or {}).get(state, 0))
+        self._workers.clear()
+        self._oldest.set(now.oldest_seconds if now else math.nan)
+        self._paused.set(now.paused if now else math.nan)
+        if now is not None:
+            for state, jobs in now.jobs.items():
+                self._jobs.labels(state).set(jobs)
+            for kind, workers in now.workers.items():
+                self._workers.labels(kind).set(workers)
+
+    def estimated(self, job: Job) -> None:
+        """Keep the first estimate that was told of a job, and judge it once the job is seen to have
+        succeeded."""
+        if job.state in ("queued", "running"):
+            if job.eta_seconds is not None and job.id not in self._estimates:
+                if len(self._estimates) >= _MOST_ESTIMATES:
+                    self._estimates.clear()
+                self._estimates[job.id] = (datetime.now(UTC), job.eta_seconds)
+            return
+        told = self._estimates.pop(job.id, None)
+        if told is not None and job.state == "succeeded" and job.finished_at is not None:
+            took = (job.finished_at - told[0]).total_seconds()
+            if took >= _SHORTEST_ESTIMATE:
+                self._estimated.observe(told[1] / took)
+
+    def reused(self, count: int) -> None:
+        """As the ledger counts; what a generation that was removed takes with it is not taken off."""
+        self._raise(self._reused, "reused", max(count, self._told["reused"]))
 
     def serving(self, standing: Standing) -> None:
         """Who gets requests now, and how much of them."""

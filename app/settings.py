@@ -60,7 +60,12 @@ class Settings(BaseSettings):
         None, validation_alias=_plain("WEAVIATE_API_KEY"), description="Its API key."
     )
     blobs_url: str | None = Field(
-        None, description="Where original files are kept (fsspec URL); by default a folder in `data`."
+        None,
+        description=(
+            "Where original files are kept: a folder, or an fsspec URL such as s3://bucket/prefix (the extra "
+            "`s3`, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and so on). By default a "
+            "folder in `data`."
+        ),
     )
 
     model_url: str | None = Field(
@@ -103,7 +108,17 @@ class Settings(BaseSettings):
 
     workers: int = Field(1, ge=0, description="Worker processes that `plumbline up` starts.")
     lease: float = Field(15.0, gt=0, description="How long a worker holds a job between heartbeats.")
-    parse_timeout: float = Field(60.0, gt=0, description="Wall time for parsing one document.")
+    grace: float = Field(
+        15.0,
+        ge=0,
+        le=600,
+        description="How long streams and jobs may go on after a signal to stop; jobs are then given back.",
+    )
+    max_queued: int = Field(
+        200_000, gt=0, description="Documents of one tenant that may wait; more are told 429."
+    )
+    max_queued_bytes: int = Field(32 * 2**30, gt=0, description="Bytes of these.")
+    parse_timeout: float = Field(60.0, gt=0, description="Wall time for parsing one large document.")
     parse_memory: int = Field(2**30, gt=0, description="Address space of the parsing process, in bytes.")
 
     url: str | None = Field(None, description="Address of the service, for commands that call it.")

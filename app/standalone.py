@@ -32,6 +32,11 @@ CONTROLLER_READY = "The controller watches."
 WORKER_NICE = 10
 """Embedding a pile of documents must not slow the answers down."""
 PROBE_TIMEOUT = 3.0
+AFTER_GRACE = 8.0
+"""Seconds that a process may take beyond the grace period, before it is killed."""
+PARTS_STOP = 12.0
+"""Seconds that all may take beyond the grace period, before the rest is hurried: a machine that is taken away
+gives half a minute."""
 OWN = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONSAFEPATH": "1",
@@ -79,7 +84,11 @@ class Standalone:
                 try:
                     await _until(stop, self._serve(supervisor, sockets))
                 finally:
+                    late = asyncio.get_running_loop().call_later(
+                        self.settings.grace + PARTS_STOP, supervisor.hurry.set
+                    )
                     await supervisor.stop()
+                    late.cancel()
                     instance.retire(self.data)
 
     async def _serve(self, supervisor: Supervisor, sockets: Path) -> None:
@@ -96,10 +105,10 @@ class Standalone:
         ]
         controller = self._quiet("controller", "controller", CONTROLLER_READY, environment, announce)
         api = self._child(self._api(environment), announce)
-        # The API stops first: what it still accepts while it drains is queued, and kept.
+        # Both stop side by side: what the API still accepts while it drains is queued, and kept.
         stopping = threading.Event()
         try:
-            await supervisor.start([*workers, controller], [api])
+            await supervisor.start([*workers, controller, api])
             announce()
             await asyncio.to_thread(self.at_ready, stopping)
             api.log.always = True
@@ -146,7 +155,7 @@ class Standalone:
         async def ready() -> None:
             await asyncio.to_thread(_ask_api, host, port)
 
-        return self._own("api", "serve", environment, ready, patience=30.0)
+        return self._own("api", "serve", environment, ready)
 
     def _quiet(
         self,
@@ -173,7 +182,6 @@ class Standalone:
         environment: Mapping[str, str],
         ready: Callable[[], Awaitable[None]],
         *,
-        patience: float = 15.0,
         nice: int = 0,
     ) -> Part:
         return Part(
@@ -183,7 +191,7 @@ class Standalone:
             ready=ready,
             environment={**environment, **OWN},
             folder=Path.cwd(),  # What the settings name by a relative path is meant from here.
-            patience=patience,
+            patience=self.settings.grace + AFTER_GRACE,
             nice=nice,
         )
 

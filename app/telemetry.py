@@ -89,6 +89,11 @@ def set_release(release_id: str) -> None:
         current.release = release_id
 
 
+def recording() -> bool:
+    """Whether this process makes traces, which leave it."""
+    return isinstance(trace.get_tracer_provider(), TracerProvider)
+
+
 def _processor(environ: Mapping[str, str]) -> SpanProcessor | None:
     exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":

@@ -41,6 +41,7 @@ from retrieval.types import (
     Query,
     Row,
     Store,
+    Vector,
 )
 
 
@@ -158,8 +159,14 @@ class TracedStore:
     async def read(self, generation: str, tenant: str, ids: Sequence[str]) -> list[Chunk]:
         return await self._store.read(generation, tenant, ids)
 
+    async def vectors(self, generation: str, tenant: str, ids: Sequence[str]) -> dict[str, Vector]:
+        return await self._store.vectors(generation, tenant, ids)
+
     async def remove(self, generation: str, revisions: Collection[int]) -> None:
         await self._store.remove(generation, revisions)
+
+    async def purge(self, generation: str) -> bool:
+        return await self._store.purge(generation)
 
     async def drop(self, generation: str) -> None:
         await self._store.drop(generation)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,6 +25,7 @@ from app.assignment import Assigner, Assignments
 from app.chat import Chat
 from app.database import connect_args, dsn, open_engine
 from app.embedders import Embedders
+from app.erasure import BACKUPS, RECEIPTS, OutputsStep, RecordsStep, traces
 from app.indexes import Indexes, Unsound
 from app.models import Models, Ping
 from app.outcomes import Outcomes
@@ -40,17 +42,22 @@ from app.stores import STORE_TIMEOUT, ServedStore, open_store
 from app.summarize import Summarizer
 from app.tracing import JobTraces, TracedStore
 from app.trials import Trials
-from ingestion import spotcheck
+from ingestion import erase, spotcheck
 from ingestion.blobs import Blobs
+from ingestion.erase import Eraser, Step
+from ingestion.erasesteps import FilesStep, IndexStep, LedgerStep, LogStep, Stated
 from ingestion.errors import Conflict, LedgerUnavailable
 from ingestion.indexers import Indexer, OpenIndexers
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import PARSER_VERSION
+from ingestion.purger import Purger
 from ingestion.reads import Reads
+from ingestion.receipts import Receipt, Receipts
 from ingestion.sandbox import Sandbox
 from ingestion.sweeper import Sweeper
-from ingestion.types import Generation, Placed
+from ingestion.types import Containment, Erasure, Generation, Placed
+from ingestion.vacuum import DatabaseStep
 from ingestion.worker import BACKFILL, ORDINARY, Crew, Worker
 from llm.outputs import MemoryOutputs, RedisOutputs
 from llm.pipe import Line
@@ -95,6 +102,7 @@ class Services:
     indexes: Indexes
     access: access.Access
     intake: Intake
+    receipts: Receipts
     chat: Chat
     search: Search
     summarizer: Summarizer
@@ -157,7 +165,13 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
         )
         shadow = _shadow(settings, ground, replacements, stack, outcomes, admission, models, servings.current)
         await stack.enter_async_context(shadow.running())
-        intake = Intake(ground.ledger, ground.blobs, upload_limit=settings.upload_limit)
+        intake = Intake(
+            ground.ledger,
+            ground.blobs,
+            upload_limit=settings.upload_limit,
+            most_queued=settings.max_queued,
+            most_queued_bytes=settings.max_queued_bytes,
+        )
         answers = Answers(outputs, product=PRODUCT)
         current = servings.current
         yield Services(
@@ -172,6 +186,7 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
             indexes=indexes,
             access=access.Access(ground.engine, open_access=access.opened(settings)),
             intake=intake,
+            receipts=Receipts(settings.data.resolve() / RECEIPTS),
             chat=Chat(current, ground.reads, answers, product=PRODUCT, tokens=models.tokens),
             search=Search(current),
             summarizer=Summarizer(current, ground.reads, ground.store, product=PRODUCT, tokens=models.tokens),
@@ -197,7 +212,15 @@ async def open_worker(
     settings.require("database_url")
     async with AsyncExitStack() as stack:
         ground = await _ground(settings, stack, replacements)
-        sweeper = Sweeper(ground.ledger, ground.store, lease=settings.lease, call_deadline=LONGEST_WRITE)
+        window = settings.lease + LONGEST_WRITE
+        purger = Purger(ground.ledger, ground.store, ground.blobs, window=window)
+        sweeper = Sweeper(
+            *(ground.ledger, ground.store),
+            lease=settings.lease,
+            call_deadline=LONGEST_WRITE,
+            removed=purger.noted,
+        )
+        eraser = _eraser(settings, ground, stack)
         await _ensure_champion(ground, sweeper)
         indexers = OpenIndexers(ground.ledger, ground.store, _opener(ground.embedders))
         ordinary = _worker(settings, ground, indexers, ORDINARY, stack)
@@ -205,7 +228,7 @@ async def open_worker(
 
         async def run(stop: asyncio.Event) -> None:
             async with asyncio.TaskGroup() as group:
-                for part in (ordinary, backfill, sweeper):
+                for part in (ordinary, backfill, sweeper, purger, eraser):
                     group.create_task(part.run(stop))
 
         yield run
@@ -219,6 +242,15 @@ class Control:
     trials: Trials
     promotions: Promotions
     engine: AsyncEngine
+
+
+async def containment(settings: Settings) -> Containment:
+    """What the processes that read files are kept from on this machine. Raises `ParserUnavailable`."""
+    sandbox = Sandbox(timeout=settings.parse_timeout, memory=settings.parse_memory)
+    try:
+        return await sandbox.containment()
+    finally:
+        await sandbox.close()
 
 
 @asynccontextmanager
@@ -276,16 +308,54 @@ def _shadow(
     )
 
 
+async def reapply(engine: AsyncEngine, receipts: Sequence[Receipt], who: str) -> list[Erasure]:
+    """Have what these receipts are about erased again; a worker does it."""
+    erasing = Ledger(engine).erasing
+    return [await erase.reapply(erasing, one, who) for one in receipts]
+
+
+async def unknown_receipts(database_url: str, data: Path) -> int:
+    """How many receipts are newer than the ledger."""
+    engine = open_engine(database_url, pool_size=1)
+    try:
+        return len(Receipts(data / RECEIPTS).ids() - await Ledger(engine).erasing.finished())
+    finally:
+        await engine.dispose()
+
+
+def _eraser(settings: Settings, ground: _Ground, stack: AsyncExitStack) -> Eraser:
+    """What keeps nothing, and what is not ours, is in its receipts too."""
+    erasing, data = ground.ledger.erasing, settings.data.resolve()
+    kept = Receipts(data / RECEIPTS)
+    patient = open_engine(_secret(settings.database_url), pool_size=1, command_timeout=None)
+    stack.push_async_callback(patient.dispose)
+    steps: list[Step] = [
+        IndexStep(ground.ledger, erasing, ground.store),
+        FilesStep(erasing, ground.blobs),
+        LogStep(erasing, data / "logs"),
+        RecordsStep(ground.engine),
+        Stated("traces", traces()),
+        Stated("backups", BACKUPS),
+        LedgerStep(erasing, kept),
+        DatabaseStep(patient, data),
+    ]
+    if settings.redis_url:
+        outputs = RedisOutputs(_secret(settings.redis_url))
+        stack.push_async_callback(outputs.aclose)
+        steps.insert(1, OutputsStep(erasing.documents, outputs, data))
+    return Eraser(erasing, steps, kept)
+
+
 def _worker(
     settings: Settings,
     ground: _Ground,
     indexers: OpenIndexers,
     crew: Crew,
     stack: AsyncExitStack,
-    first: asyncio.Lock | None = None,
+    first: asyncio.Semaphore | None = None,
 ) -> Worker:
-    """A crew, with a parsing process of its own: a file that takes long holds up no other crew."""
-    sandbox = Sandbox(timeout=settings.parse_timeout, memory=settings.parse_memory)
+    """A crew, with a parsing process for each lane: a file that takes long holds up no other lane or crew."""
+    sandbox = Sandbox(settings.parse_timeout, settings.parse_memory, children=crew.lanes)
     stack.push_async_callback(sandbox.close)
     return Worker(
         ground.ledger,
@@ -297,7 +367,9 @@ def _worker(
         lease=settings.lease,
         observer=JobTraces(telemetry.tracer()),
         crew=crew,
+        grace=settings.grace,
         first=first,
+        version=PRODUCT,
     )
 
 

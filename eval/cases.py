@@ -108,7 +108,7 @@ def _about(path: Path) -> dict[str, Any]:
 
 def _corpus(folder: Path, where: dict[str, Any]) -> Iterator[SourceDocument]:
     if "file" in where:
-        return _texts(folder / where["file"])
+        return texts(folder / where["file"])
     if "folder" not in where:
         raise DatasetInvalid(f"{folder / 'dataset.toml'}: [corpus] names neither a folder nor a file.")
     beside = Path(str(resources.files(where["package"]))) if "package" in where else folder
@@ -147,7 +147,7 @@ def _case(row: dict[str, Any]) -> Case:
 
 
 def _beir(folder: Path) -> Dataset:
-    documents = tuple(_texts(folder / "corpus.jsonl"))
+    documents = tuple(texts(folder / "corpus.jsonl"))
     judged = _judgments(folder / "qrels" / "test.tsv")
     cases = tuple(
         Case(id=str(row["_id"]), question=row["text"], gold=tuple(judged[str(row["_id"])]))
@@ -168,7 +168,8 @@ def _beir(folder: Path) -> Dataset:
     )
 
 
-def _texts(path: Path) -> Iterator[SourceDocument]:
+def texts(path: Path) -> Iterator[SourceDocument]:
+    """The documents of a `corpus.jsonl`."""
     for row in rows(path):
         title = row.get("title") or None
         text = row["text"] or title or ""

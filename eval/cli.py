@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
 from eval.ablation import STEPS, Remembering, choose, named
 from eval.ablation import ablate as ablate_sets
 from eval.cases import limited, load_dataset
+from eval.forgetting import forget
 from eval.forms import Form, rendered, write
 from eval.gate import judge
 from eval.history import write_index
@@ -33,6 +35,8 @@ from eval.rules import DEFAULT_RULES, load_rules
 from eval.run import Progress, evaluate, evaluate_private
 from eval.target import HttpTarget
 from eval.types import Dataset, EvalError, Outcome, Report, Verdict
+from ingestion.errors import IngestionError
+from ingestion.receipts import Receipts, found
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.errors import RetrievalError
 
@@ -200,6 +204,20 @@ def index(
     typer.echo(json.dumps({"index": str(path)}) if as_json else f"Written: {path}")
 
 
+@commands.command("forget")
+def forget_erased(
+    folder: Annotated[Path, typer.Argument(help="Where runs were written.")],
+    receipts: Annotated[list[Path], typer.Argument(help="Receipts of erasures, or folders of them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take the text of answers that were made from erased documents out of reports."""
+    kept = Receipts(receipts[0] if receipts[0].is_dir() else receipts[0].parent)
+    with _failures():
+        done = forget(folder, [kept.read(path) for path in found(receipts)])
+    told = f"{done.answers} answers in {done.reports} reports lost their text"
+    typer.echo(json.dumps(asdict(done)) if as_json else told)
+
+
 @commands.command()
 def simulate(
     releases: Annotated[int, typer.Option(min=0, help="Releases for each target of the gate.")] = 200_000,
@@ -323,6 +341,20 @@ def measure_search(
     _give(table.json(), table.markdown(), out, as_json)
 
 
+@commands.command("parse")
+def measure_parse(
+    folder: Annotated[Path, typer.Argument(help="Documents, each with NAME.expected.md beside it.")],
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score how faithfully documents are read: headings, tables and words against an expected text."""
+    from eval.fidelity import measure_fidelity
+
+    with _failures(), _progress(as_json) as progress:
+        found = measure_fidelity(folder, progress)
+    _give(found.json(), found.markdown(), out, as_json)
+
+
 @commands.command("context")
 def measure_context(
     folders: Annotated[list[str], typer.Argument(help="Data sets: folders, or the name of a shipped one.")],
@@ -345,6 +377,35 @@ def measure_context(
     _give(found.json, found.markdown, out, as_json)
 
 
+@commands.command("chunking")
+def measure_chunks(
+    folder: Annotated[Path, typer.Argument(help="Folder with corpora/ and questions.jsonl.")],
+    release: Annotated[
+        Path, typer.Option(help="Release file whose chunks and search it is.")
+    ] = DEFAULT_RELEASE,
+    sizes: Annotated[str, typer.Option(help="Tokens of other chunks to try, separated by commas.")] = "200",
+    overlaps: Annotated[str, typer.Option(help="Tokens that such chunks share, too.")] = "",
+    cache: Annotated[Path, typer.Option(help="Folder that keeps what was embedded.")] = Path(
+        ".plumbline/ablation"
+    ),
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure ways to cut long texts by how much of the exact places that answer a question is found."""
+    from eval.measurements import measure_chunking
+
+    with _failures(), _progress(as_json) as progress:
+        found = measure_chunking(
+            progress,
+            folder=folder,
+            release=release,
+            sizes=_numbers(sizes),
+            overlaps=_numbers(overlaps),
+            cache=cache,
+        )
+    _give(found.json, found.markdown, out, as_json)
+
+
 async def _evaluate(
     release: Path | None,
     target: HttpTarget | None,
@@ -360,6 +421,13 @@ async def _evaluate(
         await stack.enter_async_context(target)
         ref = await target.release()
         return await evaluate(target, dataset, ref, product=product, progress=progress, judge=asked)
+
+
+def _numbers(listed: str) -> list[int]:
+    try:
+        return [int(each) for each in listed.split(",") if each.strip()]
+    except ValueError:
+        raise EvalError(f"{listed!r} is no list of numbers.") from None
 
 
 def _lost(report: Report) -> bool:
@@ -408,7 +476,7 @@ def _failures() -> Iterator[None]:
     """What went wrong, in one sentence, and the exit code for "cannot judge"."""
     try:
         yield
-    except (EvalError, ReleaseInvalid, RetrievalError) as error:
+    except (EvalError, IngestionError, ReleaseInvalid, RetrievalError) as error:
         typer.echo(f"plumbline eval: {error}", err=True)
         raise typer.Exit(CANNOT) from None
     except ModuleNotFoundError as error:

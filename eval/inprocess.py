@@ -7,7 +7,8 @@ changes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.answers import Answers
@@ -51,6 +52,11 @@ class _Shown:
     ) -> frozenset[int]:
         return frozenset(revision for _, revision in candidates)
 
+    async def ages(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> dict[int, float]:
+        return dict.fromkeys(await self.visible(generation, where, candidates), math.inf)
+
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
         return Look(epoch="0", visible=await self.visible(generation, where, candidates))
 
@@ -81,17 +87,23 @@ class InProcess:
         self.chat = Chat(lambda: serving, self._shown, answers, product="eval")
         self.summarizer = Summarizer(lambda: serving, self._shown, self._store, product="eval")
 
-    async def add(self, documents: Sequence[Text], progress: Callable[[str, int, int], None]) -> None:
+    async def add(
+        self,
+        documents: Sequence[Text],
+        progress: Callable[[str, int, int], None],
+        cuts: Mapping[str, Sequence[Piece]] | None = None,
+    ) -> None:
+        """Index these documents: as the release cuts them, or each as `cuts` says by its id."""
         await self._store.prepare(self._spec.generation, self._spec)
         for start in range(0, len(documents), BATCH):
-            await self._write(documents[start : start + BATCH])
+            await self._write(documents[start : start + BATCH], cuts)
             progress("reading", min(start + BATCH, len(documents)), len(documents))
 
-    async def _write(self, documents: Sequence[Text]) -> None:
+    async def _write(self, documents: Sequence[Text], cuts: Mapping[str, Sequence[Piece]] | None) -> None:
         chunks: list[Chunk] = []
         for document in documents:
             revision = len(self._shown.held) + 1
-            pieces = _pieces(document, self._spec, self._embedder)
+            pieces = cuts[document.id] if cuts else cut(document, self._spec, self._embedder)
             chunks += [_chunk(document, revision, ordinal, piece) for ordinal, piece in enumerate(pieces)]
             self._shown.held[document.id] = (revision, len(pieces))
         texts = [header(self._spec, one.title, one.heading) + one.text for one in chunks]
@@ -103,7 +115,8 @@ class InProcess:
         await self._store.upsert(self._spec.generation, rows)
 
 
-def _pieces(document: Text, spec: IndexSpec, embedder: Embedder) -> list[Piece]:
+def cut(document: Text, spec: IndexSpec, embedder: Embedder) -> list[Piece]:
+    """As the product cuts it."""
     parsed = parse(document.text.encode(), None, "text/plain")
     return chunk(parsed, spec, document.title, embedder.token_spans, embedder.spec.max_tokens)
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -41,6 +42,15 @@ _ELSEWHERE = (
 """Settings that would point a private instance at somebody else's data, or at another release."""
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A private instance, as who measures it sees it."""
+
+    target: HttpTarget
+    data: Path
+    pid: int
+
+
 @asynccontextmanager
 async def private_instance(
     release: Path | None,
@@ -55,6 +65,19 @@ async def private_instance(
     Raises `InstanceFailed` with the end of its log when it does not start, and when anything of it is
     left after it was stopped.
     """
+    async with started(release, drafts=drafts, environment=environment, timeout=timeout) as one:
+        yield one.target
+
+
+@asynccontextmanager
+async def started(
+    release: Path | None,
+    *,
+    drafts: Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 120.0,
+) -> AsyncIterator[Started]:
+    """The same, with its folder and its first process."""
     with _folder() as folder:
         log, port = folder / "log", free_port()
         process = await _spawn(_command(folder / "data", port, release, environment or {}), log)
@@ -63,7 +86,7 @@ async def private_instance(
                 await _until_ready(target, process, log)
                 for draft in drafts:
                     await _add(folder / "data", draft, folder / "add.log")
-                yield target
+                yield Started(target, folder / "data", process.pid)
         finally:
             await _stop(process, log)
 

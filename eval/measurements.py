@@ -1,5 +1,5 @@
-"""`plumbline eval checker | unanswerable | summaries | context`: parts of the product measured on open data,
-in process.
+"""`plumbline eval checker | unanswerable | summaries | context | chunking`: parts of the product measured on
+open data, in process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from app.release import load_release
 from app.similarity import Similarity
-from eval import checker, contexts, summaries, unanswerable
+from eval import checker, chunking, contexts, summaries, unanswerable
 from eval.ablation import Remembering
 from eval.inprocess import InProcess
 from eval.types import EvalError
@@ -108,6 +108,29 @@ def measure_contexts(
 
     rows = asyncio.run(measured())
     return Measurement(contexts.markdown(rows), {"rows": [asdict(row) for row in rows]})
+
+
+def measure_chunking(
+    progress: Progress,
+    *,
+    folder: Path,
+    release: Path,
+    sizes: Sequence[int],
+    overlaps: Sequence[int],
+    cache: Path,
+) -> Measurement:
+    loaded, corpus = load_release(release), chunking.load(folder)
+    remembering = Remembering(embedder(loaded.body.index.embedder), cache)
+
+    async def measured() -> list[chunking.Row]:
+        rows: list[chunking.Row] = []
+        for name, chunker in chunking.ways(loaded, remembering, sizes, overlaps).items():
+            rows.append(await chunking.measured(corpus, loaded, remembering, name, chunker, progress))
+            remembering.save()
+        return rows
+
+    rows = asyncio.run(measured())
+    return Measurement(chunking.markdown(rows), {"rows": [asdict(row) for row in rows]})
 
 
 def embedder(name: str = EMBEDDER) -> Embedder:

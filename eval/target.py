@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -158,6 +160,57 @@ class HttpTarget:
         for done, job in enumerate(jobs, 1):
             await self._finished(job)
             progress(done, len(jobs))
+
+    async def hand_in(self, documents: Sequence[SourceDocument]) -> None:
+        """Hand in every document, and wait for none."""
+        for batch in _batches(documents):
+            await self._put(batch)
+
+    async def all_ended(self) -> None:
+        """Wait until no job is queued or running."""
+        while True:
+            if not await self.open_jobs():
+                break
+            await asyncio.sleep(POLL)
+
+    async def open_jobs(self) -> bool:
+        """Whether any job has not ended."""
+        for status in ("queued", "running"):
+            if (await self._get(f"/v1/jobs?status={status}&limit=1"))["jobs"]:
+                return True
+        return False
+
+    async def fewer_queued(self, most: int) -> None:
+        """Wait until fewer jobs, of all tenants, are queued."""
+        while True:
+            if await self._metric(r'plumbline_jobs\{state="queued"\}') < most:
+                break
+            await asyncio.sleep(POLL)
+
+    async def reused(self) -> int:
+        """How many vectors were at hand, of all that were wanted so far."""
+        return await self._metric("plumbline_embeddings_reused_total")
+
+    async def _metric(self, pattern: str) -> int:
+        told = (await self._patiently("GET", "/metrics", {})).text
+        found = re.search(rf"^{pattern} ([\d.e+]+)", told, re.MULTILINE)
+        return int(float(found[1])) if found else 0
+
+    async def ended(self, status: str) -> list[dict[str, Any]]:
+        """Some of the jobs that ended so."""
+        jobs: list[dict[str, Any]] = (await self._get(f"/v1/jobs?status={status}&limit=100"))["jobs"]
+        return jobs
+
+    async def chunks(self) -> dict[str, int]:
+        """How many passages of each document can be found."""
+        found: dict[str, int] = {}
+        after = ""
+        while True:
+            page = await self._get(f"/v1/documents?limit=500{after}")
+            found |= {one["id"]: one["chunks"] if one["visible"] else 0 for one in page["documents"]}
+            if not page["next"]:
+                return found
+            after = f"&after={quote(page['next'], safe='')}"
 
     async def _put(self, batch: Sequence[SourceDocument]) -> list[dict[str, Any]]:
         if batch[0].filename is None:

@@ -8,11 +8,13 @@ own promises (an S3 object is there whole or not at all).
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -26,9 +28,14 @@ T = TypeVar("T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _INCOMING = "incoming"
 
+_WITHOUT_FOLDERS = {"s3", "s3a", "gs", "gcs", "az", "abfs"}
+_S3 = {"config_kwargs": {"connect_timeout": 3, "read_timeout": 20, "retries": {"max_attempts": 1}}}
+"""A server that is away is told of within seconds; whoever asked tries again."""
+
 
 class Blobs:
-    """`url` is a folder's path or an fsspec URL such as `s3://bucket/prefix`.
+    """`url` is a folder's path or an fsspec URL such as `s3://bucket/prefix` (the extra `s3`; key, region and
+    endpoint come from AWS_ACCESS_KEY_ID and its kin).
 
     Every call raises `StorageUnavailable` when the store is full, gone or may not be used.
     """
@@ -57,6 +64,11 @@ class Blobs:
         """Forget the bytes. Removing what is not there is no error."""
         key = _key(tenant, digest)
         await self._call(lambda: self._backend.remove(key))
+
+    @property
+    def local(self) -> bool:
+        """Whether what is removed is gone at once, from a folder of this machine."""
+        return isinstance(self._backend, _Folder)
 
     async def ping(self) -> None:
         """Raise `StorageUnavailable` unless files can be kept now."""
@@ -103,7 +115,7 @@ class _Backend(Protocol):
 
 def _backend(url: str) -> _Backend:
     try:
-        files, root = fsspec.url_to_fs(url)
+        files, root = fsspec.url_to_fs(url, **(_S3 if url.startswith("s3") else {}))
     except (ImportError, ValueError) as error:
         raise StorageUnavailable(f"Files cannot be kept in {url.split('?')[0]!r}: {error}") from None
     return _Folder(Path(root)) if isinstance(files, LocalFileSystem) else _Remote(files, root.rstrip("/"))
@@ -140,7 +152,11 @@ class _Folder:
             return None
 
     def remove(self, key: str) -> None:
-        (self._root / key).unlink(missing_ok=True)
+        path = self._root / key
+        path.unlink(missing_ok=True)
+        # What a process that was killed had not finished is the same text.
+        for partial in (self._root / _INCOMING).glob(f"{path.name}.*"):
+            partial.unlink(missing_ok=True)
 
     def ping(self) -> None:
         self._make(self._root)
@@ -177,30 +193,50 @@ def _sync_folder(folder: Path) -> None:
 
 
 class _Remote:
-    """Any other fsspec file system."""
+    """Any other fsspec file system. Where keys are no folders none is made: it would be the bucket."""
 
     def __init__(self, files: fsspec.AbstractFileSystem, root: str) -> None:
         self._files = files
         self._root = root
+        protocol = files.protocol
+        names = {protocol} if isinstance(protocol, str) else set(protocol)
+        self._folders = not names & _WITHOUT_FOLDERS
 
     def write(self, key: str, content: bytes) -> None:
         path = f"{self._root}/{key}"
-        if self.read(key) != content:
-            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        if self.read(key) == content:
+            return
+        with _faults():
+            if self._folders:
+                self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
             self._files.pipe_file(path, content)
 
     def read(self, key: str) -> bytes | None:
         try:
-            content: bytes = self._files.cat_file(f"{self._root}/{key}")
+            with _faults():
+                content: bytes = self._files.cat_file(f"{self._root}/{key}")
         except FileNotFoundError:
             return None
         return content
 
     def remove(self, key: str) -> None:
         try:
-            self._files.rm_file(f"{self._root}/{key}")
+            with _faults():
+                self._files.rm_file(f"{self._root}/{key}")
         except FileNotFoundError:
             return
 
     def ping(self) -> None:
-        self._files.ls(self._root.split("/", 1)[0], refresh=True)
+        with _faults():
+            self._files.ls(self._root.split("/", 1)[0], refresh=True)
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Each file system raises errors of its own when its server is away: they become `OSError`s."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}".split("\n")[0][:300]) from error

@@ -28,6 +28,7 @@ MAX_METADATA_ITEMS = 1_000
 MAX_GROUPS = 64
 MAX_TEXT = 1_000
 ID_LENGTH = 200
+MOST_PRIORITY = 10
 
 ID = re.compile(rf"[A-Za-z0-9._:~@-]{{1,{ID_LENGTH}}}")
 COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -58,7 +59,7 @@ def request_hash(accepted: Sequence[Accepted]) -> str:
     body = [
         [
             *(one.id, one.collection, one.title, one.filename, one.media_type, one.content_hash),
-            *(dict(one.metadata), sorted(one.groups)),
+            *(dict(one.metadata), sorted(one.groups), *([one.priority] if one.priority else [])),
         ]
         for one in accepted
     ]
@@ -86,6 +87,10 @@ def _check(document: NewDocument, upload_limit: int, place: str) -> Accepted:
         )
     _check_groups(document.groups, f"{place}.groups")
     _check_metadata(document.metadata, f"{place}.metadata")
+    if not -MOST_PRIORITY <= document.priority <= MOST_PRIORITY:
+        raise DocumentInvalid(
+            f"A priority is a number from -{MOST_PRIORITY} to {MOST_PRIORITY}.", f"{place}.priority"
+        )
     digest = hashlib.sha256(document.content).hexdigest()
     return Accepted(
         id=_id(document, digest, place),
@@ -97,6 +102,7 @@ def _check(document: NewDocument, upload_limit: int, place: str) -> Accepted:
         content_hash=digest,
         metadata=dict(document.metadata),
         groups=document.groups,
+        priority=document.priority,
     )
 
 

@@ -18,19 +18,27 @@ from uuid import uuid4
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ingestion import visibility
+from ingestion import files, rulebook, visibility
 from ingestion.errors import IdempotencyConflict, NotFound
 from ingestion.jobs import COLUMNS, job_of, loads, many
 from ingestion.queue import SUPERSEDED, error_json
+from ingestion.rules import breaches_of
 from ingestion.types import Collection, Document, Job, JobError
-from retrieval.types import Metadata
+from retrieval.conditions import holds
+from retrieval.types import Filter, Metadata
 
+# An epoch begins where none of an erased collection of the same name was.
 _COLLECTIONS = text(
     """
-    INSERT INTO collections (tenant, name)
-    SELECT :tenant, name FROM unnest(CAST(:names AS text[])) AS n(name) ORDER BY name
+    INSERT INTO collections (tenant, name, epoch)
+    SELECT :tenant, name, CAST(extract(epoch FROM now()) * 1000 AS bigint)
+    FROM unnest(CAST(:names AS text[])) AS n(name) ORDER BY name
     ON CONFLICT DO NOTHING
     """
+)
+_REOPEN = text(
+    "UPDATE collections SET deleted = false "
+    "WHERE tenant = :tenant AND name = ANY(CAST(:names AS text[])) AND deleted"
 )
 # Locks as it goes, in the order of ids; the version of a document that exists is drawn under its lock.
 _PUT = text(
@@ -46,7 +54,7 @@ _PUT = text(
         newest_version = nextval('version_numbers'), collection = excluded.collection,
         title = excluded.title, filename = excluded.filename, media_type = excluded.media_type,
         size = excluded.size, content_hash = excluded.content_hash, metadata = excluded.metadata,
-        groups = excluded.groups, updated_at = now(), deleted = false,
+        groups = excluded.groups, updated_at = now(), deleted = false, warnings = '[]',
         created_at = CASE WHEN documents.deleted THEN now() ELSE documents.created_at END
     RETURNING id, newest_version
     """
@@ -67,10 +75,11 @@ _SUPERSEDE = text(
 )
 _JOBS = text(
     f"""
-    INSERT INTO jobs (id, tenant, document_id, version, traceparent)
-    SELECT n.job_id, :tenant, n.id, n.version, CAST(:traceparent AS text)
-    FROM unnest(CAST(:job_ids AS uuid[]), CAST(:ids AS text[]), CAST(:versions AS bigint[]))
-      WITH ORDINALITY AS n(job_id, id, version, place) ORDER BY n.place
+    INSERT INTO jobs (id, tenant, document_id, version, traceparent, priority, size, media_type)
+    SELECT n.job_id, :tenant, n.id, n.version, CAST(:traceparent AS text), n.priority, n.size, n.media_type
+    FROM unnest(CAST(:job_ids AS uuid[]), CAST(:ids AS text[]), CAST(:versions AS bigint[]),
+                CAST(:priorities AS int[]), CAST(:sizes AS bigint[]), CAST(:media_types AS text[]))
+      WITH ORDINALITY AS n(job_id, id, version, priority, size, media_type, place) ORDER BY n.place
     RETURNING {", ".join(COLUMNS)}
     """
 )
@@ -85,23 +94,25 @@ _FORGET = text("DELETE FROM idempotency WHERE created_at < now() - make_interval
 
 _MAY_READ = "(CAST(:groups AS text[]) IS NULL OR d.groups = '{}' OR d.groups && CAST(:groups AS text[]))"
 _LOCK = text(
-    f"SELECT d.* FROM documents d WHERE d.tenant = :tenant AND d.id = :id AND NOT d.deleted AND {_MAY_READ} "
-    "FOR UPDATE"
+    f"SELECT d.* FROM documents d WHERE d.tenant = :tenant AND d.id = ANY(CAST(:ids AS text[])) "
+    f"AND NOT d.deleted AND {_MAY_READ} ORDER BY d.id FOR UPDATE"
 )
 # What the caller said about the document goes with it; hashes stay, in `versions`.
 _BURY = text(
     """
     UPDATE documents SET deleted = true, newest_version = nextval('version_numbers'), title = NULL,
-        filename = NULL, metadata = '{}', content_hash = '', size = 0, updated_at = now()
-    WHERE tenant = :tenant AND id = :id RETURNING newest_version, updated_at
+        filename = NULL, metadata = '{}', content_hash = '', size = 0, updated_at = now(),
+        warnings = '[]'
+    WHERE tenant = :tenant AND id = ANY(CAST(:ids AS text[])) RETURNING id, newest_version, updated_at
     """
 )
 _BURIED = text(
-    "INSERT INTO versions (version, tenant, document_id, deleted) VALUES (:version, :tenant, :id, true)"
+    "INSERT INTO versions (version, tenant, document_id, deleted) SELECT newest_version, tenant, id, true "
+    "FROM documents WHERE tenant = :tenant AND id = ANY(CAST(:ids AS text[]))"
 )
 _JOBS_OF = text(
-    "SELECT id FROM jobs WHERE tenant = :tenant AND document_id = :id AND state IN ('queued', 'running') "
-    "ORDER BY id FOR UPDATE"
+    "SELECT id FROM jobs WHERE tenant = :tenant AND document_id = ANY(CAST(:ids AS text[])) "
+    "AND state IN ('queued', 'running') ORDER BY id FOR UPDATE"
 )
 _END_JOBS = text(
     """
@@ -121,14 +132,38 @@ _READ = f"""
 _GET = text(f"{_READ} AND d.id = :id")
 _PAGE = text(f"{_READ} AND d.id > :after ORDER BY d.id LIMIT :limit")
 _PAGE_OF = text(f"{_READ} AND d.collection = :collection AND d.id > :after ORDER BY d.id LIMIT :limit")
-_COUNTS = text(
-    """
-    SELECT c.name, c.epoch, (SELECT count(*) FROM documents d WHERE d.tenant = c.tenant
-        AND d.collection = c.name AND NOT d.deleted) AS documents
-    FROM collections c WHERE c.tenant = :tenant ORDER BY c.name
+_MATCHING = text(
+    f"""
+    SELECT d.id, d.collection, d.metadata FROM documents d
+    WHERE d.tenant = :tenant AND NOT d.deleted AND {_MAY_READ} AND d.id > :after
+      AND (CAST(:collections AS text[]) = '{{}}' OR d.collection = ANY(CAST(:collections AS text[])))
+      AND (CAST(:only AS text[]) = '{{}}' OR d.id = ANY(CAST(:only AS text[])))
+    ORDER BY d.id LIMIT :limit
     """
 )
-_KNOWN = text("SELECT name FROM collections WHERE tenant = :tenant AND name = ANY(CAST(:names AS text[]))")
+_CLOSE = text(
+    """
+    UPDATE collections c SET deleted = true, epoch = epoch + 1 WHERE c.tenant = :tenant AND c.name = :name
+      AND NOT EXISTS (SELECT FROM documents d WHERE d.tenant = c.tenant AND d.collection = c.name
+                      AND NOT d.deleted)
+    """
+)
+# One may have been filled while it was closed.
+_OPEN = (
+    "(NOT c.deleted OR EXISTS (SELECT FROM documents o WHERE o.tenant = c.tenant "
+    "AND o.collection = c.name AND NOT o.deleted))"
+)
+_COUNTS = text(
+    f"""
+    SELECT c.name, c.epoch, (SELECT count(*) FROM documents d WHERE d.tenant = c.tenant
+        AND d.collection = c.name AND NOT d.deleted) AS documents
+    FROM collections c WHERE c.tenant = :tenant AND {_OPEN} ORDER BY c.name
+    """
+)
+_KNOWN = text(
+    f"SELECT c.name FROM collections c WHERE c.tenant = :tenant AND c.name = ANY(CAST(:names AS text[])) "
+    f"AND {_OPEN}"
+)
 
 _DELETED = JobError(code="deleted", message="The document was deleted.")
 
@@ -146,6 +181,7 @@ class Accepted:
     content_hash: str
     metadata: Metadata
     groups: frozenset[str]
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +210,19 @@ async def put(
     versions = {row.id: row.newest_version for row in written}
     these = {"tenant": tenant, "ids": ids}
     await connection.execute(_VERSIONS, these)
+    await files.tighten(connection, tenant, sorted({one.content_hash for one in accepted}))
+    await files.loosen(connection, tenant, ids)
     await connection.execute(_SUPERSEDE, {**these, "error": error_json(SUPERSEDED)})
-    new = {"job_ids": job_ids, "versions": [versions[one] for one in ids], "traceparent": traceparent}
+    new = {
+        "job_ids": job_ids,
+        "versions": [versions[one] for one in ids],
+        "traceparent": traceparent,
+        "priorities": [-one.priority for one in accepted],
+        "sizes": [one.size for one in accepted],
+        "media_types": [one.media_type for one in accepted],
+    }
     jobs = [job_of(row) for row in await connection.execute(_JOBS, {**these, **new})]
+    await connection.execute(_REOPEN, names)
     return _ordered(jobs, job_ids)
 
 
@@ -230,16 +276,71 @@ async def delete(
     connection: AsyncConnection, tenant: str, groups: frozenset[str] | None, document_id: str
 ) -> Document:
     """Bury a document: its newest version is its deletion, no reader sees it from the commit on."""
-    key = {"tenant": tenant, "id": document_id}
-    row = (await connection.execute(_LOCK, {**key, "groups": _groups(groups)})).one_or_none()
-    if row is None:
+    buried = await _bury(connection, Filter(tenant=tenant, groups=groups), [document_id])
+    if not buried:
         raise NotFound("document", document_id)
-    buried = (await connection.execute(_BURY, key)).one()
-    await connection.execute(_BURIED, {**key, "version": buried.newest_version})
-    job_ids = list(await connection.scalars(_JOBS_OF, key))
+    return buried[0]
+
+
+async def bury(
+    connection: AsyncConnection, which: Filter, after: str, limit: int
+) -> tuple[list[Document], str | None]:
+    """Bury those among the next `limit` documents after this id, of those that the filter may mean, that it
+    does mean; and the last id that was looked at, None when there are no more."""
+    found, last = await matching(connection, which, after, limit)
+    return await _bury(connection, which, found), last
+
+
+async def matching(
+    connection: AsyncConnection, which: Filter, after: str, limit: int
+) -> tuple[list[str], str | None]:
+    """As `bury`, of which it looks up the ids only."""
+    values = {
+        "tenant": which.tenant,
+        "groups": _groups(which.groups),
+        "after": after,
+        "limit": limit,
+        "collections": list(which.collections),
+        "only": list(which.document_ids),
+    }
+    rows = (await connection.execute(_MATCHING, values)).all()
+    return [row.id for row in rows if _meant(row, which)], rows[-1].id if len(rows) == limit else None
+
+
+async def close_collection(connection: AsyncConnection, tenant: str, name: str) -> None:
+    """A collection in which nothing is left is not known any more until something is put into it."""
+    await connection.execute(_CLOSE, {"tenant": tenant, "name": name})
+
+
+async def _bury(connection: AsyncConnection, which: Filter, ids: Sequence[str]) -> list[Document]:
+    if not ids:
+        return []
+    values = {"tenant": which.tenant, "groups": _groups(which.groups), "ids": list(ids)}
+    # What was said about one may have changed before it was locked.
+    rows = [row for row in await connection.execute(_LOCK, values) if _meant(row, which)]
+    these = {"tenant": which.tenant, "ids": [row.id for row in rows]}
+    if not rows:
+        return []
+    buried = {row.id: row for row in await connection.execute(_BURY, these)}
+    await connection.execute(_BURIED, these)
+    await files.loosen(connection, which.tenant, these["ids"])
+    await rulebook.forget(connection, which.tenant, these["ids"])
+    job_ids = list(await connection.scalars(_JOBS_OF, these))
     await connection.execute(_END_JOBS, {"job_ids": job_ids, "error": error_json(_DELETED)})
-    await visibility.hide(connection, tenant, document_id, row.collection)
-    return replace(_document(row, chunks=None), version=buried.newest_version, updated_at=buried.updated_at)
+    await visibility.hide(connection, which.tenant, these["ids"], {row.collection for row in rows})
+    return [
+        replace(
+            _document(row, chunks=None),
+            version=buried[row.id].newest_version,
+            updated_at=buried[row.id].updated_at,
+        )
+        for row in rows
+    ]
+
+
+def _meant(row: Row[Any], which: Filter) -> bool:
+    placed = not which.collections or row.collection in which.collections
+    return placed and (which.where is None or holds(which.where, loads(row.metadata)))
 
 
 async def get(
@@ -306,4 +407,5 @@ def _document(row: Row[Any], chunks: int | None) -> Document:
         chunks=chunks or 0,
         created_at=row.created_at,
         updated_at=row.updated_at,
+        warnings=breaches_of(loads(row.warnings)),
     )

@@ -6,13 +6,16 @@ IngestionError
 │   ├── UnsupportedType       a type we do not read, or a file that is not what its name says
 │   ├── DocumentTooLarge      over the upload limit
 │   ├── EmptyDocument         no bytes, or no text in it
+│   ├── RuleBroken            its collection asks for something that it lacks
 │   └── IdempotencyConflict   the key was used with another body
+├── QueueFull             too much of the tenant waits already: try again after `retry_after` seconds
 ├── NotFound              no such document, job or collection for this tenant and these groups
 ├── Conflict              the thing is in a state that does not allow this (cancel a finished job)
 ├── Quarantined           the document can never be read: `reason` is a code, `part` where it stopped
 ├── LeaseLost             another worker holds the job now: stop, write nothing more
 ├── LedgerUnavailable     PostgreSQL is down or too slow: try again
 ├── ParserUnavailable     no parsing process could be started: try again
+├── ErasureStalled        a store that is to forget documents is away: it is asked again
 └── StorageUnavailable    the blob store is full or gone: try again after mending it
 """
 
@@ -45,8 +48,20 @@ class EmptyDocument(Refused):
     code = "empty_document"
 
 
+class RuleBroken(Refused):
+    code = "validation"
+
+
 class IdempotencyConflict(Refused):
     code = "idempotency_conflict"
+
+
+class QueueFull(IngestionError):
+    code = "queue_full"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NotFound(IngestionError):
@@ -62,7 +77,7 @@ class Conflict(IngestionError):
 
 class Quarantined(IngestionError):
     """`reason` is one of: encrypted, damaged, empty, needs_ocr, unsupported_type, too_large, timeout,
-    memory, crashed."""
+    memory, crashed, validation (a rule of its collection, which `part` names)."""
 
     def __init__(self, reason: str, message: str, part: str | None = None) -> None:
         super().__init__(message)
@@ -83,4 +98,8 @@ class ParserUnavailable(IngestionError):
 
 
 class StorageUnavailable(IngestionError):
+    pass
+
+
+class ErasureStalled(IngestionError):
     pass

@@ -24,7 +24,8 @@ from ingestion.errors import Conflict
 from ingestion.types import Generation, GenerationState
 from retrieval.types import IndexSpec
 
-REINDEX_PRIORITY = 1
+REINDEX_PRIORITY = 11
+"""Behind whatever somebody waits for."""
 TRAFFIC: frozenset[GenerationState] = frozenset({"serving", "rollback"})
 WRITTEN_BY_ALL = TRAFFIC | {"joining"}
 UNFINISHED: frozenset[GenerationState] = frozenset({"building", "joining"})
@@ -55,8 +56,9 @@ _RETIRE_LEFT_OVER = text(
 )
 _REINDEX = text(
     """
-    INSERT INTO jobs (id, tenant, document_id, version, priority)
-    SELECT gen_random_uuid(), d.tenant, d.id, d.newest_version, :priority FROM documents d
+    INSERT INTO jobs (id, tenant, document_id, version, priority, size, media_type)
+    SELECT gen_random_uuid(), d.tenant, d.id, d.newest_version, :priority, d.size, d.media_type
+    FROM documents d
     WHERE NOT d.deleted
       AND NOT EXISTS (SELECT FROM visibility v WHERE v.tenant = d.tenant AND v.document_id = d.id
                       AND v.generation = :id)
@@ -77,6 +79,7 @@ _HIDDEN = text(
     "SELECT state = 'retired' AND NOT EXISTS (SELECT FROM visibility v WHERE v.generation = generations.id) "
     "FROM generations WHERE id = :id"
 )
+_REUSED = text("SELECT sum(reused) FROM generations")
 _CLAIM_REMOVAL = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:id, 7140558))")
 
 
@@ -201,6 +204,11 @@ def written_by_all(states: Mapping[str, GenerationState]) -> frozenset[str]:
 
 def being_built(states: Mapping[str, GenerationState]) -> list[str]:
     return sorted(generation for generation, state in states.items() if state in UNFINISHED)
+
+
+async def reused(connection: AsyncConnection) -> int:
+    """Vectors that were at hand, in all generations."""
+    return int(await connection.scalar(_REUSED) or 0)
 
 
 async def claim_removal(connection: AsyncConnection, generation: str) -> bool:

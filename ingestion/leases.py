@@ -20,6 +20,7 @@ class _Held:
     lease: Lease
     until: float
     started: float
+    part: str | None = None
 
 
 class Leases:
@@ -47,6 +48,18 @@ class Leases:
     def keys(self) -> list[tuple[str, int]]:
         """(job id, fence) of all that is held."""
         return list(self._held)
+
+    def reading(self, lease: Lease, part: str) -> None:
+        """Note which part of its document is read."""
+        if (held := self._held.get(_key(lease.job))) is not None:
+            held.part = part
+
+    def parts(self) -> list[tuple[Job, str]]:
+        """What was noted since this was asked the last time."""
+        found = [(held.lease.job, held.part) for held in self._held.values() if held.part is not None]
+        for held in self._held.values():
+            held.part = None
+        return found
 
     def unfinished(self, leases: Iterable[Lease]) -> list[Lease]:
         return [lease for lease in leases if _key(lease.job) in self._held]

@@ -7,14 +7,33 @@ every method raises `LedgerUnavailable`, having changed nothing that it does not
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ingestion import backfill, documents, generations, jobs, queue, revisions, visibility
+from ingestion import (
+    backfill,
+    documents,
+    files,
+    generations,
+    jobs,
+    pauses,
+    presence,
+    queue,
+    revisions,
+    rulebook,
+    sources,
+    standing,
+    visibility,
+)
 from ingestion.documents import Accepted, Claim
+from ingestion.erasing import Erasing
+from ingestion.rules import Breach, Rules, RulesReport
+from ingestion.sources import Source, Wanted
 from ingestion.transaction import reading, transaction
 from ingestion.types import (
     Build,
@@ -23,18 +42,27 @@ from ingestion.types import (
     GenerationState,
     Job,
     JobError,
-    JobState,
+    JobQuery,
     Lease,
+    Operation,
+    PauseMode,
     Placed,
+    Queue,
     Stage,
+    Tally,
+    WorkerStatus,
 )
 from ingestion.types import Collection as DocumentCollection
 from ingestion.written import Flip, Written
 from retrieval.types import Filter, IndexSpec
 
+EVERY_JOB = JobQuery()
 CLAIM_AGE = 24 * 3600.0
 """How long an idempotency key is remembered, in seconds."""
 SWEEP_BATCH = 500
+FILE_BATCH = 100
+BURY_BATCH = 250
+MATCH_BATCH = 2_000
 QUEUE_BATCH = 5_000
 LEASE_BYTES = 16 * 2**20
 """Documents that are leased together have no more bytes together, unless one alone has."""
@@ -48,6 +76,10 @@ class Ledger:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+
+    @property
+    def erasing(self) -> Erasing:
+        return Erasing(self._engine)
 
     async def ping(self) -> None:
         async with reading(self._engine) as connection:
@@ -92,6 +124,28 @@ class Ledger:
         async with transaction(self._engine) as connection:
             return await documents.delete(connection, tenant, groups, document_id)
 
+    async def bury(self, which: Filter, after: str) -> tuple[list[Document], str | None]:
+        """Delete those among the next documents after this id that the filter means; and where to go on,
+        None at the end."""
+        async with transaction(self._engine) as connection:
+            return await documents.bury(connection, which, after, BURY_BATCH)
+
+    async def matching(self, which: Filter, after: str) -> tuple[list[str], str | None]:
+        """The ids of those among the next documents that the filter means, and where to go on."""
+        async with reading(self._engine) as connection:
+            return await documents.matching(connection, which, after, MATCH_BATCH)
+
+    async def close_collection(self, tenant: str, name: str) -> None:
+        """Forget a collection, if nothing is in it."""
+        async with transaction(self._engine) as connection:
+            await documents.close_collection(connection, tenant, name)
+
+    async def missing_files(self, tenant: str, hashes: Sequence[str]) -> set[str]:
+        """Of the files of a put that was accepted, those that were removed while it was; the caller stores
+        them again."""
+        async with transaction(self._engine) as connection:
+            return await files.missing(connection, tenant, hashes)
+
     async def document(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
         async with reading(self._engine) as connection:
             return await documents.get(connection, tenant, groups, document_id)
@@ -118,15 +172,54 @@ class Ledger:
         async with reading(self._engine) as connection:
             return await documents.known_collections(connection, tenant, names)
 
+    # What collections ask of their documents.
+
+    async def rules(self, tenant: str, collection: str) -> tuple[Rules, datetime]:
+        """The rules of a collection, and the ledger's time at which they held."""
+        async with reading(self._engine) as connection:
+            return await rulebook.get(connection, tenant, collection)
+
+    async def rules_of_all(self, tenant: str, collections: Sequence[str]) -> Mapping[str, Rules]:
+        """Those of the collections that have any."""
+        async with reading(self._engine) as connection:
+            return await rulebook.of_all(connection, tenant, collections)
+
+    async def set_rules(self, tenant: str, collection: str, rules: Rules) -> None:
+        async with transaction(self._engine) as connection:
+            await rulebook.put(connection, tenant, collection, rules)
+
+    async def paragraphs_elsewhere(
+        self, tenant: str, collection: str, document_id: str, hashes: Sequence[int]
+    ) -> int:
+        """How many of these paragraphs other documents of the collection have."""
+        async with reading(self._engine) as connection:
+            return await rulebook.elsewhere(connection, tenant, collection, document_id, hashes)
+
+    async def validated(self, job: Job, found: Sequence[Breach], hashes: Sequence[int]) -> None:
+        """Record what a version that is let in broke, and its paragraphs if they are to be compared."""
+        async with transaction(self._engine) as connection:
+            await rulebook.validated(connection, job, found, hashes)
+
+    async def rules_report(self, tenant: str, collection: str) -> RulesReport:
+        async with reading(self._engine) as connection:
+            return await rulebook.report(connection, tenant, collection)
+
     # Jobs, for their owners.
 
     async def job(self, tenant: str, job_id: str) -> Job:
         async with reading(self._engine) as connection:
             return await jobs.one(connection, tenant, job_id)
 
-    async def jobs(self, tenant: str, *, state: JobState | None, limit: int) -> list[Job]:
+    async def jobs(
+        self, tenant: str, query: JobQuery = EVERY_JOB, *, limit: int, before: str | None = None
+    ) -> list[Job]:
+        """The newest first; those accepted before the job `before`, if one is named."""
         async with reading(self._engine) as connection:
-            return await jobs.newest(connection, tenant, state, limit)
+            return await jobs.newest(connection, tenant, query, before, limit)
+
+    async def tally(self, tenant: str, query: JobQuery = EVERY_JOB) -> list[Tally]:
+        async with reading(self._engine) as connection:
+            return await jobs.tally(connection, tenant, query)
 
     async def cancel(self, tenant: str, job_id: str) -> Job:
         async with transaction(self._engine) as connection:
@@ -136,12 +229,59 @@ class Ledger:
         async with transaction(self._engine) as connection:
             return await jobs.retry(connection, tenant, job_id)
 
-    async def queue_depth(self) -> dict[JobState, int]:
-        """Jobs of all tenants that are queued and running."""
+    async def cancel_jobs(self, tenant: str, query: JobQuery) -> int:
+        """Cancel some of these that have not ended; how many, 0 when there is none left."""
+        async with transaction(self._engine) as connection:
+            return await jobs.cancel_many(connection, tenant, query)
+
+    async def retry_jobs(self, tenant: str, query: JobQuery) -> int:
+        """Queue some of these again that can be; how many, 0 when there is none left."""
+        async with transaction(self._engine) as connection:
+            return await jobs.retry_many(connection, tenant, query)
+
+    # The queue as a whole. No tenant means all of them.
+
+    async def queue(self, tenant: str | None) -> Queue:
         async with reading(self._engine) as connection:
-            return await jobs.depth(connection)
+            return await standing.queue(connection, tenant)
+
+    async def waiting(self, tenant: str, limit: int) -> tuple[int, int]:
+        """How many jobs of a tenant wait, counted up to `limit`, and the bytes of these."""
+        async with reading(self._engine) as connection:
+            return await standing.waiting(connection, tenant, limit)
+
+    async def operation(self) -> Operation:
+        async with reading(self._engine) as connection:
+            return await standing.operation(connection)
+
+    async def pause(self, tenant: str | None, mode: PauseMode, reason: str, who: str) -> None:
+        """Lease no jobs of this tenant until `resume`, whoever restarts in between."""
+        async with transaction(self._engine) as connection:
+            await pauses.begin(connection, tenant, mode, reason, who)
+
+    async def resume(self, tenant: str | None) -> None:
+        async with transaction(self._engine) as connection:
+            await pauses.end(connection, tenant)
+
+    async def workers(self) -> list[WorkerStatus]:
+        async with reading(self._engine) as connection:
+            return await presence.listed(connection)
 
     # Jobs, for workers.
+
+    async def present(self, name: str, about: Mapping[str, Any]) -> None:
+        """Note that a worker is there, and what it says of itself."""
+        async with transaction(self._engine) as connection:
+            await presence.tell(connection, name, about)
+
+    async def leave(self, name: str) -> None:
+        async with transaction(self._engine) as connection:
+            await presence.leave(connection, name)
+
+    async def parts(self, parts: Sequence[tuple[Job, str]]) -> None:
+        """Record which part of its document the reader of each of these jobs has reached."""
+        async with transaction(self._engine) as connection:
+            await queue.reading(connection, parts)
 
     async def lease(
         self, worker: str, seconds: float, limit: int, max_bytes: int = LEASE_BYTES
@@ -177,6 +317,16 @@ class Ledger:
         flip = backfill.fill if any(one.job.generation for one in written) else visibility.flip
         async with transaction(self._engine) as connection:
             return await flip(connection, written)
+
+    async def embedded_before(self, embedder: str, wanted: Sequence[Wanted]) -> list[Source]:
+        """Where vectors of these documents' texts by this embedder may be found, the best places first."""
+        async with reading(self._engine) as connection:
+            return await sources.sources(connection, embedder, wanted)
+
+    async def embeddings_reused(self) -> int:
+        """Vectors that were at hand and not computed, in all generations that are known."""
+        async with reading(self._engine) as connection:
+            return await generations.reused(connection)
 
     async def release(self, held: Sequence[Job], error: JobError | None = None, delay: float = 0.0) -> None:
         """Back into the queue after `delay` seconds, not counted as an attempt."""
@@ -287,6 +437,18 @@ class Ledger:
         async with transaction(self._engine) as connection:
             await revisions.looked(connection, again, window)
             await revisions.swept(connection, final)
+
+    @asynccontextmanager
+    async def loose_files(self, window: float) -> AsyncIterator[list[files.File]]:
+        """Files that no document has needed for `window` seconds: the caller removes them within the block,
+        while no put is accepted that counts on one of them."""
+        async with transaction(self._engine) as connection:
+            due = await files.due(connection, window, FILE_BATCH)
+            needed = await files.needed(connection, due) if due else set()
+            gone = [one for one in due if one not in needed]
+            yield gone
+            if due:
+                await files.seen(connection, due, gone)
 
     async def clear(self, generation: str) -> int:
         """Hide some of the documents of a retired generation; how many that were."""

@@ -7,11 +7,11 @@ Each document ends by itself; what concerns none in particular (a part that is d
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +22,9 @@ from ingestion.errors import LedgerUnavailable, NotFound, Quarantined, StorageUn
 from ingestion.indexers import Indexer, Indexers
 from ingestion.leases import Leases
 from ingestion.ledger import Ledger
+from ingestion.reuse import Reuse, Wanted, text_hash
 from ingestion.types import Job, JobError, Lease, Parsed, Piece, Stage
+from ingestion.validation import Validation
 from ingestion.written import Written
 from retrieval.errors import EmbedderUnavailable
 from retrieval.types import Chunk, Matrix, Row, Store
@@ -31,19 +33,31 @@ T = TypeVar("T")
 
 TEXTS_AT_ONCE = 256
 """Texts per embedding call, and rows per upsert: progress is told and leases are looked at in between."""
+GROUP_TEXTS = 1_024
+"""Texts that are embedded before any of them is written: enough of like length, few enough to hold."""
 LEDGER_PAUSE = 0.25
 
 
 class Parser(Protocol):
-    async def parse(self, content: bytes, filename: str | None, media_type: str | None) -> Parsed:
-        """Raises `Quarantined` or `UnsupportedType` for what can never be read."""
+    async def parse(
+        self,
+        content: bytes,
+        filename: str | None,
+        media_type: str | None,
+        *,
+        tenant: str | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Parsed:
+        """Raises `Quarantined` or `UnsupportedType` for what can never be read. `told` is called with the
+        part that is read, while it takes long."""
         ...
 
 
 @dataclass(slots=True)
 class Draft:
     """A document between its bytes and its flip; `written` counts its rows by generation. `characters` were
-    embedded for it in `seconds`, its share of its batch."""
+    embedded for it in `seconds`, its share of its batch; `reused` vectors were at hand. `handling` is what
+    reading and writing it took, in seconds."""
 
     lease: Lease
     parsed: Parsed
@@ -53,6 +67,8 @@ class Draft:
     written: dict[str, int] = field(default_factory=dict)
     characters: int = 0
     seconds: float = 0.0
+    reused: int = 0
+    handling: float = 0.0
 
     @property
     def job(self) -> Job:
@@ -61,8 +77,8 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """`embedding` is held while the embedder works: it uses every core by itself. `texts` are embedded, or
-    written, at once; before each such turn whoever holds or waits for `first` goes first."""
+    """`embedding` is held while the embedder works, by few at once. `texts` are embedded, or written, at
+    once; before each such turn whoever holds or waits for `first` goes first."""
 
     ledger: Ledger
     blobs: Blobs
@@ -70,8 +86,10 @@ class Pipeline:
     store: Store
     indexers: Indexers
     leases: Leases
-    embedding: asyncio.Lock
-    first: asyncio.Lock | None = None
+    reuse: Reuse
+    validation: Validation
+    embedding: asyncio.Semaphore
+    first: asyncio.Semaphore | None = None
     texts: int = TEXTS_AT_ONCE
 
     async def run(self, batch: Sequence[Lease]) -> None:
@@ -85,10 +103,7 @@ class Pipeline:
             for generation in await self._missing(drafts):
                 indexer = await self.indexers.get(generation)
                 drafts = await self._cut(drafts, indexer)
-                async with self.embedding, _timed(stages, "embed"):
-                    vectors = await self._embed(drafts, indexer)
-                async with _timed(stages, "index"):
-                    drafts = await self._write(drafts, generation, indexer, vectors)
+                drafts = await self._index(drafts, generation, indexer, stages)
             drafts = await self._flip(drafts, stages)
         if unreachable:
             raise unreachable
@@ -108,9 +123,15 @@ class Pipeline:
 
     async def _read(self, lease: Lease) -> Draft | None:
         """Fetch and parse one document; None if it can never be read."""
+        begun = time.monotonic()
         try:
             content = await self.blobs.get(lease.job.tenant, lease.content_hash)
-            parsed = await self.parser.parse(content, lease.filename, lease.media_type)
+            tenant = lease.job.tenant
+            told = partial(self.leases.reading, lease)
+            parsed = await self.parser.parse(
+                content, lease.filename, lease.media_type, tenant=tenant, told=told
+            )
+            await self.validation.check(lease, parsed)
         except (Quarantined, UnsupportedType) as error:
             await self._quarantine(lease, error)
             return None
@@ -118,7 +139,7 @@ class Pipeline:
             await self._fail(lease, JobError(code="file_missing", message=str(error)))
             return None
         fallback = default_title(parsed.title, lease.filename, lease.job.document_id)
-        return Draft(lease, parsed, lease.title or fallback)
+        return Draft(lease, parsed, lease.title or fallback, handling=time.monotonic() - begun)
 
     async def _begin(self, drafts: Sequence[Draft]) -> list[Draft]:
         """Take and record revisions: nothing is written before the ledger knows its number."""
@@ -149,13 +170,50 @@ class Pipeline:
         await self._progress("embed", [(draft.job, 0, len(draft.texts)) for draft in left])
         return left
 
+    async def _index(
+        self,
+        drafts: Sequence[Draft],
+        generation: str,
+        indexer: Indexer,
+        stages: dict[Stage, tuple[float, float]],
+    ) -> list[Draft]:
+        """Embed and write, a group of documents at a time: one is written while the next is embedded, and no
+        more than these two are held."""
+
+        async def write(group: Sequence[Draft], vectors: Matrix) -> None:
+            async with _timed(stages, "index"):
+                await self._write(group, generation, indexer, vectors)
+
+        writing: asyncio.Task[None] | None = None
+        try:
+            for group in _groups(drafts):
+                async with self.embedding, _timed(stages, "embed"):
+                    vectors = await self._embed(group, indexer)
+                if writing:
+                    await writing
+                writing = asyncio.create_task(write(group, vectors))
+            if writing:
+                await writing
+        finally:
+            if writing:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+        return self._held(drafts)
+
     async def _embed(self, drafts: Sequence[Draft], indexer: Indexer) -> Matrix:
-        """Vectors of all texts of all drafts, in their order, computed in the order of length."""
+        """Vectors of all texts of all drafts, in their order, computed in the order of length. Those that are
+        at hand are not computed, and a text that occurs again is computed once."""
         texts = [text for draft in drafts for _, text in draft.texts]
         vectors = np.zeros((len(texts), indexer.spec.dimension), dtype=np.float32)
         owners = [n for n, draft in enumerate(drafts) for _ in draft.texts]
         done = [0] * len(drafts)
-        order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
+        places = _places(drafts)
+        for name, vector in (await self.reuse.known(indexer.spec.embedder, _wanted(drafts))).items():
+            for n in places.pop(name, ()):
+                vectors[n] = vector
+                done[owners[n]] += 1
+                drafts[owners[n]].reused += 1
+        order = sorted((same[0] for same in places.values()), key=lambda n: len(texts[n]))
         seconds = 0.0
         for start in range(0, len(order), self.texts):
             chosen = order[start : start + self.texts]
@@ -168,6 +226,8 @@ class Pipeline:
             if len(order) > self.texts:
                 counts = [(one.job, n, len(one.texts)) for one, n in zip(drafts, done, strict=True)]
                 await self._progress("embed", counts)
+        for first, *others in places.values():
+            vectors[others] = vectors[first]
         _share(drafts, seconds)
         return vectors
 
@@ -179,23 +239,26 @@ class Pipeline:
 
     async def _write(
         self, drafts: Sequence[Draft], generation: str, indexer: Indexer, vectors: Matrix
-    ) -> list[Draft]:
-        """Upsert the rows of all drafts whose lease still holds; those that were written."""
-        rows = await asyncio.to_thread(_rows, drafts, indexer, vectors)
+    ) -> None:
+        """Upsert the rows of all drafts whose lease still holds; the others are lost."""
+        begun = time.monotonic()
         await self._progress("index", [(one.job, len(one.texts), len(one.texts)) for one in drafts])
+        places = [(draft, ordinal) for draft in drafts for ordinal in range(len(draft.texts))]
         held = {draft.revision: draft for draft in drafts}
-        for start in range(0, len(rows), self.texts):
+        for start in range(0, len(places), self.texts):
             # One that lapsed in between has lost rows for good, even if it is renewed later.
             held = {n: draft for n, draft in held.items() if self.leases.holds(draft.lease)}
-            part = [row for row in rows[start : start + self.texts] if row.chunk.revision in held]
-            if part:
-                await self.store.upsert(generation, part)
+            part = slice(start, start + self.texts)
+            rows = await asyncio.to_thread(_rows, places[part], held, indexer, vectors[part])
+            if rows:
+                await self.store.upsert(generation, rows)
+        each = (time.monotonic() - begun) / max(1, len(places))
         for draft in drafts:
+            draft.handling += each * len(draft.texts)
             draft.written[generation] = len(draft.texts)
             draft.texts = []
             if draft.revision not in held:
                 self.leases.finish(draft.lease, "lost")
-        return self._held(drafts)
 
     async def _flip(
         self, drafts: Sequence[Draft], stages: Mapping[Stage, tuple[float, float]]
@@ -210,6 +273,8 @@ class Pipeline:
                 chunks=draft.written,
                 characters=draft.characters,
                 seconds=draft.seconds,
+                reused=draft.reused,
+                handling=draft.handling,
             )
             for draft in drafts
         ]
@@ -255,6 +320,27 @@ class Pipeline:
                 await asyncio.sleep(LEDGER_PAUSE)
 
 
+def _places(drafts: Sequence[Draft]) -> dict[tuple[str, str], list[int]]:
+    """Where each text of each tenant occurs, by its hash, among all texts of all drafts."""
+    places: dict[tuple[str, str], list[int]] = {}
+    texts = ((draft.job.tenant, text) for draft in drafts for _, text in draft.texts)
+    for n, (tenant, content) in enumerate(texts):
+        places.setdefault((tenant, text_hash(content)), []).append(n)
+    return places
+
+
+def _wanted(drafts: Sequence[Draft]) -> list[Wanted]:
+    return [
+        Wanted(
+            draft.job.tenant,
+            draft.job.document_id,
+            draft.lease.content_hash,
+            frozenset(text_hash(content) for _, content in draft.texts),
+        )
+        for draft in drafts
+    ]
+
+
 def _share(drafts: Sequence[Draft], seconds: float) -> None:
     """Charge each document its part of the seconds that embedding them took."""
     sizes = [sum(len(text) for _, text in draft.texts) for draft in drafts]
@@ -263,12 +349,31 @@ def _share(drafts: Sequence[Draft], seconds: float) -> None:
         draft.seconds += seconds * size / max(1, sum(sizes))
 
 
-def _rows(drafts: Sequence[Draft], indexer: Indexer, vectors: Matrix) -> list[Row]:
-    places = ((draft, n, *cut) for draft in drafts for n, cut in enumerate(draft.texts))
-    return [
-        Row(chunk=_chunk(draft, ordinal, piece, text), vector=vector, terms=indexer.analyzer.terms(text))
-        for (draft, ordinal, piece, text), vector in zip(places, vectors, strict=True)
-    ]
+def _groups(drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
+    """The drafts in order, in groups of at most `GROUP_TEXTS` texts, unless one alone has more."""
+    group: list[Draft] = []
+    texts = 0
+    for draft in drafts:
+        if group and texts + len(draft.texts) > GROUP_TEXTS:
+            yield group
+            group, texts = [], 0
+        group.append(draft)
+        texts += len(draft.texts)
+    if group:
+        yield group
+
+
+def _rows(
+    places: Sequence[tuple[Draft, int]], held: Collection[int], indexer: Indexer, vectors: Matrix
+) -> list[Row]:
+    """The rows of these texts of drafts, by their number, whose revision is held."""
+    rows = []
+    for (draft, ordinal), vector in zip(places, vectors, strict=True):
+        if draft.revision in held:
+            piece, text = draft.texts[ordinal]
+            chunk = _chunk(draft, ordinal, piece, text)
+            rows.append(Row(chunk=chunk, vector=vector, terms=indexer.analyzer.terms(text)))
+    return rows
 
 
 def _chunk(draft: Draft, ordinal: int, piece: Piece, text: str) -> Chunk:
@@ -280,7 +385,7 @@ def _chunk(draft: Draft, ordinal: int, piece: Piece, text: str) -> Chunk:
         document_id=lease.job.document_id,
         revision=draft.revision,
         ordinal=ordinal,
-        content_hash=hashlib.sha256(text.encode()).hexdigest(),
+        content_hash=text_hash(text),
         title=draft.title,
         heading=piece.heading,
         text=piece.text,

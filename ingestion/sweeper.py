@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 from ingestion.errors import LedgerUnavailable
@@ -24,12 +25,22 @@ LONGEST_PAUSE = 5.0
 
 
 class Sweeper:
-    """`lease` and `call_deadline` in seconds. Any number may run; they do the same work twice at worst."""
+    """`lease` and `call_deadline` in seconds. `removed` is called when rows were. Any number may run; they do
+    the same work twice at worst."""
 
-    def __init__(self, ledger: Ledger, store: Store, *, lease: float, call_deadline: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: Store,
+        *,
+        lease: float,
+        call_deadline: float,
+        removed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._ledger = ledger
         self._store = store
         self._window = lease + call_deadline
+        self._removed = removed
 
     async def run(self, stop: asyncio.Event) -> None:
         pause = INTERVAL
@@ -57,6 +68,7 @@ class Sweeper:
                 if generation.state != "retired":
                     await self._store.remove(generation.id, due)
             await self._ledger.removed(again, final, self._window)
+            self._removed()
         return len(due)
 
     async def _remove(self, generation: str) -> None:

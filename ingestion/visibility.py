@@ -51,11 +51,12 @@ _SHOW = text(
     """
 )
 _HIDE = text(
-    "DELETE FROM visibility WHERE tenant = :tenant AND document_id = :id RETURNING tenant, collection AS name"
+    "DELETE FROM visibility WHERE tenant = :tenant AND document_id = ANY(CAST(:ids AS text[])) "
+    "RETURNING tenant, collection AS name"
 )
 _RETIRE_ALL = text(
     "UPDATE revisions SET state = 'retired', retired_at = now(), look_at = now() "
-    "WHERE tenant = :tenant AND document_id = :id AND state IN ('writing', 'visible')"
+    "WHERE tenant = :tenant AND document_id = ANY(CAST(:ids AS text[])) AND state IN ('writing', 'visible')"
 )
 _RAISE = text(
     """
@@ -108,7 +109,7 @@ async def flip(connection: AsyncConnection, written: Sequence[Written]) -> dict[
     shown: dict[tuple[str, str], Written] = {}
     for one in written:
         place = (one.job.tenant, one.job.document_id)
-        outcome = _judge(one, jobs.get(one.job.id), documents[place], serving)
+        outcome = _judge(one, jobs.get(one.job.id), documents.get(place), serving)
         if outcome == "flipped" and shown.setdefault(place, one) is not one:
             outcome = "superseded"
         outcomes[one.job.id] = outcome
@@ -119,11 +120,14 @@ async def flip(connection: AsyncConnection, written: Sequence[Written]) -> dict[
     return outcomes
 
 
-def _judge(written: Written, job: Row[Any] | None, document: Row[Any], serving: frozenset[str]) -> Flip:
+def _judge(
+    written: Written, job: Row[Any] | None, document: Row[Any] | None, serving: frozenset[str]
+) -> Flip:
     ended = held(written, job)
     if ended:
         return ended
-    if document.deleted or document.newest_version != written.job.version:
+    # One that was erased is not known any more, nor is its job.
+    if document is None or document.deleted or document.newest_version != written.job.version:
         return "superseded"
     return "flipped" if serving and serving <= written.chunks.keys() else "generations_changed"
 
@@ -152,12 +156,14 @@ def _rows(fresh: Sequence[Written], known: Collection[str]) -> dict[str, list[An
     }
 
 
-async def hide(connection: AsyncConnection, tenant: str, document_id: str, collection: str) -> None:
-    """Show no revision of a document (locked by the caller) to anybody."""
-    key = {"tenant": tenant, "id": document_id}
-    changed = _names(await connection.execute(_HIDE, key))
-    await connection.execute(_RETIRE_ALL, key)
-    await _raise_epochs(connection, changed | {(tenant, collection)})
+async def hide(
+    connection: AsyncConnection, tenant: str, ids: Sequence[str], collections: Collection[str]
+) -> None:
+    """Show no revision of these documents (locked by the caller), of these collections, to anybody."""
+    these = {"tenant": tenant, "ids": ids}
+    changed = _names(await connection.execute(_HIDE, these))
+    await connection.execute(_RETIRE_ALL, these)
+    await _raise_epochs(connection, changed | {(tenant, name) for name in collections})
 
 
 async def visible(

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +24,9 @@ from ingestion.indexers import Indexers
 from ingestion.leases import Leases
 from ingestion.ledger import Ledger
 from ingestion.pipeline import TEXTS_AT_ONCE, Parser, Pipeline
+from ingestion.reuse import Reuse
 from ingestion.types import JobError, Lease, Observer
+from ingestion.validation import Validation
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.types import Store
 
@@ -37,6 +41,8 @@ OUTAGES: Mapping[type[Exception], str] = {
 }
 """A part is down: no document's fault, so it is waited for and never counted as an attempt."""
 
+EMBEDDING_AT_ONCE = 2
+"""Batches: while the last texts of one are embedded the cores have the first of the next."""
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
 IDLE = 0.25
@@ -60,9 +66,9 @@ BACKFILL = Crew(backfill=True, lanes=1, batch=8, texts=32, idle=4 * IDLE)
 
 
 class Worker:
-    """`name` is what the ledger shows as the holder. `lease` is how long a job is held without renewal,
-    `grace` how long work may go on after a stop, in seconds. Who holds or waits for `first` embeds before
-    this worker's next turn; `embedding` is what this one holds."""
+    """`name` is what the ledger shows as the holder, `version` the product's. `lease` is how long a job is
+    held without renewal, `grace` how long work may go on after a stop, in seconds. Who holds or waits for
+    `first` embeds before this worker's next turn; `embedding` is what this one holds."""
 
     def __init__(
         self,
@@ -77,13 +83,16 @@ class Worker:
         observer: Observer,
         crew: Crew = ORDINARY,
         grace: float = 5.0,
-        first: asyncio.Lock | None = None,
+        first: asyncio.Semaphore | None = None,
+        version: str = "",
     ) -> None:
         self._ledger = ledger
         self._name = name
         self._crew = crew
         self._grace = grace
-        self.embedding = asyncio.Lock()
+        self._version = version
+        self._stopping = False
+        self.embedding = asyncio.Semaphore(EMBEDDING_AT_ONCE)
         self._leases = Leases(lease, observer)
         self._more = asyncio.Event()
         self._watching = asyncio.Lock()
@@ -95,13 +104,17 @@ class Worker:
             store=store,
             indexers=indexers,
             leases=self._leases,
+            reuse=Reuse(ledger, store),
+            validation=Validation(ledger),
             embedding=self.embedding,
             first=first,
             texts=crew.texts,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then finish what is under way or, after a grace period, give it back."""
+        """Work until `stop` is set, then finish what is under way or, after a grace period, give it back:
+        others may take it at once."""
+        await self._tell(fresh=True)
         lanes = [asyncio.create_task(self._lane(stop)) for _ in range(self._crew.lanes)]
         beat = asyncio.create_task(self._heartbeat())
         stopping = asyncio.create_task(stop.wait())
@@ -109,12 +122,15 @@ class Worker:
             await asyncio.wait({*lanes, beat, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
                 self._more.set()
+                self._stopping = True
+                await self._tell()
                 await asyncio.wait(lanes, timeout=self._grace)
         finally:
             for task in (*lanes, beat, stopping):
                 task.cancel()
             ends = await asyncio.gather(*lanes, beat, stopping, return_exceptions=True)
             await self._release(self._leases.all(), None, 0.0)
+            await self._leave()
         for end in ends:
             if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
                 raise end
@@ -196,6 +212,33 @@ class Worker:
                 logger.warning("leases could not be renewed: %s", error)
             else:
                 self._leases.renew(keys, renewed, asked)
+                await self._tell()
+                await self._tell_parts()
+
+    async def _tell(self, *, fresh: bool = False) -> None:
+        """Say that this process is there. A crew that fills generations is one with the ordinary one."""
+        about = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": self._version,
+            "lease": self._leases.seconds,
+            "fresh": fresh,
+            "stopping": self._stopping,
+        }
+        if not self._crew.backfill:
+            with suppress(LedgerUnavailable):
+                await self._ledger.present(self._name, about)
+
+    async def _tell_parts(self) -> None:
+        """Say how far those have come that take long to read: they are slow, not dead."""
+        with suppress(LedgerUnavailable):
+            if parts := self._leases.parts():
+                await self._ledger.parts(parts)
+
+    async def _leave(self) -> None:
+        if not self._crew.backfill:
+            with suppress(LedgerUnavailable):
+                await self._ledger.leave(self._name)
 
     async def _idle(self, stop: asyncio.Event) -> None:
         """One idle lane looks for work often; the others when one has found some."""

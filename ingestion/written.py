@@ -21,13 +21,16 @@ Flip = Literal["flipped", "superseded", "lost", "generations_changed"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """A revision whose rows are in the store: `chunks` is their number in each generation. `characters` were
-    embedded for it in `seconds`."""
+    embedded for it in `seconds`; reading and writing it took `handling` more. `reused` vectors were at
+    hand."""
 
     job: Job
     revision: int
     chunks: Mapping[str, int]
     characters: int = 0
     seconds: float = 0.0
+    handling: float = 0.0
+    reused: int = 0
 
 
 _LOCK_DOCUMENTS = text(
@@ -50,10 +53,14 @@ _VISIBLE = text("UPDATE revisions SET state = 'visible' WHERE revision = ANY(CAS
 _SUCCEED = text(
     """
     UPDATE jobs SET state = 'succeeded', stage = 'done', done = w.chunks, total = w.chunks, error = NULL,
-        lease_until = NULL, worker = NULL, finished_at = now()
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:chunks AS int[])) AS w(id, chunks) WHERE jobs.id = w.id
+        lease_until = NULL, part = NULL, finished_at = now(),
+        work = CASE WHEN w.work > 0 THEN w.work ELSE jobs.work END, reused = w.reused
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:chunks AS int[]), CAST(:work AS double precision[]),
+                CAST(:reused AS int[]))
+      AS w(id, chunks, work, reused) WHERE jobs.id = w.id
     """
 )
+_REUSED = text("UPDATE generations SET reused = reused + :reused WHERE id = :id")
 
 
 async def lock_documents(
@@ -83,7 +90,11 @@ async def succeed(connection: AsyncConnection, shown: Sequence[Written]) -> None
     """End the jobs of revisions that are visible now."""
     ids, chunks = [one.job.id for one in shown], [max(one.chunks.values()) for one in shown]
     await connection.execute(_VISIBLE, {"revisions": [one.revision for one in shown]})
-    await connection.execute(_SUCCEED, {"ids": ids, "chunks": chunks})
+    work = [one.seconds + one.handling for one in shown]
+    reused = [one.reused for one in shown]
+    await connection.execute(_SUCCEED, {"ids": ids, "chunks": chunks, "work": work, "reused": reused})
+    if any(reused):
+        await connection.execute(_REUSED, {"reused": sum(reused), "id": min(shown[0].chunks)})
     await abandon(connection, ids)
 
 

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from llm.errors import OutputsUnavailable
 from llm.pipe import Line, Pipe, PipeBroken
@@ -24,6 +25,7 @@ LARGEST = 1 << 20
 """Bytes of a value; a larger one is not kept."""
 _MARK = 16
 _AT_ONCE = 500
+_LOOK = 0.05
 _PUT = """
 local now = redis.call('TIME')[1]
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -111,6 +113,33 @@ class RedisOutputs:
         except PipeBroken as error:
             raise OutputsUnavailable(f"Redis does not answer, nothing can be erased: {error}") from error
         return erased
+
+    async def settle(self) -> Path | None:
+        """Write the snapshot on the disk anew, without what was forgotten; the folder that it lies in, None
+        where that is not for us to know or to do. Raises `OutputsUnavailable`."""
+        try:
+            pipe = await self._line.connected()
+            await _saved(pipe)  # One that began before does not count.
+            await pipe.ask("BGSAVE")
+            told = await _saved(pipe)
+            _, place = await pipe.ask("CONFIG", "GET", "dir")
+        except PipeBroken as error:
+            if "refused" in str(error):
+                return None
+            raise OutputsUnavailable(f"Redis does not answer, its snapshot is old: {error}") from error
+        if told["rdb_last_bgsave_status"] != "ok":
+            raise OutputsUnavailable("Redis could not write its snapshot.")
+        return Path(place.decode()) if told["aof_enabled"] == "0" else None
+
+
+async def _saved(pipe: Pipe) -> dict[str, str]:
+    """What Redis says of its files, once no snapshot is being written."""
+    while True:
+        lines = (await pipe.ask("INFO", "persistence")).decode().splitlines()
+        told = dict(line.split(":", 1) for line in lines if ":" in line)
+        if told["rdb_bgsave_in_progress"] == "0":
+            return told
+        await asyncio.sleep(_LOOK)
 
 
 async def _keys(pipe: Pipe) -> AsyncIterator[list[bytes]]:

@@ -23,11 +23,14 @@ def build() -> typer.Typer:
     """All commands: 0 is done, 1 failed, 2 called in a wrong way, 3 cannot start."""
     from app.cli import (
         ask,
+        collections,
         doctor,
         documents,
+        erase,
         ingest,
         jobs,
         keys,
+        queue,
         releases,
         search,
         serve,
@@ -46,7 +49,10 @@ def build() -> typer.Typer:
         module.register(commands)
     groups = {
         "documents": documents.commands,
+        "collections": collections.commands,
+        "erase": erase.commands,
         "jobs": jobs.commands,
+        "queue": queue.commands,
         "release": releases.commands,
         "keys": keys.commands,
     }

@@ -22,10 +22,11 @@ LONGEST_WAIT = 10.0
 class ClientError(Exception):
     """The service refused or failed; the message is its own sentence."""
 
-    def __init__(self, message: str, status: int = 0, code: str = "") -> None:
+    def __init__(self, message: str, status: int = 0, code: str = "", retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.retry_after = retry_after
 
 
 class Unreachable(ClientError):
@@ -60,18 +61,23 @@ class Client:
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self._call("POST", path, json=dict(body or {}))
 
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._call("PUT", path, json=dict(body))
+
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
 
-    def put_file(self, document_id: str, file: Path, fields: Mapping[str, Any]) -> Any:
-        """Hand in one file under an id; `fields` go into the query. Returns its job."""
-        content = file.read_bytes()
+    def put_file(
+        self, document_id: str, name: str, content: bytes, fields: Mapping[str, Any], once: str
+    ) -> Any:
+        """Hand in one file under an id; `fields` go into the query. However often it is asked with the same
+        `once`, the document is handed in once. Returns its job."""
         answer = self._call(
             "PUT",
             f"/v1/documents/{document_id}",
-            params={"filename": file.name, **fields},
+            params={"filename": name, **fields},
             content=content,
-            headers={"Content-Type": "application/octet-stream"},
+            headers={"Content-Type": "application/octet-stream", "Idempotency-Key": once},
         )
         return answer["jobs"][0]
 
@@ -100,9 +106,9 @@ class Client:
                 response = self._http.request(method, path, **content)
             except httpx.TransportError as error:
                 raise self._unreachable(error) from None
-            if response.status_code not in (429, 503) or attempt == ATTEMPTS:
+            if response.status_code not in (429, 503) or attempt == ATTEMPTS or _is_full(response):
                 break
-            time.sleep(_patience(response, attempt))
+            time.sleep(min(_patience(response, attempt), LONGEST_WAIT))
         if response.is_error:
             raise _refused(response)
         return _json(response)
@@ -137,7 +143,12 @@ def _patience(response: httpx.Response, attempt: int) -> float:
         asked = float(response.headers.get("retry-after", ""))
     except ValueError:
         asked = 0.25 * 2.0**attempt
-    return min(asked, LONGEST_WAIT)
+    return asked
+
+
+def _is_full(response: httpx.Response) -> bool:
+    """Whether the queue of documents is full, which a moment does not mend."""
+    return response.status_code == 429 and b'"queue_full"' in response.content
 
 
 def _json(response: httpx.Response) -> Any:
@@ -158,7 +169,8 @@ def _checked(event: Any) -> Any:
 def _refused(response: httpx.Response) -> ClientError:
     try:
         error = response.json()["error"]
-        return ClientError(str(error["message"]), response.status_code, str(error["code"] or ""))
+        code, patience = str(error["code"] or ""), _patience(response, 1)
+        return ClientError(str(error["message"]), response.status_code, code, patience)
     except (ValueError, KeyError, TypeError):
         return ClientError(
             f"{response.request.url} answered {response.status_code}. Is this address Plumbline's?",

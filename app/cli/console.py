@@ -50,6 +50,16 @@ def show(value: Mapping[str, Any], as_json: bool) -> None:
         print(f"{name:<14} {'' if shown is None else shown}")
 
 
+def duration(seconds: float) -> str:
+    """As a person says it: 8 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """Rows under headings; `empty` is said when there are none. Nothing is cut off: in a terminal it is
     folded, in a pipe a row is a line."""

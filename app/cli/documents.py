@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import console
+from app.cli.where import Where, filter_of
 
 PAGE = 500
 commands = typer.Typer(help="List, show and delete documents.", no_args_is_help=True)
@@ -64,22 +65,37 @@ def show(
 
 @commands.command("delete")
 def delete(
-    document_ids: Annotated[list[str], typer.Argument(help="Ids of documents.", metavar="ID...")],
+    document_ids: Annotated[
+        list[str] | None, typer.Argument(help="Ids of documents.", metavar="[ID]...", show_default=False)
+    ] = None,
+    where: Where = None,
+    collection: Annotated[str | None, typer.Option(help="All of a collection.", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which these are.")] = False,
     as_json: console.AsJson = False,
     url: console.Url = None,
     key: console.Key = None,
     data: console.Data = None,
 ) -> None:
-    """Delete documents. Nothing that is asked afterwards uses their text."""
+    """Delete documents by id, metadata or collection. Nothing that is asked afterwards uses their text."""
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        for document_id in document_ids:
-            client.delete(f"/v1/documents/{_in_path(document_id)}")
+        if document_ids and not dry_run:
+            for document_id in document_ids:
+                client.delete(f"/v1/documents/{_in_path(document_id)}")
+                if not as_json:
+                    console.say(f"deleted {document_id}")
+            gone = {"deleted": document_ids}
+        else:
+            chosen = {"ids": document_ids or [], "filter": filter_of(where), "dry_run": dry_run}
+            if collection is not None:
+                chosen["collection"] = collection
+            found = client.post("/v1/documents/delete", chosen)
+            gone = {"would delete" if dry_run else "deleted": found["ids"], "count": found["count"]}
             if not as_json:
-                console.say(f"deleted {document_id}")
+                console.say(f"{'would delete' if dry_run else 'deleted'} {found['count']} documents")
     if as_json:
-        console.show_json({"deleted": document_ids})
+        console.show_json(gone)
 
 
 def _in_path(document_id: str) -> str:

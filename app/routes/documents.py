@@ -6,10 +6,12 @@ An answer 202 promises that the document is kept; its job says when it can be fo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from app import access, telemetry
@@ -18,20 +20,35 @@ from app.passages import Passages
 from app.routes import uploads
 from app.routes.caller import Deadline, Parts, Reader, Writer, reply, uploads_of
 from app.routes.cited import span_json
+from app.routes.erasures import Chosen
 from app.routes.jobs import job_json
 from app.types import Principal
 from app.wiring import Services
 from ingestion.errors import NotFound
+from ingestion.rules import breaches_json
 from ingestion.types import Document, NewDocument
 from retrieval.types import Chunk
 
 router = APIRouter(tags=["documents"])
+
+MOST_NAMED = 1_000
+"""Ids in the answer to a deletion."""
 
 Id = Annotated[str, Path(max_length=200, description="The document's id.")]
 IdempotencyKey = Annotated[
     str | None,
     Header(pattern=r"^[\x21-\x7e]{1,200}$", description="The same key hands the same documents in once."),
 ]
+
+
+class ToDelete(Chosen):
+    dry_run: bool = Field(False, description="Only say which documents these are.")
+
+    @model_validator(mode="after")
+    def _named(self) -> ToDelete:
+        if not self.named:
+            raise ValueError("name `ids`, `filter` or `collection`")
+        return self
 
 
 def _in_schema(*schemas: tuple[str, dict[str, Any]]) -> dict[str, Any]:
@@ -47,6 +64,7 @@ _SAID = {
     "metadata": {"type": "string", "description": "A JSON object."},
     "title": {"type": "string"},
     "id": {"type": "string"},
+    "priority": {"type": "string", "description": "high, normal, low, or a number from -10 to 10."},
 }
 _FORM = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE}, **_SAID}}
 
@@ -101,6 +119,8 @@ async def _hand_in(
     parts: Services, caller: Principal, documents: list[NewDocument], idempotency_key: str | None
 ) -> Response:
     await _check_rights(parts, caller, documents)
+    if any(document.priority > 0 for document in documents) and "admin" not in caller.scopes:
+        raise Forbidden("A priority above normal takes a key with the scope `admin`.")
     jobs = await parts.intake.put(
         caller.tenant,
         documents,
@@ -159,6 +179,28 @@ async def delete(parts: Parts, caller: Writer, document_id: Id) -> Response:
     return reply({"id": gone.id, "object": "document.deleted", "deleted": True})
 
 
+@router.post("/v1/documents/delete", summary="Delete documents by ids, metadata or collection")
+async def delete_all(parts: Parts, caller: Writer, body: ToDelete) -> Response:
+    """No request that starts after the reply uses their text. Ids of documents that are not there, or that
+    the key may not read, are left out."""
+    if body.collections:
+        await parts.intake.require_collections(caller.tenant, body.collections)
+    which = access.filter_for(caller, body.collections, body.ids, body.where())
+    if body.dry_run:
+        ids = await parts.intake.matching(which)
+        return reply({**_deletion_json(ids), "deleted": False, "dry_run": True})
+    return reply(_deletion_json([one.id for one in await parts.intake.delete_all(which)]))
+
+
+@router.delete("/v1/collections/{name}", summary="Delete a collection with its documents")
+async def delete_collection(
+    parts: Parts, caller: Writer, name: Annotated[str, Path(max_length=200)]
+) -> Response:
+    """Of a key of some groups: those of its documents that the key can read."""
+    gone = await parts.intake.delete_collection(access.filter_for(caller, [name]))
+    return reply({**_deletion_json([one.id for one in gone]), "collection": name})
+
+
 @router.get("/v1/documents/{document_id}/content", summary="Download the original file")
 async def content(parts: Parts, caller: Reader, document_id: Id) -> Response:
     document, original = await parts.intake.original(caller.tenant, caller.groups, document_id)
@@ -186,6 +228,10 @@ async def passage(
     )
 
 
+def _deletion_json(ids: Sequence[str]) -> dict[str, Any]:
+    return {"object": "documents.deleted", "deleted": True, "count": len(ids), "ids": ids[:MOST_NAMED]}
+
+
 def document_json(document: Document) -> dict[str, Any]:
     return {
         "id": document.id,
@@ -202,6 +248,7 @@ def document_json(document: Document) -> dict[str, Any]:
         "chunks": document.chunks,
         "created_at": document.created_at,
         "updated_at": document.updated_at,
+        "warnings": breaches_json(document.warnings),
     }
 
 

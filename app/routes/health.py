@@ -52,7 +52,8 @@ async def metrics(parts: Parts, counters: Counters) -> Response:
     counters.trials(parts.shadow.counts, parts.outcomes.lost)
     try:
         async with asyncio.timeout(PATIENCE):
-            counters.queue({str(state): n for state, n in (await parts.intake.queue_depth()).items()})
+            counters.queue(await parts.intake.operation())
+            counters.reused(await parts.intake.embeddings_reused())
     except (LedgerUnavailable, TimeoutError):
         counters.queue(None)
     return Response(counters.text(), media_type=CONTENT_TYPE)

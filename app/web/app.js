@@ -169,26 +169,41 @@ function toggleRunning(on) {
 
 // ---- the cited passage
 
-// A passage with the part that bears a sentence out marked; all of it where none is known.
-function withMark(text, source, span) {
-  const characters = Array.from(text);
-  const start = span ? span.start - source.span.start : 0;
-  const end = span ? span.end - source.span.start : characters.length;
+// A passage with the part that bears a sentence out marked; all of it where none is known. What stands before
+// the passage's own place are the names of a table's columns, said again.
+function withMark(source, span) {
+  const characters = Array.from(source.text);
+  const at = source.span.start - (characters.length - (source.span.end - source.span.start));
+  const start = span ? span.start - at : 0;
+  const end = span ? span.end - at : characters.length;
   const slice = (from, to) => characters.slice(from, to).join("");
   return [slice(0, start), element("mark", { textContent: slice(start, end) }), slice(end)];
+}
+
+// The marked place as it stands in its document, what is not of the passage in a softer colour.
+function inPlace(found, source) {
+  const soft = (text) => text ? [element("span", { className: "around", textContent: text })] : [];
+  const [before, after] = [Array.from(found.before), Array.from(found.after)];
+  const first = Math.max(0, before.length - Math.max(0, found.span.start - source.span.start));
+  const last = Math.max(0, source.span.end - found.span.end);
+  const text = (characters, from, to) => characters.slice(from, to).join("");
+  return [...soft(text(before, 0, first)), text(before, first), element("mark", { textContent: found.text }), text(after, 0, last), ...soft(text(after, last))];
 }
 
 async function openPassage(source, span) {
   $("passage-title").textContent = source.title;
   $("passage-place").textContent = [under(source), source.page && `Page ${source.page}`, source.document_id].filter(Boolean).join(" · ");
-  $("passage-text").replaceChildren(...withMark(source.text, source, span));
+  $("passage-text").replaceChildren(...withMark(source, span));
   $("passage-original").hidden = !source.document_id;
   $("passage-original").onclick = () => openOriginal(source).catch((error) => $("passage-text").append(element("p", { className: "notice error", textContent: error.message })));
   $("passage").showModal();
+  if (!source.document_id) return;
+  const place = span ?? source.span;
+  const asked = new URLSearchParams({ start: place.start, end: place.end, chunk_id: source.chunk_id });
   try {
-    const around = await api("GET", `/v1/documents/${encodeURIComponent(source.document_id)}/chunks/${encodeURIComponent(source.chunk_id)}`);
-    const soft = (chunk) => chunk ? [element("span", { className: "around", textContent: chunk.text })] : [];
-    $("passage-text").replaceChildren(...soft(around.before), around.before ? "\n\n" : "", ...withMark(around.text, source, span), around.after ? "\n\n" : "", ...soft(around.after));
+    const found = await api("GET", `/v1/documents/${encodeURIComponent(source.document_id)}/text?${asked}`);
+    $("passage-text").replaceChildren(...inPlace(found, source));
+    $("passage-text").querySelector("mark").scrollIntoView({ block: "center" });
   } catch (error) {
     $("passage-text").append(element("p", { className: "notice error", textContent: error.message }));
   }
@@ -298,13 +313,27 @@ async function addFiles(files) {
 async function addFile(file, note, bar) {
   const [job] = (await upload(file)).jobs;
   await watch(job.id, (state) => {
-    note.textContent = state.status === "queued" && state.position ? `waiting, ${state.position} ahead` : state.total ? `${state.stage} ${state.done} of ${state.total}` : state.stage ?? state.status;
+    note.textContent = progressOf(state);
     if (state.total) bar.value = state.done / state.total;
     if (["failed", "quarantined", "cancelled"].includes(state.status)) throw new Error(state.error?.message ?? state.status);
   });
   note.textContent = "searchable";
   bar.value = 1;
   listDocuments();
+}
+
+// How far a job is, in words: what it waits for, what it does, whether it gets on, how long it will take.
+function progressOf(job) {
+  const left = job.eta_seconds === null ? "" : `, about ${duration(job.eta_seconds)} left`;
+  if (job.status === "queued") return (job.position ? `waiting, ${job.position} ahead` : "waiting") + left;
+  if (job.pulse === "slow" || job.pulse === "lost") return `${job.stage}, ${job.pulse}`;
+  if (job.part) return job.part + left;
+  return (job.total ? `${job.stage} ${job.done} of ${job.total}` : job.stage ?? job.status) + left;
+}
+
+function duration(seconds) {
+  if (seconds < 60) return `${Math.max(1, Math.round(seconds))} s`;
+  return seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
 async function filesOf(items) {

@@ -20,6 +20,7 @@ from app import embedded, instance, launcher
 from app.child import Child
 from app.embedded import Part, free_port
 from app.partlog import PartLog
+from app.standalone import WORKER_NICE
 from app.supervisor import Supervisor
 from eval.types import InstanceFailed
 
@@ -33,11 +34,13 @@ START = 600.0
 
 @dataclass(slots=True)
 class Running:
-    """A process that listens on loopback. `key` is what it wants to see, if anything."""
+    """A process that listens on loopback. `key` is what it wants to see, if anything; `admin` is one that may
+    do everything."""
 
     process: asyncio.subprocess.Process
     url: str
     key: str = ""
+    admin: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -60,7 +63,14 @@ class Bed:
     async def service(self, *options: str, **environment: str) -> Running:
         """The service under measurement, filled and ready."""
         running = await self._start(("eval.bench.stand", *options), environment)
-        running.key = json.loads(await _line(running.process, self.folder))["key"]
+        told = json.loads(await _line(running.process, self.folder))
+        running.key, running.admin = told["key"], told["admin"]
+        return running
+
+    async def worker(self, store: str) -> Running:
+        """A worker, which takes the service's jobs with the niceness that a worker has."""
+        running = await self._start(("eval.bench.feeder", "--store", store), {}, WORKER_NICE)
+        await _line(running.process, self.folder)
         return running
 
     async def floor(self) -> Running:
@@ -79,14 +89,14 @@ class Bed:
         await _until_listening(running)
         return running
 
-    async def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> Running:
+    async def _start(self, command: Sequence[str], environment: Mapping[str, str], nice: int = 0) -> Running:
         """A module with its options; `env` adds what the parts are called to what we inherited."""
         port = free_port()
         named = [f"{name}={value}" for name, value in {**self.environment, **environment}.items()]
         log = (self.folder / "log").open("ab")
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(launcher.__file__), str(os.getpid()), str(int(signal.SIGTERM))),
-            *("-", "0", shutil.which("env") or "/usr/bin/env", *named),
+            *("-", str(nice), shutil.which("env") or "/usr/bin/env", *named),
             *(sys.executable, "-m", *command, "--port", str(port)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

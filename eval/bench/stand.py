@@ -2,7 +2,7 @@
 
     python -m eval.bench.stand --port 9000 --passages 200 --store instant --embedder instant --model instant
 
-Fills itself through its own intake and worker, prints one line of JSON (`{"key": ...}`) when it is ready, and
+Fills itself through its own intake and worker, prints one line of JSON (`{"key": ...`) when it is ready, and
 serves until it is told to stop. `GET /bench/own` gives the times of the requests since it was asked last.
 """
 
@@ -73,8 +73,10 @@ def _told(intervals: standins.Intervals, wall: float) -> dict[str, float]:
 
 
 @asynccontextmanager
-async def _standing(settings: Settings, options: argparse.Namespace) -> AsyncIterator[tuple[Services, str]]:
-    """The service, filled, and a key for it."""
+async def _standing(
+    settings: Settings, options: argparse.Namespace
+) -> AsyncIterator[tuple[Services, dict[str, str]]]:
+    """The service, filled, and keys for it: for those who ask, and for one who hands more documents in."""
     store: ServedStore = open_store(settings) if options.store == "served" else MemoryStore()
     embedder = _embedder(settings, options.embedder == "real")
     model: Callable[[str], ChatModel] | None = None
@@ -87,10 +89,10 @@ async def _standing(settings: Settings, options: argparse.Namespace) -> AsyncIte
         async with open_services(settings, replacements) as services:
             await _fill(services, settings, replacements, options.passages)
             embedder.feeding = False
-            _, secret = await services.access.create_key(
-                TENANT, "bench", groups=None, scopes=("read", "write")
-            )
-            yield services, secret
+            keys = services.access.create_key
+            _, key = await keys(TENANT, "bench", groups=None, scopes=("read", "write"))
+            _, admin = await keys(TENANT, "load", groups=None, scopes=("admin",))
+            yield services, {"key": key, "admin": admin}
     finally:
         await store.close()
 
@@ -139,8 +141,8 @@ def _new(document: dict[str, Any]) -> NewDocument:
 
 async def main(options: argparse.Namespace) -> None:
     settings = load_settings(port=options.port)
-    async with _standing(settings, options) as (services, secret):
-        line = json.dumps({"key": secret})
+    async with _standing(settings, options) as (services, keys):
+        line = json.dumps(keys)
         app = Own(create_app(settings, services))
         await listen(settings, app, ready=lambda: print(line, flush=True))  # noqa: T201  (the parent waits)
 

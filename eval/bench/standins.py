@@ -12,7 +12,19 @@ import numpy as np
 
 from app.stores import ServedStore
 from llm.types import Call, ChatModel, Delta
-from retrieval.types import Chunk, Dense, Embedder, EmbedderSpec, Filter, Hit, IndexSpec, Matrix, Query, Row
+from retrieval.types import (
+    Chunk,
+    Dense,
+    Embedder,
+    EmbedderSpec,
+    Filter,
+    Hit,
+    IndexSpec,
+    Matrix,
+    Query,
+    Row,
+    Vector,
+)
 
 
 @dataclass(slots=True)
@@ -107,8 +119,14 @@ class Recorded:
         with at_work("store"):
             return await self._store.read(generation, tenant, ids)
 
+    async def vectors(self, generation: str, tenant: str, ids: Sequence[str]) -> dict[str, Vector]:
+        return await self._store.vectors(generation, tenant, ids)
+
     async def remove(self, generation: str, revisions: Collection[int]) -> None:
         await self._store.remove(generation, revisions)
+
+    async def purge(self, generation: str) -> bool:
+        return await self._store.purge(generation)
 
     async def drop(self, generation: str) -> None:
         await self._store.drop(generation)

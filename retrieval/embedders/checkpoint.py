@@ -23,6 +23,9 @@ Tensor = npt.NDArray[np.float32]
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+INT8 = ":int8"
+"""Follows a model's name in a release: its products in whole numbers of eight bits."""
+
 _CONFIG = "config.json"
 _OTHER_WAY = "Models of other kinds need an embedder that runs sentence-transformers."
 _MODULES = frozenset({"Transformer", "Pooling", "Normalize"})
@@ -80,9 +83,15 @@ class Checkpoint:
         }
 
 
+def is_int8(name: str) -> bool:
+    """Whether a release names the model in its quantised form."""
+    return name.endswith(INT8)
+
+
 def find_model(name: str, path: Path | None) -> Path:
     """The folder of the embedder called `name`: `path` when given, else the one inside an installed
     package, whose weights must be the ones we know."""
+    name = name.removesuffix(INT8)
     if path is not None:
         return _complete(path.expanduser().resolve())
     known = _PACKAGED.get(name)

@@ -1,15 +1,16 @@
 """BERT-family embedding on the CPU by OpenVINO, in the embedded and single-server installations.
 
-The graph is built from safetensors once and kept; a later start loads it. One thread runs it, because
-OpenVINO already uses every core for one batch. Callers take turns there, a small batch at a time, so that a
-question waits for the batch that is running and not for the whole document that came before it; questions
-that wait together go together.
+The graph is built from safetensors once and kept; a later start loads it. Each core does a batch of its own:
+threads that share one wait for each other many times, and where something else runs on one core, all of them
+for it. Callers take turns, a small batch at a time, so that a question waits for a batch that is running and
+not for the whole document that came before it; questions that wait together go together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +26,7 @@ import openvino as ov
 from openvino import opset13 as op
 from tokenizers import Tokenizer
 
-from retrieval.embedders.checkpoint import TOKENIZER, Checkpoint, Tensor, find_model, read_checkpoint
+from retrieval.embedders.checkpoint import TOKENIZER, Checkpoint, Tensor, find_model, is_int8, read_checkpoint
 from retrieval.errors import EmbedderUnavailable, TextTooLong
 from retrieval.types import EmbedderSpec, Matrix
 
@@ -39,37 +41,43 @@ _TOKENIZE_TEXTS = 128
 # Characters that are tokenized sooner than a thread has taken them up.
 _TOKENIZE_HERE = 2_048
 # OpenVINO makes ready anew for a shape that the last call did not have, which costs a question a third of its
-# time; so short texts come in few lengths. What is short with its padding is a question: one thread does it.
+# time; so short texts come in few lengths.
 _STEP = 16
+# Inputs of a product that share a scale, in the quantised form.
+_GROUP = 64
 _SHORT = 64
 
 
 class OpenVinoEmbedder:
     """Use `load`. Safe to share between tasks of one event loop or several."""
 
-    def __init__(
-        self, model: ov.CompiledModel, alone: ov.CompiledModel, tokenizer: Tokenizer, spec: EmbedderSpec
-    ) -> None:
-        """`alone` is the same model on one thread."""
-        self._request = model.create_infer_request()
-        self._alone = alone.create_infer_request()
+    def __init__(self, model: ov.CompiledModel, cores: int, tokenizer: Tokenizer, spec: EmbedderSpec) -> None:
+        """`model` does so many batches at once, a thread each."""
+        self._cores = cores
+        self._requests = [model.create_infer_request() for _ in range(cores)]
         self._tokenizer = tokenizer
         self._spec = spec
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._threads = ThreadPoolExecutor(cores, thread_name_prefix="embedder")
         self._waiting: deque[_Turn] = deque()
+        self._choosing = Lock()
 
     @classmethod
     def load(cls, folder: Path, cache: Path, name: str | None = None) -> OpenVinoEmbedder:
         """Load the model in `folder`, keeping its graph and compiled form under `cache`. Blocks, for
-        a second or so. `name` is for people; by default the folder's."""
+        a second or so. `name` is for people, by default the folder's; with `:int8` at its end it is another
+        embedder, whose products are in whole numbers."""
         checkpoint = read_checkpoint(folder)
+        int8 = is_int8(name or "")
+        artefact = checkpoint.artefact()
         spec = EmbedderSpec(
             name=name or folder.name,
-            artefact=checkpoint.artefact(),
+            artefact=hashlib.sha256(f"{artefact}\nint8/{_GROUP}".encode()).hexdigest() if int8 else artefact,
             dimension=checkpoint.dimension,
             max_tokens=checkpoint.max_tokens,
         )
-        return cls(*_compiled(checkpoint, cache / spec.artefact), _tokenizer(folder), spec)
+        cores = len(os.sched_getaffinity(0))
+        model = _compiled(checkpoint, cache / spec.artefact, cores, int8)
+        return cls(model, cores, _tokenizer(folder), spec)
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -85,12 +93,24 @@ class OpenVinoEmbedder:
             for start in range(0, len(texts), _TOKENIZE_TEXTS):
                 ids += await asyncio.to_thread(self._encode, texts[start : start + _TOKENIZE_TEXTS])
         vectors = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
-        for part in turns([len(text) for text in ids]):
-            turn = _Turn([ids[index] for index in part])
-            self._waiting.append(turn)
-            self._thread.submit(self._work)
-            vectors[part] = await asyncio.wrap_future(cast("Future[Any]", turn.made))
+        # The long ones first, so that no core is left alone with one at the end.
+        parts = list(turns([len(text) for text in ids]))[::-1]
+        left = iter(parts)
+
+        async def lane() -> None:
+            for part in left:
+                vectors[part] = await self._turn([ids[index] for index in part])
+
+        # One turn waits, so that a core need not wait for the event loop.
+        await asyncio.gather(*(lane() for _ in range(min(len(parts), self._cores + 1))))
         return vectors
+
+    async def _turn(self, texts: list[list[int]]) -> Matrix:
+        turn = _Turn(texts)
+        self._waiting.append(turn)
+        self._threads.submit(self._work)
+        made: Matrix = await asyncio.wrap_future(cast("Future[Any]", turn.made))
+        return made
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Character ranges of the text's tokens, without the special ones."""
@@ -107,36 +127,44 @@ class OpenVinoEmbedder:
 
     def _work(self) -> None:
         """Do the turn that waits longest, and with it those behind it that fit the batch."""
+        with self._choosing:
+            together = self._next()
+            request = self._requests.pop() if together else None
+        if request is None:
+            return
+        try:
+            vectors = _infer(request, [text for turn in together for text in turn.texts])
+        except BaseException as error:  # noqa: BLE001  (whoever waits is told)
+            for turn in together:
+                turn.made.set_exception(error)
+            return
+        finally:
+            self._requests.append(request)
+        for turn in together:
+            turn.made.set_result(vectors[: len(turn.texts)])
+            vectors = vectors[len(turn.texts) :]
+
+    def _next(self) -> list[_Turn]:
         together, texts = list[_Turn](), list[list[int]]()
         while self._waiting and (not texts or _fit([*texts, *self._waiting[0].texts])):
             turn = self._waiting.popleft()
             if turn.made.set_running_or_notify_cancel():
                 together.append(turn)
                 texts += turn.texts
-        if not texts:
-            return
-        try:
-            vectors = self._infer(texts)
-        except BaseException as error:  # noqa: BLE001  (whoever waits is told)
-            for turn in together:
-                turn.made.set_exception(error)
-            return
-        for turn in together:
-            turn.made.set_result(vectors[: len(turn.texts)])
-            vectors = vectors[len(turn.texts) :]
+        return together
 
-    def _infer(self, texts: Sequence[list[int]]) -> Matrix:
-        ids = np.zeros((len(texts), _width(max(map(len, texts)))), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = text
-            mask[row, : len(text)] = 1
-        request = self._alone if ids.size <= _SHORT else self._request
-        try:
-            vectors: Matrix = request.infer([ids, mask])[0]
-        except RuntimeError as error:
-            raise EmbedderUnavailable(f"OpenVINO could not embed: {error}") from error
-        return vectors
+
+def _infer(request: ov.InferRequest, texts: Sequence[list[int]]) -> Matrix:
+    ids = np.zeros((len(texts), _width(max(map(len, texts)))), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    try:
+        vectors: Matrix = request.infer([ids, mask])[0]
+    except RuntimeError as error:
+        raise EmbedderUnavailable(f"OpenVINO could not embed: {error}") from error
+    return vectors
 
 
 def _width(tokens: int) -> int:
@@ -186,38 +214,34 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _compiled(checkpoint: Checkpoint, home: Path) -> tuple[ov.CompiledModel, ov.CompiledModel]:
-    """The compiled graph, for all cores and for one. Processes that start together wait for the one that
-    builds it."""
+def _compiled(checkpoint: Checkpoint, home: Path, cores: int, int8: bool) -> ov.CompiledModel:
+    """The compiled graph. Processes that start together wait for the one that builds it."""
     graph = home / f"encoder-{_GRAPH}.xml"
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home / "lock"):
             if graph.exists():
                 try:
-                    return _compile(graph)
+                    return _compile(graph, cores, int8)
                 except RuntimeError:
                     graph.unlink()  # damaged; the weights are still there to build it from
-            _save(_Bert(checkpoint).graph(), graph)
-            return _compile(graph)
+            _save(_Bert(checkpoint, int8).graph(), graph)
+            return _compile(graph, cores, int8)
     except (OSError, RuntimeError) as error:
         raise EmbedderUnavailable(f"The embedder's graph cannot be kept in {home}: {error}") from error
 
 
-def _compile(graph: Path) -> tuple[ov.CompiledModel, ov.CompiledModel]:
-    core = ov.Core()
-    # Pinned to its cores, a thread waits for whatever else runs there, however idle the others are.
+def _compile(graph: Path, cores: int, int8: bool) -> ov.CompiledModel:
     settings = {
-        "PERFORMANCE_HINT": "LATENCY",
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": cores,
+        "INFERENCE_NUM_THREADS": cores,
+        # Pinned to its core, a thread waits for whatever else runs there, however idle the others are.
         "ENABLE_CPU_PINNING": False,
         "CACHE_DIR": str(graph.parent / "compiled"),
+        **({"DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP} if int8 else {}),
     }
-    # Threads wait for one another many times in a question's few milliseconds. Where other processes keep
-    # the cores busy each wait may be as long as one of those runs.
-    return (
-        core.compile_model(str(graph), "CPU", settings),
-        core.compile_model(str(graph), "CPU", {**settings, "INFERENCE_NUM_THREADS": 1}),
-    )
+    return ov.Core().compile_model(str(graph), "CPU", settings)
 
 
 def _save(model: ov.Model, graph: Path) -> None:
@@ -244,10 +268,13 @@ class _Bert:
 
     Follows the published architecture (Devlin et al. 2019, post-layer-norm) operation by operation, so that
     no framework is needed to convert it. Token types are always 0 for a single text, so they are a constant.
+    With `int8`, weights are whole numbers with a scale for each output; OpenVINO then rounds what they are
+    multiplied by as it comes, in groups of their own scales, so that nothing has to be calibrated.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, int8: bool = False) -> None:
         self._checkpoint = checkpoint
+        self._int8 = int8
         self._tensors = checkpoint.tensors()
 
     def graph(self) -> ov.Model:
@@ -299,8 +326,17 @@ class _Bert:
         return op.divide(total, op.reduce_sum(weights, _ints(1)))
 
     def _linear(self, hidden: ov.Node, name: str) -> ov.Node:
-        product = op.matmul(hidden, self._constant(f"{name}.weight"), False, True)
+        product = op.matmul(hidden, self._weights(f"{name}.weight"), False, True)
         return op.add(product, self._constant(f"{name}.bias"))
+
+    def _weights(self, name: str) -> ov.Node:
+        """(outputs, inputs)"""
+        if not self._int8:
+            return self._constant(name)
+        weights = self._tensor(name)
+        scales = np.maximum(np.abs(weights).max(axis=1, keepdims=True), 1e-12) / 127
+        rounded = np.rint(weights / scales).astype(np.int8)
+        return op.multiply(op.convert(op.constant(rounded), "f32"), op.constant(scales.astype(np.float32)))
 
     def _norm(self, hidden: ov.Node, name: str) -> ov.Node:
         centred = op.mvn(hidden, _ints(2), True, self._checkpoint.epsilon, "inside_sqrt")

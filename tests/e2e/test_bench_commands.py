@@ -97,3 +97,32 @@ def test_a_model_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None
     assert done.returncode == 2
     assert "Nothing answers at" in done.stderr
     assert not list(tmp_path.glob("plumbline-bench-*"))
+
+
+def _notes(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for n in range(count):
+        lines = [f"The keeper of lighthouse {n} wrote line {line} of the log." for line in range(20)]
+        (folder / f"lighthouse-{n}.md").write_text(f"# Lighthouse {n}\n\n{' '.join(lines)}")
+    return folder
+
+
+def test_the_whole_path_of_documents_is_timed_beside_embedding_their_chunks_alone(tmp_path: Path) -> None:
+    folder = _notes(tmp_path / "notes", 30)
+    told = _bench(tmp_path, "ingest", str(folder), "--chunks", "100", "--rate", "20", "--seconds", "1")[
+        "notes"
+    ]
+    assert told["documents"] > 30
+    assert told["chunks"] >= 90
+    assert told["tokens_not_embedded"] == told["chunks_not_found"] == 0
+    whole, alone = told["whole_path"]["tokens_per_second"], told["embedding_alone"]["tokens_per_second"]
+    assert 0 < whole < alone
+    assert told["peak_mib"]["worker"] > 100
+    assert told["search_idle"]["failed"] == told["search_during_load"]["failed"] == 0
+
+
+def test_several_workers_are_timed_and_none_does_what_another_did(tmp_path: Path) -> None:
+    folder = _notes(tmp_path / "notes", 60)
+    told = _bench(tmp_path, "workers", str(folder), "--workers", "2")["2 workers"]
+    assert told["jobs"] == told["revisions"] == told["shown"] == told["documents"] == 60
+    assert told["taken_again"] == told["unfinished"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -43,6 +44,11 @@ class Open:
         self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
     ) -> frozenset[int]:
         return frozenset(revision for _, revision in candidates)
+
+    async def ages(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> dict[int, float]:
+        return dict.fromkeys(await self.visible(generation, where, candidates), math.inf)
 
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
         return Look(epoch="0", visible=await self.visible(generation, where, candidates))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,11 @@ def server() -> Iterator[Server]:
 def stream(*events: Any, done: bool = True) -> bytes:
     lines = [f"data: {json.dumps(event)}\n\n" for event in events]
     return "".join([*lines, "data: [DONE]\n\n" if done else ""]).encode()
+
+
+def _job(document: str, status: str, **more: Any) -> dict[str, Any]:
+    fields = {"id": f"job of {document}", "document_id": document, "version": 3, "status": status}
+    return {**fields, "done": 0, "total": 0, "eta_seconds": None, "error": None, **more}
 
 
 CITATION = {"number": 2, "title": "Leave", "heading": "Days", "page": 3, "document_id": "leave.pdf"}
@@ -127,27 +133,96 @@ def test_a_failed_document_is_named_with_its_reason_and_fails_the_command(
 ) -> None:
     (tmp_path / "a.md").write_text("x")
     (tmp_path / "b.md").write_text("")
-    job = {"id": "j1", "document_id": "a.md", "status": "queued"}
+    job = _job("a.md", "queued")
+    server.reply("/v1/documents", {"documents": [], "next": None})
     error = {"code": "damaged", "message": "The file is damaged.", "part": "page 2"}
     server.reply("/v1/documents/a.md", {"jobs": [job]}, status=202)
     server.reply("/v1/documents/b.md", {"error": {"message": "It is empty.", "code": "empty"}}, status=400)
-    server.reply(
-        "/v1/jobs/j1", {**job, "status": "running"}, {**job, "status": "quarantined", "error": error}
-    )
+    quarantined = _job("a.md", "quarantined", error=error)
+    server.reply("/v1/jobs/lookup", {"jobs": [_job("a.md", "running")]}, {"jobs": [quarantined]})
     taken = run("ingest", str(tmp_path), "--url", server.url, "--json")
     assert taken.exit_code == 1, taken.stderr
     outcomes = {each["document_id"]: each for each in json.loads(taken.stdout)["outcomes"]}
     assert (outcomes["a.md"]["status"], outcomes["a.md"]["part"]) == ("quarantined", "page 2")
     assert (outcomes["b.md"]["status"], outcomes["b.md"]["message"]) == ("refused", "It is empty.")
+    assert json.loads(taken.stdout)["reasons"] == {"damaged": 1, "empty": 1}
+
+
+def test_a_run_that_was_cut_short_goes_on_where_it_was(server: Server, tmp_path: Any) -> None:
+    known = []
+    for name in ("done.md", "queued.md", "broken.md", "changed.md"):
+        (tmp_path / name).write_text(name)
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        about: dict[str, Any] = {
+            "filename": name,
+            "metadata": {},
+            "groups": [],
+            "version": 3,
+            "visible": name != "queued.md",
+        }
+        known.append({"id": name, "content_hash": digest, **about})
+    known[-1]["content_hash"] = "other"
+    server.reply("/v1/documents", {"documents": known, "next": None})
+    listed = {"queued": _job("queued.md", "queued"), "quarantined": _job("broken.md", "quarantined")}
+    for status in ("queued", "running", "failed", "quarantined"):
+        server.reply("/v1/jobs", {"jobs": [listed[status]] if status in listed else []})
+    for name in ("broken.md", "changed.md"):
+        server.reply(f"/v1/documents/{name}", {"jobs": [_job(name, "queued")]}, status=202)
+    taken = run("ingest", str(tmp_path), "--no-wait", "--url", server.url)
+    assert taken.exit_code == 0, taken.stderr
+    assert taken.stdout.strip() == "1 there already, 3 queued"
+    put = [line for line, _ in server.sent if line.startswith("PUT")]
+    assert len(put) == 2
+
+
+def test_a_full_queue_is_waited_for_and_nothing_is_handed_in_twice(server: Server, tmp_path: Any) -> None:
+    (tmp_path / "a.md").write_text("x")
+    server.reply("/v1/documents", {"documents": [], "next": None})
+    full = {"error": {"message": "Too many wait.", "code": "queue_full"}}
+    server.reply("/v1/documents/a.md", full, status=429, headers={"Retry-After": "0"})
+    server.reply("/v1/documents/a.md", {"jobs": [_job("a.md", "queued")]}, status=202)
+    taken = run("ingest", str(tmp_path), "--no-wait", "--url", server.url)
+    assert (taken.exit_code, taken.stdout.strip()) == (0, "1 queued")
+
+
+def test_jobs_are_retried_by_reason_and_never_all_by_mistake(server: Server) -> None:
+    server.reply("/v1/jobs/retry", {"retried": 3})
+    done = run("jobs", "retry", "--reason", "needs_ocr", "--since", "2026-11-26", "--url", server.url)
+    assert (done.exit_code, done.stdout.strip()) == (0, "3 jobs retried")
+    sent = server.sent[-1][1]
+    assert (sent["reason"], sent["since"][:10]) == ("needs_ocr", "2026-11-26")
+    assert run("jobs", "retry", "--url", server.url).exit_code == 2
+    assert run("jobs", "cancel", "j1", "--all", "--url", server.url).exit_code == 2
+
+
+def test_a_drain_ends_when_nothing_runs_any_more(server: Server) -> None:
+    now = {
+        "state": "draining",
+        "queued": 4,
+        "queued_bytes": 10,
+        "running": 1,
+        "oldest_seconds": 3.0,
+        "rate": None,
+        "eta_seconds": None,
+        "workers": 1,
+        "pauses": [],
+    }
+    server.reply("/v1/queue/drain", now)
+    server.reply("/v1/queue", now, {**now, "state": "drained", "running": 0})
+    drained = run("queue", "drain", "--reason", "upgrade", "--json", "--url", server.url)
+    assert drained.exit_code == 0
+    assert json.loads(drained.stdout)["state"] == "drained"
+    server.reply("/v1/queue/resume", {**now, "state": "open"})
+    assert "not known" in run("queue", "resume", "--url", server.url).stdout
 
 
 def test_metadata_and_groups_go_with_every_file(server: Server, tmp_path: Any) -> None:
     (tmp_path / "a.md").write_text("x")
-    job = {"id": "j1", "document_id": "a.md", "status": "succeeded"}
-    server.reply("/v1/documents/a.md", {"jobs": [job]}, status=202)
+    server.reply("/v1/documents", {"documents": [], "next": None})
+    server.reply("/v1/documents/a.md", {"jobs": [_job("a.md", "succeeded")]}, status=202)
     arguments = ("--metadata", "year=2026", "--metadata", "kind=memo", "--group", "hr", "--no-wait")
     assert run("ingest", str(tmp_path), *arguments, "--url", server.url).exit_code == 0
-    asked = server.sent[0][0]
+    asked = server.sent[1][0]
     assert "groups=hr" in asked
     assert "%22year%22%3A%202026" in asked.replace("+", "%20")
 

@@ -387,3 +387,14 @@ def test_damaged_weights_are_a_typed_error(folder: Path, tmp_path: Path) -> None
     os.truncate(tmp_path / "m" / "model.safetensors", 5000)
     with pytest.raises(EmbedderUnavailable, match=r"model\.safetensors"):
         OpenVinoEmbedder.load(tmp_path / "m", tmp_path / "cache")
+
+
+async def test_the_quantised_form_is_another_embedder_that_says_nearly_the_same(
+    embedder: OpenVinoEmbedder, folder: Path, tmp_path: Path
+) -> None:
+    quantised = OpenVinoEmbedder.load(folder, tmp_path, "all-MiniLM-L6-v2:int8")
+    assert quantised.spec.artefact != embedder.spec.artefact
+    plain, rounded = await embedder.embed(TEXTS), await quantised.embed(TEXTS)
+    assert 0.99 < float((plain * rounded).sum(axis=1).min()) < 0.99999
+    again = OpenVinoEmbedder.load(folder, tmp_path, "all-MiniLM-L6-v2:int8")  # From what was kept.
+    assert np.allclose(await again.embed(TEXTS), rounded, atol=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Collection, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -77,6 +78,11 @@ class Board:
 
     async def epoch(self, where: Filter) -> str:
         return str(self.changes)
+
+    async def ages(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> dict[int, float]:
+        return dict.fromkeys(await self.visible(generation, where, candidates), math.inf)
 
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
         shown = await self.visible(generation, where, candidates)

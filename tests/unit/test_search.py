@@ -3,6 +3,7 @@ over the store in memory, and a ledger of a dictionary."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -54,6 +55,11 @@ class Board:
         return frozenset(
             revision for document, revision in candidates if self._may(where, document, revision)
         )
+
+    async def ages(
+        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+    ) -> dict[int, float]:
+        return dict.fromkeys(await self.visible(generation, where, candidates), math.inf)
 
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
         return Look(epoch=await self.epoch(where), visible=await self.visible(generation, where, candidates))
@@ -355,6 +361,46 @@ async def test_an_error_of_the_ledger_is_not_swallowed(corpus: Corpus) -> None:
     corpus.index = replace(corpus.index, visibility=Down())
     with pytest.raises(ConnectionError):
         await corpus.find("pump")
+
+
+async def test_a_revision_that_was_passed_over_and_has_become_visible_is_found(corpus: Corpus) -> None:
+    class Flipping(Board):
+        async def visible(
+            self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+        ) -> frozenset[int]:
+            seen = await super().visible(generation, where, candidates)
+            self.shown["acme", "roof"] = 41
+            return seen
+
+    board = Flipping()
+    corpus.index = replace(corpus.index, visibility=board)
+    await corpus.add("roof", 41, ROOF)
+    await corpus.add("roof", 40, ROOF)
+    board.shown["acme", "roof"] = 40
+    found = await corpus.find("solar panels")
+    assert [hit.chunk.revision for hit in found.hits] == [41]
+    assert found.degraded == ()
+
+
+async def test_a_revision_that_was_completed_while_it_was_searched_is_found_whole(corpus: Corpus) -> None:
+    class Late(Board):
+        async def ages(
+            self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
+        ) -> dict[int, float]:
+            first = not self.asked
+            seen = await super().ages(generation, where, candidates)
+            if first:
+                await corpus.add("roof", 40, ROOF, PUMP)
+                return dict.fromkeys(seen, 0.0)
+            return seen
+
+    board = Late()
+    corpus.index = replace(corpus.index, visibility=board)
+    await corpus.add("roof", 40, ROOF)
+    board.shown["acme", "roof"] = 40
+    found = await corpus.find("solar pump")
+    assert sorted(hit.chunk.ordinal for hit in found.hits) == [0, 1]
+    assert found.degraded == ()
 
 
 async def test_a_question_longer_than_the_window_is_searched_by_its_beginning(corpus: Corpus) -> None:

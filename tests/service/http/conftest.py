@@ -42,6 +42,7 @@ from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import PARSER_VERSION
 from ingestion.reads import Reads
+from ingestion.receipts import Receipts
 from ingestion.sandbox import Sandbox
 from ingestion.types import Generation, Placed
 from ingestion.worker import Worker
@@ -215,6 +216,7 @@ async def _built(
     await stack.enter_async_context(shadow.running())
     services = Services(
         settings=settings,
+        receipts=Receipts(folder / "receipts"),
         release=registry,
         promotions=Promotions(engine, registry, indexes, trials, servings.prepare),
         trials=trials,

@@ -12,6 +12,7 @@ import numpy as np
 import openai
 import pytest
 
+from tests.packages import package
 from tests.service.http.house import House, Tenant
 
 LEAVE = "Every employee has 28 days of paid leave a year. Unused days expire in March."
@@ -40,6 +41,24 @@ async def test_files_handed_in_as_a_form_are_found_with_what_was_said_about_them
     assert found["degraded"] == []
     shown = (await tenant.http.get("/v1/documents/leave.txt")).json()
     assert (shown["collection"], shown["groups"], shown["visible"]) == ("policies", ["board", "hr"], True)
+
+
+async def test_sheets_and_archives_are_found_by_what_is_in_them(tenant: Tenant) -> None:
+    letter = b"From: Ann <ann@x.test>\nSubject: Gauge returns\n\nSend worn gauges to the Bern depot.\n"
+    reply = await tenant.http.post(
+        "/v1/documents",
+        files=[
+            ("files", ("prices.csv", b"Item;Price\nTipping gauge;120\n", "application/vnd.ms-excel")),
+            ("files", ("mails.zip", package({"june/returns.eml": letter}), "application/zip")),
+        ],
+    )
+    assert reply.status_code == 202, reply.text
+    for job in reply.json()["jobs"]:
+        assert (await tenant.done(job["id"]))["status"] == "succeeded"
+
+    for query, document in (("price of the tipping gauge", "prices.csv"), ("Bern depot", "mails.zip")):
+        found = (await tenant.http.post("/v1/search", json={"query": query})).json()
+        assert found["hits"][0]["document_id"] == document
 
 
 async def test_documents_are_found_by_number_date_and_list_of_their_metadata(tenant: Tenant) -> None:

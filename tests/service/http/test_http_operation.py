@@ -171,7 +171,7 @@ async def test_an_outage_of_the_ledger_is_told_as_one_and_passes(
 
     with monkeypatch.context() as patch:
         patch.setattr(house.services.intake, "jobs", away)
-        patch.setattr(house.services.intake, "queue_depth", away)
+        patch.setattr(house.services.intake, "operation", away)
         reply = await tenant.http.get("/v1/jobs")
         metrics = (await tenant.http.get("/metrics")).text
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "ledger_unavailable")

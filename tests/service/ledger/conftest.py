@@ -84,17 +84,20 @@ def accept(ledger: Ledger) -> Callable[..., Awaitable[Job]]:
         tenant: str = "acme",
         collection: str = "default",
         groups: frozenset[str] = frozenset(),
+        media_type: str = "text/plain",
+        priority: int = 0,
     ) -> Job:
         document = Accepted(
             id=document_id,
             collection=collection,
             title=None,
             filename=None,
-            media_type="text/plain",
+            media_type=media_type,
             size=len(text),
             content_hash=hashlib.sha256(text.encode()).hexdigest(),
             metadata={},
             groups=groups,
+            priority=priority,
         )
         return (await ledger.put(tenant, [document]))[0]
 

@@ -150,7 +150,7 @@ async def test_versions_rise_in_the_order_of_acceptance_however_many_come_at_onc
     assert (await ledger.document("acme", None, "handbook")).version == newest.version
     (lease,) = await ledger.lease("w", 30, 50)
     assert lease.job.id == newest.id
-    assert (await ledger.queue_depth())["queued"] == 0
+    assert (await ledger.queue(None)).queued == 0
 
 
 async def test_a_generation_that_takes_over_during_the_work_sends_the_job_back(

@@ -57,7 +57,7 @@ async def test_a_postgresql_killed_and_started_again_is_used_again(
         await migrate.upgrade(part.url)
         await ledger.ensure_generation(spec, "hashing")
         await asyncio.gather(*(ledger.serving() for _ in range(8)))
-    for ask in (ledger.ping, ledger.serving, ledger.queue_depth, lambda: ledger.lease("w", 30, 1)):
+    for ask in (ledger.ping, ledger.serving, ledger.operation, lambda: ledger.lease("w", 30, 1)):
         with pytest.raises(LedgerUnavailable, match="PostgreSQL"):
             await ask()
     part = embedded.postgres(parts_folder / "mortal-data", sockets)
@@ -86,7 +86,7 @@ async def test_a_ledger_that_hangs_is_said_to_be_away(
 
 
 async def test_more_calls_than_connections_wait_their_turn(ledger: Ledger) -> None:
-    assert len(await asyncio.gather(*(ledger.queue_depth() for _ in range(60)))) == 60
+    assert len(await asyncio.gather(*(ledger.operation() for _ in range(60)))) == 60
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://root@localhost/db"])

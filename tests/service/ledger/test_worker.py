@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import open_engine
+from ingestion import pipeline
 from ingestion.blobs import Blobs
 from ingestion.errors import LedgerUnavailable, Quarantined
 from ingestion.indexers import Indexer, OpenIndexers
@@ -34,11 +35,22 @@ Switch = Callable[[str, str], Awaitable[None]]
 class Reader:
     """The product's parser, in this process; documents that say so are trouble."""
 
-    async def parse(self, content: bytes, filename: str | None, media_type: str | None) -> Parsed:
+    async def parse(
+        self,
+        content: bytes,
+        filename: str | None,
+        media_type: str | None,
+        *,
+        tenant: str | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> Parsed:
         if content.startswith(b"broken"):
             raise Quarantined("damaged", "The page cannot be read.", "page 7")
         if content.startswith(b"bug"):
             raise ValueError("a bug")
+        if content.startswith(b"long") and told:
+            told("page 12")
+            await asyncio.sleep(1.5)
         return parse(content, filename, media_type)
 
 
@@ -484,3 +496,68 @@ async def test_the_observer_hears_of_every_attempt_with_its_stages(
     assert (attempt.outcome, attempt.chunks, attempt.job.traceparent) == ("succeeded", 1, traceparent)
     assert set(attempt.stages) == {"parse", "embed", "index"}
     assert all(attempt.started <= start <= end <= attempt.ended for start, end in attempt.stages.values())
+
+
+async def test_a_document_that_takes_long_to_read_shows_how_far_its_reader_is(
+    ledger: Ledger, intake: Intake, store: MemoryStore, make_worker: MakeWorker
+) -> None:
+    (job,) = await intake.put("acme", [NewDocument(id="book", content=b"long book")])
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(store, lease=0.9).run(stop))
+    async with asyncio.timeout(30):
+        while (now := await ledger.job("acme", job.id)).part is None:
+            assert now.state != "succeeded"
+            await asyncio.sleep(0.05)
+    assert (now.part, now.stage, now.pulse) == ("page 12", "parse", "working")
+    stop.set()
+    await running
+    assert (await ledger.job("acme", job.id)).part is None
+
+
+async def test_a_worker_says_that_it_is_there_and_leaves_when_it_stops(
+    ledger: Ledger, store: MemoryStore, make_worker: MakeWorker
+) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(store).run(stop))
+    async with asyncio.timeout(30):
+        while not (there := await ledger.workers()):
+            await asyncio.sleep(0.02)
+    assert [(one.name, one.state) for one in there] == [("w", "idle")]
+    stop.set()
+    await running
+    assert await ledger.workers() == []
+
+
+async def test_a_group_is_embedded_while_another_is_written_and_no_third_before_that_is_done(
+    intake: Intake, indexer: Indexer, make_worker: MakeWorker, ended: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "GROUP_TEXTS", 2)
+    opened, embedded = asyncio.Event(), list[str]()
+
+    class Standing(MemoryStore):
+        async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+            await opened.wait()
+            await super().upsert(generation, rows)
+
+    plain = indexer.embedder
+
+    class Noting:
+        spec = plain.spec
+        token_spans = staticmethod(plain.token_spans)
+
+        async def embed(self, texts: Sequence[str]) -> Matrix:
+            embedded.extend(texts)
+            return await plain.embed(texts)
+
+    crew = replace(ORDINARY, lanes=1)
+    worker = make_worker(Standing(), indexers=[replace(indexer, embedder=Noting())], crew=crew)
+    jobs = await intake.put("acme", [NewDocument(id=f"p{n}", content=_text(f"pear{n}")) for n in range(8)])
+    ending = asyncio.ensure_future(ended(worker, jobs))
+    async with asyncio.timeout(30):
+        while len(embedded) < 4:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
+    assert len(embedded) == 4
+    opened.set()
+    assert {job.state for job in await ending} == {"succeeded"}
+    assert len(embedded) == 8
