@@ -57,6 +57,10 @@ class OpenVinoEmbedder:
         self._requests = [model.create_infer_request() for _ in range(cores)]
         self._tokenizer = tokenizer
         self._spec = spec
+        # The binding sets itself up at the first call; two threads that do so at once wait for each other
+        # for ever, one with the interpreter's lock and one with the set-up's.
+        for request in self._requests:
+            _infer(request, [[0]])
         self._threads = ThreadPoolExecutor(cores, thread_name_prefix="embedder")
         self._waiting: deque[_Turn] = deque()
         self._choosing = Lock()
