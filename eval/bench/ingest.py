@@ -1,6 +1,7 @@
 """How fast documents go in: the whole path, against embedding the same chunks alone and against a peer.
 
-The same run embeds half of the chunks before the load and half after it, since the processor's speed drifts.
+The same run embeds half of the chunks (of very many, a sample) before the load and half after it, since the
+processor's speed drifts.
 Then the index is searched while nothing else happens, and while another load goes on.
 """
 
@@ -28,6 +29,8 @@ from eval.target import HttpTarget
 from eval.types import InstanceFailed, SourceDocument
 
 EMBED_AT_ONCE = 2_048
+ALONE = 12_000
+"""Chunks that tell how fast the model is alone."""
 HANDED_IN_AT_ONCE = 2_000
 CONNECTIONS = 16
 WARM = 20
@@ -80,8 +83,9 @@ async def _one(
 ) -> dict[str, Any]:
     say(f"chunking {len(found)} documents")
     chunked = await asyncio.to_thread(made.of, found)
-    say(f"embedding {len(chunked.texts)} chunks alone, the first half")
-    alone = await _embed(made, chunked.texts[::2])
+    sample = _evenly(chunked.texts, ALONE)
+    say(f"embedding {len(sample)} of {len(chunked.texts)} chunks alone, the first half of them")
+    alone = await _embed(made, sample[::2])
     async with started(None, environment=environment) as one:
         say("handing the documents in")
         took = await load(one, found, say)
@@ -89,9 +93,11 @@ async def _one(
         if seconds:
             told |= await _searched(one, found, rate, seconds, say)
     say("embedding the other half")
-    alone += await _embed(made, chunked.texts[1::2])
-    told["embedding_alone"] = _rates(len(found), chunked, alone)
-    told["ratio"] = round(alone / took, 3)
+    alone += await _embed(made, sample[1::2])
+    told["embedding_alone"] = _alone(made, sample, alone)
+    told["ratio"] = round(
+        told["whole_path"]["tokens_per_second"] / told["embedding_alone"]["tokens_per_second"], 3
+    )
     if peer is not None:
         say("the peer embeds and writes the same chunks")
         told["peer"] = await peer.measure(chunked.texts, made)
@@ -129,6 +135,20 @@ async def _figures(
         "chunks_not_found": len(chunked.texts) - sum(written[document.id] for document in found),
         "whole_path": _rates(len(found), chunked, took),
         "peak_mib": {name: peak // MIB for name, peak in peaks(one).items()},
+    }
+
+
+def _evenly(texts: Sequence[str], most: int) -> Sequence[str]:
+    """So many at most, from the first to the last of them."""
+    return [texts[n * len(texts) // most] for n in range(most)] if len(texts) > most else texts
+
+
+def _alone(made: Chunks, sample: Sequence[str], seconds: float) -> dict[str, float]:
+    tokens = sum(len(made.embedder.token_spans(text)) for text in sample)
+    return {
+        "chunks": len(sample),
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(tokens / seconds),
     }
 
 

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
+import uvloop
+
 T = TypeVar("T")
 
 FOLDERS = ("ingestion", "retrieval")
@@ -34,7 +36,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.now = 0.0
         super().__init__(_Jump(self))
-        self._outer = asyncio.new_event_loop()
+        self._outer = uvloop.new_event_loop()
 
     def time(self) -> float:
         return self.now

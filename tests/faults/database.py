@@ -11,16 +11,18 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import asyncpg
 from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import migrate
 from app.database import connect_args, dsn
 from ingestion import tables
 from ingestion.reads import Reads
 from tests.faults.clock import VirtualLoop
+from tests.faults.direct import Direct, Row
 from tests.faults.history import Accepted
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
@@ -43,10 +45,11 @@ _NEXT = """
 
 @dataclass(slots=True)
 class Database:
-    """A `loop`'s database: `engine` is the ledger's, on one connection, `reads` the searches'; `side` asks
-    beside them. `clock` is the descriptor of the file that PostgreSQL reads the time from."""
+    """A `loop`'s database: `engine` is the ledger's, on the connection `own`, `reads` the searches'; `side`
+    asks beside them. `clock` is the descriptor of the file that PostgreSQL reads the time from."""
 
     loop: VirtualLoop
+    own: asyncpg.Connection
     engine: AsyncEngine
     reads: Reads
     side: asyncpg.Connection
@@ -77,15 +80,22 @@ class Database:
 
         clock, side = loop.outside(create())
         loop.outside(migrate.upgrade(postgres_url.replace("@/postgres?", f"@/{name}?")))
-        engine = create_async_engine(url.set(database=name), pool_size=1, max_overflow=0)
+
+        async def opened() -> asyncpg.Connection:
+            own = await asyncpg.connect(host=sockets, user="postgres", database=name, record_class=Row)
+            await own.execute("BEGIN")
+            return own
+
+        own = loop.outside(opened())
         reads = Reads(dsn(postgres_url.replace("@/postgres?", f"@/{name}?")), connect_args())
-        return cls(loop, engine, reads, side, os.open(clock, os.O_WRONLY))
+        engine = cast(AsyncEngine, Direct(own))
+        return cls(loop, own, engine, reads, side, os.open(clock, os.O_WRONLY))
 
     def drop(self) -> None:
         os.close(self.clock)
 
         async def drop() -> None:
-            await self.engine.dispose()
+            await self.own.close()
             await self.reads.close()
             await self.side.close()
 
@@ -102,7 +112,7 @@ class Database:
         again = "; ".join(
             f"SELECT setval('{name}', 1, false)" for name in ("version_numbers", "revision_numbers")
         )
-        self.loop.outside(self.side.execute(f"{emptied}; {again}"))
+        self.loop.outside(self.own.execute(f"COMMIT; {emptied}; {again}; COMMIT; BEGIN"))
 
     def tick(self) -> None:
         """Let PostgreSQL know what time it is."""

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import random
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from sqlalchemy import Row, text
 from ingestion import documents, visibility, written
 from ingestion.documents import Accepted, Claim
 from ingestion.ledger import Ledger
+from ingestion.transaction import transaction
 from ingestion.types import Document, Job
 from ingestion.written import Flip, Written
 from retrieval.errors import StoreUnavailable
@@ -31,6 +33,10 @@ from tests.faults.server import database
 LATE = 2.0
 
 
+class _CommitFailed(Exception):
+    pass
+
+
 class AcknowledgesFirst(Ledger):
     """Answers, then commits: a commit that fails is told nobody."""
 
@@ -42,10 +48,12 @@ class AcknowledgesFirst(Ledger):
         traceparent: str | None = None,
         **more: Any,
     ) -> list[Job]:
-        async with self._engine.connect() as connection:
-            jobs = await documents.put(connection, tenant, accepted, claim, traceparent, **more)
-            if random.random() < 0.9:
-                await connection.commit()
+        jobs: list[Job] = []
+        with suppress(_CommitFailed):
+            async with transaction(self._engine) as connection:
+                jobs = await documents.put(connection, tenant, accepted, claim, traceparent, **more)
+                if random.random() >= 0.9:
+                    raise _CommitFailed
         return jobs
 
 

@@ -37,8 +37,8 @@ FINISHED = 600.0
 def main() -> int:
     options = _options()
     with (
-        _folder() as folder,
-        live.instance(folder, "--no-sample") as one,
+        folder() as place,
+        live.instance(place, "--no-sample") as one,
         httpx.Client(base_url=one.url, timeout=60) as client,
     ):
         told = _run(client, one.data, options.documents)
@@ -52,14 +52,14 @@ def _run(client: httpx.Client, data: Path, documents: int) -> dict[str, Any]:
     erased, kept = words[:PLANTED], words[PLANTED:]
     _fill(client, documents)
     for version in (1, 2):
-        _put(client, [_planted(word, version, "gone" if word in erased else "kept") for word in words])
+        _put(client, [planted(word, version, "gone" if word in erased else "kept") for word in words])
     for word in words:
         _ask(client, word)
-    canaries = {word: Canary(word, vector) for word, vector in _vectors(client, data, words).items()}
+    canaries = {word: Canary(word, vector) for word, vector in vectors(client, data, words).items()}
     client.post("/v1/search", json={"query": words[0]}).raise_for_status()
 
     began = time.monotonic()
-    erasure = _asked(client.post("/v1/erase", json={"filter": {"fate": "gone"}}))
+    erasure = asked(client.post("/v1/erase", json={"filter": {"fate": "gone"}}))
     answered = time.monotonic() - began
     shown = [word for word in erased if _finds(client, word)]
     _fill(client, 50, "later")
@@ -67,7 +67,7 @@ def _run(client: httpx.Client, data: Path, documents: int) -> dict[str, Any]:
         if time.monotonic() - began > FINISHED:
             raise SystemExit(f"not finished: {erasure}")
         time.sleep(0.5)
-        erasure = _asked(client.get(f"/v1/erasures/{erasure['id']}"))
+        erasure = asked(client.get(f"/v1/erasures/{erasure['id']}"))
     finished = time.monotonic() - began
     places = canary.found(data, canaries)
     return {
@@ -83,7 +83,7 @@ def _run(client: httpx.Client, data: Path, documents: int) -> dict[str, Any]:
     }
 
 
-def _planted(word: str, version: int, fate: str) -> dict[str, Any]:
+def planted(word: str, version: int, fate: str) -> dict[str, Any]:
     return {
         "id": f"{word}.md",
         "title": f"All about {word}",
@@ -102,9 +102,9 @@ def _fill(client: httpx.Client, count: int, name: str = "filler") -> None:
 
 
 def _put(client: httpx.Client, documents: list[dict[str, Any]]) -> None:
-    jobs = _asked(client.post("/v1/documents", json={"documents": documents}))["jobs"]
+    jobs = asked(client.post("/v1/documents", json={"documents": documents}))["jobs"]
     for job in jobs:
-        while (now := _asked(client.get(f"/v1/jobs/{job['id']}")))["status"] in ("queued", "running"):
+        while (now := asked(client.get(f"/v1/jobs/{job['id']}")))["status"] in ("queued", "running"):
             time.sleep(0.05)
         if now["status"] != "succeeded":
             raise SystemExit(f"{job['document_id']} ended as {now['status']}")
@@ -112,17 +112,17 @@ def _put(client: httpx.Client, documents: list[dict[str, Any]]) -> None:
 
 def _ask(client: httpx.Client, word: str) -> None:
     question = {"model": "plumbline", "messages": [{"role": "user", "content": f"When was {word} built?"}]}
-    _asked(client.post("/v1/chat/completions", json=question))
-    _asked(client.post("/v1/summarize", json={"document_ids": [f"{word}.md"]}))
-    _asked(client.get(f"/v1/documents/{word}.md"))  # Its id is in the log now.
+    asked(client.post("/v1/chat/completions", json=question))
+    asked(client.post("/v1/summarize", json={"document_ids": [f"{word}.md"]}))
+    asked(client.get(f"/v1/documents/{word}.md"))  # Its id is in the log now.
 
 
 def _finds(client: httpx.Client, word: str) -> bool:
-    hits = _asked(client.post("/v1/search", json={"query": word, "limit": 5}))["hits"]
+    hits = asked(client.post("/v1/search", json={"query": word, "limit": 5}))["hits"]
     return any(word in hit["text"] for hit in hits)
 
 
-def _vectors(client: httpx.Client, data: Path, words: list[str]) -> dict[str, Any]:
+def vectors(client: httpx.Client, data: Path, words: list[str]) -> dict[str, Any]:
     """The vectors of the planted documents as the store has them."""
     found = json.loads((data / "run.json").read_text())
     settings = load_settings(
@@ -134,7 +134,7 @@ def _vectors(client: httpx.Client, data: Path, words: list[str]) -> dict[str, An
     )
     ids = {}
     for word in words:
-        hits = _asked(client.post("/v1/search", json={"query": f"What {word} is", "limit": 3}))["hits"]
+        hits = asked(client.post("/v1/search", json={"query": f"What {word} is", "limit": 3}))["hits"]
         ids[word] = next(hit["chunk_id"] for hit in hits if hit["document_id"] == f"{word}.md")
 
     async def read() -> dict[str, Any]:
@@ -148,14 +148,14 @@ def _vectors(client: httpx.Client, data: Path, words: list[str]) -> dict[str, An
     return asyncio.run(read())
 
 
-def _asked(reply: httpx.Response) -> Any:
+def asked(reply: httpx.Response) -> Any:
     if reply.is_error:
         raise SystemExit(f"{reply.request.url} answered {reply.status_code}: {reply.text}")
     return reply.json()
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="plt-") as name:
         Path(name).chmod(0o711)
         yield Path(name)
