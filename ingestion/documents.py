@@ -122,11 +122,15 @@ _END_JOBS = text(
     """
 )
 _READ = f"""
-    SELECT d.*, shown.chunks FROM documents d LEFT JOIN LATERAL (
+    SELECT d.*, shown.chunks, newest.state AS status, newest.error FROM documents d LEFT JOIN LATERAL (
         SELECT v.chunks FROM visibility v
         JOIN generations g ON g.id = v.generation AND g.state = 'serving'
         WHERE v.tenant = d.tenant AND v.document_id = d.id ORDER BY v.revision DESC LIMIT 1
-    ) AS shown ON true
+    ) AS shown ON true LEFT JOIN LATERAL (
+        SELECT j.state, j.error FROM jobs j
+        WHERE j.tenant = d.tenant AND j.document_id = d.id AND j.version = d.newest_version
+          AND j.generation IS NULL LIMIT 1
+    ) AS newest ON true
     WHERE d.tenant = :tenant AND NOT d.deleted AND {_MAY_READ}
 """
 _GET = text(f"{_READ} AND d.id = :id")
@@ -350,7 +354,7 @@ async def get(
     row = (await connection.execute(_GET, values)).one_or_none()
     if row is None:
         raise NotFound("document", document_id)
-    return _document(row, row.chunks)
+    return _read(row)
 
 
 async def page(
@@ -366,7 +370,7 @@ async def page(
     values = {"tenant": tenant, "groups": _groups(groups), "after": after, "limit": limit}
     query = _PAGE if collection is None else _PAGE_OF
     rows = await connection.execute(query, values | ({"collection": collection} if collection else {}))
-    return [_document(row, row.chunks) for row in rows]
+    return [_read(row) for row in rows]
 
 
 async def collections(connection: AsyncConnection, tenant: str) -> list[Collection]:
@@ -388,6 +392,11 @@ def default_title(title: str | None, filename: str | None, document_id: str) -> 
         return title
     stem = (filename or "").replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return stem or document_id
+
+
+def _read(row: Row[Any]) -> Document:
+    error = loads(row.error)
+    return replace(_document(row, row.chunks), status=row.status, error=JobError(**error) if error else None)
 
 
 def _document(row: Row[Any], chunks: int | None) -> Document:

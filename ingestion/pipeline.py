@@ -100,11 +100,14 @@ class Pipeline:
             read, unreachable = await self._read_all(batch)
         drafts = await self._begin(read)
         while drafts:
-            for generation in await self._missing(drafts):
+            missing = await self._missing(drafts)
+            for generation in missing:
                 indexer = await self.indexers.get(generation)
                 drafts = await self._cut(drafts, indexer)
-                drafts = await self._index(drafts, generation, indexer, stages)
-            drafts = await self._flip(drafts, stages)
+                last = generation == missing[-1]
+                drafts = await self._index(drafts, generation, indexer, stages, last=last)
+            if not missing:
+                drafts = await self._flip(drafts, stages)
         if unreachable:
             raise unreachable
 
@@ -176,13 +179,18 @@ class Pipeline:
         generation: str,
         indexer: Indexer,
         stages: dict[Stage, tuple[float, float]],
+        *,
+        last: bool,
     ) -> list[Draft]:
         """Embed and write, a group of documents at a time: one is written while the next is embedded, and no
-        more than these two are held."""
+        more than these two are held. Those of the `last` generation are shown as soon as they are written;
+        the drafts that are not done yet."""
 
         async def write(group: Sequence[Draft], vectors: Matrix) -> None:
             async with _timed(stages, "index"):
                 await self._write(group, generation, indexer, vectors)
+            if last:
+                await self._flip(self._held(group), stages)
 
         writing: asyncio.Task[None] | None = None
         try:
@@ -350,10 +358,11 @@ def _share(drafts: Sequence[Draft], seconds: float) -> None:
 
 
 def _groups(drafts: Sequence[Draft]) -> Iterator[list[Draft]]:
-    """The drafts in order, in groups of at most `GROUP_TEXTS` texts, unless one alone has more."""
+    """The drafts in groups of at most `GROUP_TEXTS` texts, unless one alone has more. Short ones come first,
+    so that they wait for no long one."""
     group: list[Draft] = []
     texts = 0
-    for draft in drafts:
+    for draft in sorted(drafts, key=lambda draft: len(draft.texts)):
         if group and texts + len(draft.texts) > GROUP_TEXTS:
             yield group
             group, texts = [], 0

@@ -46,7 +46,7 @@ class NewDocument:
 class Document:
     """A document's newest accepted version, as the ledger knows it. `visible` says whether any revision
     of it can be found now; `chunks` counts the rows of the visible one; `warnings` are the rules of its
-    collection that it broke."""
+    collection that it broke. `status` is how far the newest version's job is, `error` why it failed."""
 
     tenant: str
     id: str
@@ -64,6 +64,8 @@ class Document:
     created_at: datetime
     updated_at: datetime
     warnings: tuple[Breach, ...] = ()
+    status: JobState | None = None
+    error: JobError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,11 +40,8 @@ def list_documents(
     if as_json:
         console.show_json({"documents": found})
         return
-    rows = [
-        (one["id"], one["collection"], one["title"], one["chunks"], "yes" if one["visible"] else "no")
-        for one in found
-    ]
-    console.table(("id", "collection", "title", "chunks", "visible"), rows, "There are no documents.")
+    rows = [(one["id"], one["collection"], one["title"], one["chunks"], _state(one)) for one in found]
+    console.table(("id", "collection", "title", "chunks", "state"), rows, "There are no documents.")
 
 
 @commands.command("show")
@@ -102,3 +99,13 @@ def _in_path(document_id: str) -> str:
     from urllib.parse import quote
 
     return quote(document_id, safe=":@~")
+
+
+def _state(document: dict[str, Any]) -> str:
+    """Whether it can be found, and how far its newest version is if that one cannot."""
+    status = document["status"]
+    if document["visible"] and status in ("succeeded", None):
+        return "searchable"
+    error = document["error"]  # One that is tried again has one, too.
+    newest = f"{status} ({error['code']})" if error and status not in ("queued", "running") else str(status)
+    return f"searchable, newer version {newest}" if document["visible"] else newest

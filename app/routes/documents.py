@@ -21,7 +21,7 @@ from app.routes import uploads
 from app.routes.caller import Deadline, Parts, Reader, Writer, reply, uploads_of
 from app.routes.cited import span_json
 from app.routes.erasures import Chosen
-from app.routes.jobs import job_json
+from app.routes.jobs import error_json, job_json
 from app.types import Principal
 from app.wiring import Services
 from ingestion.errors import NotFound
@@ -245,6 +245,8 @@ def document_json(document: Document) -> dict[str, Any]:
         "groups": sorted(document.groups),
         "version": document.version,
         "visible": document.visible,
+        "status": document.status,
+        "error": error_json(document.error),
         "chunks": document.chunks,
         "created_at": document.created_at,
         "updated_at": document.updated_at,

@@ -19,7 +19,7 @@ from app.types import Principal
 from app.wiring import Services
 from ingestion.errors import NotFound
 from ingestion.rules import breaches_json
-from ingestion.types import Job, JobQuery, JobState
+from ingestion.types import Job, JobError, JobQuery, JobState
 
 router = APIRouter(tags=["documents"])
 
@@ -191,8 +191,11 @@ async def _told(
     yield DONE
 
 
+def error_json(error: JobError | None) -> dict[str, Any] | None:
+    return {"code": error.code, "message": error.message, "part": error.part} if error else None
+
+
 def job_json(job: Job) -> dict[str, Any]:
-    error = job.error
     return {
         "id": job.id,
         "document_id": job.document_id,
@@ -209,7 +212,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "part": job.part,
         "pulse": job.pulse,
         "moved_at": job.moved_at,
-        "error": error and {"code": error.code, "message": error.message, "part": error.part},
+        "error": error_json(job.error),
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,

@@ -273,10 +273,22 @@ function row(document_) {
   const remove = element("button", { type: "button", className: "plain", textContent: "Delete" });
   remove.setAttribute("aria-label", `Delete ${document_.title}`);
   remove.onclick = () => removeDocument(document_, remove);
-  const cells = [document_.title || document_.id, document_.collection, document_.visible ? "searchable" : "waiting"];
-  return element("tr", {}, ...cells.map((text) => element("td", { textContent: text })),
+  const cells = [document_.title || document_.id, document_.collection];
+  return element("tr", {}, ...cells.map((text) => element("td", { textContent: text })), element("td", {}, ...stateOf(document_)),
     element("td", { className: "number", textContent: document_.chunks }), element("td", { className: "number", textContent: size(document_.size) }),
     element("td", { className: "when", textContent: new Date(document_.updated_at).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" }) }), element("td", {}, remove));
+}
+
+// Whether it can be found, and what became of its newest version if that is not what is found.
+function stateOf(document_) {
+  const { visible, status, error } = document_;
+  if (error && !["queued", "running"].includes(status)) {
+    const said = element("span", { className: "error", textContent: visible ? `Not replaced: ${error.message}` : error.message });
+    return visible ? ["searchable", element("br"), said] : [said];
+  }
+  const changing = { queued: "waiting", running: "being read" }[status];
+  if (visible) return [changing ? `searchable, newer version ${changing}` : "searchable"];
+  return [changing ?? status ?? "waiting"];
 }
 
 function size(bytes) {
@@ -312,14 +324,17 @@ async function addFiles(files) {
 
 async function addFile(file, note, bar) {
   const [job] = (await upload(file)).jobs;
-  await watch(job.id, (state) => {
-    note.textContent = progressOf(state);
-    if (state.total) bar.value = state.done / state.total;
-    if (["failed", "quarantined", "cancelled"].includes(state.status)) throw new Error(state.error?.message ?? state.status);
-  });
+  try {
+    await watch(job.id, (state) => {
+      note.textContent = progressOf(state);
+      if (state.total) bar.value = state.done / state.total;
+      if (["failed", "quarantined", "cancelled"].includes(state.status)) throw new Error(state.error?.message ?? state.status);
+    });
+  } finally {
+    listDocuments();
+  }
   note.textContent = "searchable";
   bar.value = 1;
-  listDocuments();
 }
 
 // How far a job is, in words: what it waits for, what it does, whether it gets on, how long it will take.

@@ -105,6 +105,22 @@ async def test_a_refused_file_is_told_with_its_reason(page: Page, tmp_path: Path
     await expect(page.locator("#uploads .error")).to_contain_text("empty")
 
 
+async def test_a_file_that_cannot_be_read_says_why_for_as_long_as_it_is_there(
+    page: Page, tmp_path: Path
+) -> None:
+    file = tmp_path / "broken.pdf"
+    file.write_bytes(b"%PDF-1.7\nnothing of a PDF")
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", file)
+    await expect(page.locator("#uploads .error")).to_contain_text("damaged", timeout=30_000)
+    await page.reload()
+    row = page.locator("#rows tr", has_text="broken")
+    await expect(row.locator(".error")).to_contain_text("damaged")
+    page.on("dialog", lambda dialog: dialog.accept())
+    await row.get_by_role("button").click()
+    await expect(row).to_have_count(0)
+
+
 async def test_markup_in_a_document_stays_text(page: Page, sampled: Instance) -> None:
     body = {"documents": [{"id": "hostile", "text": "Zebra crossing <img src=x onerror=alert(1)> rules."}]}
     reply = await page.request.post(f"{sampled.url}/v1/documents", data=body)

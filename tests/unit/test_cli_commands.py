@@ -242,3 +242,23 @@ def test_a_release_file_is_checked_without_a_service(tmp_path: Any) -> None:
     checked = run("release", "validate", str(bad))
     assert checked.exit_code == 1
     assert "limitt" in checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("visible", "status", "code", "said"),
+    [
+        (True, "succeeded", None, "searchable"),
+        (False, "queued", "store_unavailable", "queued"),
+        (False, "quarantined", "needs_ocr", "quarantined (needs_ocr)"),
+        (True, "quarantined", "needs_ocr", "searchable, newer version quarantined (needs_ocr)"),
+    ],
+)
+def test_a_list_of_documents_says_what_became_of_each(
+    server: Server, visible: bool, status: str, code: str | None, said: str
+) -> None:
+    error = code and {"code": code, "message": "Told.", "part": None}
+    one = {"id": "a", "collection": "c", "title": "A", "chunks": 1, "visible": visible, "status": status}
+    server.reply("/v1/documents", {"documents": [{**one, "error": error}], "next": None})
+    shown = run("documents", "list", "--url", server.url)
+    assert shown.exit_code == 0, shown.stderr
+    assert shown.stdout.splitlines()[-1].endswith(said)

@@ -43,6 +43,20 @@ async def test_files_handed_in_as_a_form_are_found_with_what_was_said_about_them
     assert (shown["collection"], shown["groups"], shown["visible"]) == ("policies", ["board", "hr"], True)
 
 
+async def test_a_document_says_what_became_of_its_newest_version(tenant: Tenant) -> None:
+    for content, visible, status in (
+        (b"%PDF-1.7\nnothing of a PDF", False, "quarantined"),
+        (LEAVE.encode(), True, "succeeded"),
+        (b"%PDF-1.7\nnothing of a PDF", True, "quarantined"),
+    ):
+        reply = await tenant.http.put("/v1/documents/leave", content=content)
+        ended = await tenant.done(reply.json()["jobs"][0]["id"])
+        (listed,) = (await tenant.http.get("/v1/documents")).json()["documents"]
+        shown = (await tenant.http.get("/v1/documents/leave")).json()
+        assert listed == shown
+        assert (shown["visible"], shown["status"], shown["error"]) == (visible, status, ended["error"])
+
+
 async def test_sheets_and_archives_are_found_by_what_is_in_them(tenant: Tenant) -> None:
     letter = b"From: Ann <ann@x.test>\nSubject: Gauge returns\n\nSend worn gauges to the Bern depot.\n"
     reply = await tenant.http.post(

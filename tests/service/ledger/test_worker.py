@@ -561,3 +561,40 @@ async def test_a_group_is_embedded_while_another_is_written_and_no_third_before_
     opened.set()
     assert {job.state for job in await ending} == {"succeeded"}
     assert len(embedded) == 8
+
+
+async def test_a_short_document_does_not_wait_for_a_long_one_of_its_batch(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pipeline, "GROUP_TEXTS", 2)
+    plain = indexer.embedder
+    released = asyncio.Event()
+
+    class Held:
+        spec = plain.spec
+        token_spans = staticmethod(plain.token_spans)
+
+        async def embed(self, texts: Sequence[str]) -> Matrix:
+            if any("whale" in one for one in texts):
+                await released.wait()
+            return await plain.embed(texts)
+
+    whole = "\n\n".join(f"# Part {n}\n\nThe whale of part {n}." for n in range(4)).encode()
+    long = NewDocument(id="a", content=whole, filename="a.md")
+    jobs = await intake.put("acme", [long, NewDocument(id="b", content=_text("fig"))])
+    worker = make_worker(store, indexers=[replace(indexer, embedder=Held())], crew=replace(ORDINARY, lanes=1))
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    short = await _end(ledger, running, jobs[1])
+    waiting = await ledger.job("acme", jobs[0].id)
+    released.set()
+    done = await _end(ledger, running, jobs[0])
+    stop.set()
+    await running
+    assert (short.state, waiting.state, done.state) == ("succeeded", "running", "succeeded")
+    assert (await intake.get("acme", None, "a")).chunks == 4
