@@ -214,8 +214,7 @@ async def put(
     versions = {row.id: row.newest_version for row in written}
     these = {"tenant": tenant, "ids": ids}
     await connection.execute(_VERSIONS, these)
-    await files.tighten(connection, tenant, sorted({one.content_hash for one in accepted}))
-    await files.loosen(connection, tenant, ids)
+    await files.replaced(connection, tenant, ids, sorted({one.content_hash for one in accepted}))
     await connection.execute(_SUPERSEDE, {**these, "error": error_json(SUPERSEDED)})
     new = {
         "job_ids": job_ids,

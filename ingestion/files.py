@@ -5,6 +5,9 @@ already, the purger removes it from the blob store, unless a document needs it, 
 put that accepted the same bytes meanwhile finds the note, and stores them again.
 """
 
+# SQL is put together from this file's constants only; every value is bound.
+# ruff: noqa: S608
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,16 +19,17 @@ NOTED = 3600.0
 """How long it is noted that a file is gone, in seconds."""
 
 # The version before the newest, of documents that the caller has locked.
-_LOOSEN = text(
-    """
-    INSERT INTO loose_files (tenant, content_hash)
+_BEFORE = """
     SELECT DISTINCT d.tenant, before.content_hash FROM documents d CROSS JOIN LATERAL (
         SELECT v.content_hash FROM versions v
         WHERE v.tenant = d.tenant AND v.document_id = d.id AND v.version < d.newest_version
         ORDER BY v.version DESC LIMIT 1
     ) AS before
     WHERE d.tenant = :tenant AND d.id = ANY(CAST(:ids AS text[])) AND before.content_hash <> d.content_hash
-    ORDER BY before.content_hash
+"""
+_LOOSEN = text(
+    f"""
+    INSERT INTO loose_files (tenant, content_hash) {_BEFORE} ORDER BY before.content_hash
     ON CONFLICT (tenant, content_hash) DO UPDATE SET since = now()
     """
 )
@@ -37,14 +41,19 @@ _LOOSEN_ALL = text(
     ORDER BY content_hash ON CONFLICT DO NOTHING
     """
 )
+# Those that are loosened next are locked, too: in one order, or two puts that swap contents would each wait
+# for the other.
 _TIGHTEN = text(
-    """
-    DELETE FROM loose_files f USING (
+    f"""
+    WITH held AS MATERIALIZED (
         SELECT tenant, content_hash FROM loose_files
-        WHERE tenant = :tenant AND content_hash = ANY(CAST(:hashes AS text[]))
+        WHERE tenant = :tenant AND (content_hash = ANY(CAST(:hashes AS text[]))
+            OR content_hash IN (SELECT content_hash FROM ({_BEFORE}) AS replaced))
         ORDER BY content_hash FOR UPDATE
-    ) AS wanted
-    WHERE f.tenant = wanted.tenant AND f.content_hash = wanted.content_hash AND NOT f.gone
+    )
+    DELETE FROM loose_files f USING held
+    WHERE f.tenant = held.tenant AND f.content_hash = held.content_hash
+      AND f.content_hash = ANY(CAST(:hashes AS text[])) AND NOT f.gone
     """
 )
 _DUE = text(
@@ -88,6 +97,15 @@ File = tuple[str, str]
 """A tenant, and the hash of one of its files."""
 
 
+async def replaced(
+    connection: AsyncConnection, tenant: str, ids: Sequence[str], hashes: Sequence[str]
+) -> None:
+    """These documents (locked by the caller) have just got a version each: its file, one of `hashes`, is
+    needed from now on, that of the one before is not. Waits for whoever is removing one of `hashes`."""
+    await connection.execute(_TIGHTEN, {"tenant": tenant, "ids": ids, "hashes": hashes})
+    await loosen(connection, tenant, ids)
+
+
 async def loosen(connection: AsyncConnection, tenant: str, ids: Sequence[str]) -> None:
     """These documents (locked by the caller) have just got a version each: the one before needs no file."""
     await connection.execute(_LOOSEN, {"tenant": tenant, "ids": ids})
@@ -96,11 +114,6 @@ async def loosen(connection: AsyncConnection, tenant: str, ids: Sequence[str]) -
 async def loosen_all(connection: AsyncConnection, tenant: str, ids: Sequence[str]) -> None:
     """The files of every version that these documents ever had."""
     await connection.execute(_LOOSEN_ALL, {"tenant": tenant, "ids": ids})
-
-
-async def tighten(connection: AsyncConnection, tenant: str, hashes: Sequence[str]) -> None:
-    """A document needs these from now on. Waits for whoever is removing one of them."""
-    await connection.execute(_TIGHTEN, {"tenant": tenant, "hashes": hashes})
 
 
 async def due(connection: AsyncConnection, window: float, limit: int) -> list[File]:

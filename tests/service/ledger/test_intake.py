@@ -254,3 +254,17 @@ async def test_a_cancelled_job_can_be_tried_again(intake: Intake) -> None:
 
 async def test_intake_answers_a_ping(intake: Intake) -> None:
     await intake.ping()
+
+
+async def test_two_documents_swap_their_contents_at_once(intake: Intake) -> None:
+    """Both files are loose already, so each put takes up what the other puts down."""
+    contents = (b"one", b"two")
+    for name in ("a", "b"):
+        for content in (*contents, b"neither"):
+            await intake.put("acme", [NewDocument(id=name, content=content)])
+    for turn in range(60):
+        first, second = contents[turn % 2], contents[1 - turn % 2]
+        await asyncio.gather(
+            intake.put("acme", [NewDocument(id="a", content=first)]),
+            intake.put("acme", [NewDocument(id="b", content=second)]),
+        )
