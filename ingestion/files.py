@@ -63,20 +63,26 @@ _DUE = text(
     ORDER BY since LIMIT :limit FOR UPDATE SKIP LOCKED
     """
 )
-# A file that a document needs is loosened again when that one is replaced or deleted.
+# A file that a document needs is loosened again when that one is replaced or deleted. Each is looked up by
+# its hash as it came, since the collation of `loose_files` is not that of the index, and by itself, since
+# without statistics all documents of a tenant would be read for each.
 _NEEDED = text(
     """
     WITH found AS (
         SELECT * FROM unnest(CAST(:tenants AS text[]), CAST(:hashes AS text[])) AS f(tenant, content_hash)
     ), held AS (
-        DELETE FROM loose_files f USING found
+        DELETE FROM loose_files f USING found CROSS JOIN LATERAL (
+            SELECT FROM documents d
+            WHERE d.tenant = found.tenant AND d.content_hash = found.content_hash AND NOT d.deleted LIMIT 1
+        ) AS needs
         WHERE f.tenant = found.tenant AND f.content_hash = found.content_hash
-          AND EXISTS (SELECT FROM documents d WHERE d.tenant = f.tenant AND d.content_hash = f.content_hash
-                      AND NOT d.deleted)
         RETURNING f.tenant, f.content_hash
     )
     SELECT tenant, content_hash FROM held UNION
-    SELECT v.tenant, v.content_hash FROM visibility v JOIN found USING (tenant, content_hash)
+    SELECT found.tenant, found.content_hash FROM found CROSS JOIN LATERAL (
+        SELECT FROM visibility v
+        WHERE v.tenant = found.tenant AND v.content_hash = found.content_hash LIMIT 1
+    ) AS seen
     """
 )
 _SEEN = text(

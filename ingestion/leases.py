@@ -36,11 +36,14 @@ class Leases:
         for lease in leases:
             self._held[_key(lease.job)] = _Held(lease, asked + self.seconds, time.time())
 
-    def renew(self, keys: Iterable[tuple[str, int]], renewed: Collection[str], asked: float) -> None:
-        """Note the answer to a heartbeat for `keys`: the ids in `renewed` still hold, the others are lost."""
+    def renew(
+        self, keys: Iterable[tuple[str, int]], renewed: Collection[tuple[str, int]], asked: float
+    ) -> None:
+        """Note the answer to a heartbeat for `keys`: those in `renewed` still hold, the others are lost. A
+        job that ran out may be held here again while its old attempt is still under way."""
         for key in keys:
             held = self._held.get(key)
-            if held is not None and key[0] in renewed:
+            if held is not None and key in renewed:
                 held.until = asked + self.seconds
             elif held is not None:
                 self.finish(held.lease, "lost")

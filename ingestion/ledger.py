@@ -296,8 +296,8 @@ class Ledger:
         async with transaction(self._engine) as connection:
             return await queue.lease_backfill(connection, worker, seconds, limit, max_bytes)
 
-    async def heartbeat(self, held: Sequence[tuple[str, int]], seconds: float) -> set[str]:
-        """Extend leases given as (job id, fence); the ids of those that still hold."""
+    async def heartbeat(self, held: Sequence[tuple[str, int]], seconds: float) -> set[tuple[str, int]]:
+        """Extend leases given as (job id, fence); those that still hold."""
         async with transaction(self._engine) as connection:
             return await queue.heartbeat(connection, held, seconds)
 

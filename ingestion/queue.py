@@ -157,7 +157,7 @@ _HEARTBEAT = text(
     f"""
     WITH held AS ({_HOLD})
     UPDATE jobs SET lease_until = now() + make_interval(secs => :seconds)
-    FROM held WHERE jobs.id = held.id RETURNING jobs.id
+    FROM held WHERE jobs.id = held.id RETURNING jobs.id, fence
     """
 )
 _PROGRESS = text(
@@ -312,10 +312,12 @@ def _lease_of(row: Row[Any], change: Row[Any]) -> Lease:
     )
 
 
-async def heartbeat(connection: AsyncConnection, held: Sequence[tuple[str, int]], seconds: float) -> set[str]:
-    """Extend these leases; the ids of those that still hold."""
-    renewed = await connection.scalars(_HEARTBEAT, {**_pairs(held), "seconds": seconds})
-    return {str(job_id) for job_id in renewed}
+async def heartbeat(
+    connection: AsyncConnection, held: Sequence[tuple[str, int]], seconds: float
+) -> set[tuple[str, int]]:
+    """Extend these leases; those that still hold."""
+    renewed = await connection.execute(_HEARTBEAT, {**_pairs(held), "seconds": seconds})
+    return {(str(row.id), row.fence) for row in renewed}
 
 
 async def progress(connection: AsyncConnection, stage: Stage, counts: Sequence[tuple[Job, int, int]]) -> None:

@@ -42,7 +42,9 @@ def main() -> int:
     ):
         told = _run(client, one.data, options.documents, shares)
     print(json.dumps(told, indent=None if options.json else 2))
-    good = all(one["seconds_until_purged"] <= WANTED for one in told["shares"])
+    good = all(
+        seconds <= WANTED for one in told["shares"] for seconds in one["seconds_until_purged"].values()
+    )
     return 0 if good and told["kept_found"] == PLANTED else 1
 
 
@@ -63,12 +65,17 @@ def _run(client: httpx.Client, data: Path, documents: int, shares: list[float]) 
     vectors = erasure.vectors(client, data, every)
     canaries = {word: Canary(word, vectors[word]) for word in every}
 
-    told = []
+    told: list[dict[str, Any]] = []
     for fate in fates[1:]:
         began = time.monotonic()
         gone = erasure.asked(client.post("/v1/documents/delete", json={"filter": {"fate": fate}}))
         answered = time.monotonic() - began
-        while left := _left(data, {word: canaries[word] for word in words[fate]}):
+        purged: dict[str, float] = {}
+        while len(purged) < len(FOLDERS):
+            left = _left(data, {word: canaries[word] for word in words[fate]})
+            for name in FOLDERS:
+                if name not in left:
+                    purged.setdefault(name, round(time.monotonic() - began, 1))
             if time.monotonic() - began > PATIENCE:
                 raise SystemExit(f"still there: {left}")
             time.sleep(1.0)
@@ -76,20 +83,21 @@ def _run(client: httpx.Client, data: Path, documents: int, shares: list[float]) 
             {
                 "deleted": gone["count"],
                 "seconds_until_answered": round(answered, 2),
-                "seconds_until_purged": round(time.monotonic() - began, 1),
+                "seconds_until_purged": purged,
             }
         )
-    kept = _left(data, {word: canaries[word] for word in words["kept"]})
-    return {"documents": documents + len(every), "shares": told, "kept_found": len(kept)}
+    kept = {word: canaries[word] for word in words["kept"]}
+    found = [canary.found(data / name, kept) for name in FOLDERS]
+    return {
+        "documents": documents + len(every),
+        "shares": told,
+        "kept_found": sum(all(places[word] for places in found) for word in kept),
+    }
 
 
-def _left(data: Path, canaries: dict[str, Canary]) -> dict[str, set[str]]:
-    places: dict[str, set[str]] = {}
-    for name in FOLDERS:
-        for word, found in canary.found(data / name, canaries).items():
-            if found:
-                places.setdefault(word, set()).update(f"{name}/{one}" for one in found)
-    return places
+def _left(data: Path, canaries: dict[str, Canary]) -> set[str]:
+    """The folders in which any of them is."""
+    return {name for name in FOLDERS if any(canary.found(data / name, canaries).values())}
 
 
 def _filler(number: int, fate: str, chance: random.Random) -> dict[str, Any]:

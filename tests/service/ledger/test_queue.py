@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingestion.errors import Conflict, NotFound
+from ingestion.leases import Leases
 from ingestion.ledger import Ledger
 from ingestion.queue import (
     LONG_AT_ONCE,
@@ -20,7 +22,7 @@ from ingestion.queue import (
     SUSPECT_LOSSES,
     retry_delay,
 )
-from ingestion.types import Job, JobError, JobQuery, Lease
+from ingestion.types import Attempt, Job, JobError, JobQuery, Lease
 from ingestion.written import Flip, Written
 
 Accept = Callable[..., Awaitable[Job]]
@@ -31,6 +33,11 @@ Show = Callable[[], Awaitable[tuple[Flip, int]]]
 EXPIRED = 0.0
 ABOUT = {"host": "here", "pid": 7, "version": "1", "lease": 15.0, "fresh": True, "stopping": False}
 DOWN = JobError(code="store_unavailable", message="Milvus is down.")
+
+
+class Silent:
+    def finished(self, attempt: Attempt) -> None:
+        pass
 
 
 async def _pass(engine: AsyncEngine, sql: str) -> None:
@@ -91,8 +98,20 @@ async def test_a_heartbeat_keeps_the_lease_from_others(
 ) -> None:
     await accept("handbook")
     lease = await lease_one(seconds=EXPIRED)
-    assert await ledger.heartbeat([(lease.job.id, lease.job.fence)], 30) == {lease.job.id}
+    assert await ledger.heartbeat([(lease.job.id, lease.job.fence)], 30) == {(lease.job.id, lease.job.fence)}
     assert await ledger.lease("other", 30, 10) == []
+
+
+async def test_a_worker_that_leases_its_lapsed_job_again_does_not_keep_the_old_attempt(
+    ledger: Ledger, accept: Accept, lease_one: LeaseOne
+) -> None:
+    await accept("handbook")
+    old, new = await lease_one("w", EXPIRED), await lease_one("w")
+    leases = Leases(30, Silent())
+    leases.take([old, new], time.monotonic())
+    renewed = await ledger.heartbeat(leases.keys(), 30)
+    leases.renew(leases.keys(), renewed, time.monotonic())
+    assert (leases.holds(old), leases.holds(new)) == (False, True)
 
 
 async def test_tenants_take_turns(ledger: Ledger, accept: Accept) -> None:
