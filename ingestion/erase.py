@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from ingestion import receipts
 from ingestion.erasing import Erasing
-from ingestion.erasures import NOBODY
 from ingestion.errors import IngestionError
 from ingestion.receipts import Receipt, Receipts
+from ingestion.revisions import NOBODY
 from ingestion.types import Erasure, ErasureScope, Outcome
 from retrieval.errors import StoreUnavailable
 from retrieval.types import Filter

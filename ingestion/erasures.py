@@ -21,10 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ingestion import files
 from ingestion.jobs import loads
 from ingestion.receipts import reference
+from ingestion.revisions import NOBODY
 from ingestion.types import Document, Erasure, ErasureScope, Outcome
 
-NOBODY = "!"
-"""Begins what is no document's id."""
 STALE = 60.0
 """Whoever chooses the documents and was not heard of for so many seconds will not go on."""
 

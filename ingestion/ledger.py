@@ -318,6 +318,12 @@ class Ledger:
         async with transaction(self._engine) as connection:
             return await flip(connection, written)
 
+    async def sweep_again(self, written: Mapping[int, str]) -> None:
+        """Have rows of these revisions, given with their tenants, removed once more unless readers see them:
+        their writer may have been held up for longer than the sweeper waits."""
+        async with transaction(self._engine) as connection:
+            await revisions.sweep_again(connection, written)
+
     async def embedded_before(self, embedder: str, wanted: Sequence[Wanted]) -> list[Source]:
         """Where vectors of these documents' texts by this embedder may be found, the best places first."""
         async with reading(self._engine) as connection:

@@ -22,6 +22,7 @@ from ingestion.errors import LedgerUnavailable, NotFound, Quarantined, StorageUn
 from ingestion.indexers import Indexer, Indexers
 from ingestion.leases import Leases
 from ingestion.ledger import Ledger
+from ingestion.leftovers import Leftovers
 from ingestion.reuse import Reuse, Wanted, text_hash
 from ingestion.types import Job, JobError, Lease, Parsed, Piece, Stage
 from ingestion.validation import Validation
@@ -57,7 +58,8 @@ class Parser(Protocol):
 class Draft:
     """A document between its bytes and its flip; `written` counts its rows by generation. `characters` were
     embedded for it in `seconds`, its share of its batch; `reused` vectors were at hand. `handling` is what
-    reading and writing it took, in seconds."""
+    reading and writing it took, in seconds. It is `settled` once the ledger said, after its last row, that
+    it is visible or superseded."""
 
     lease: Lease
     parsed: Parsed
@@ -69,6 +71,7 @@ class Draft:
     seconds: float = 0.0
     reused: int = 0
     handling: float = 0.0
+    settled: bool = False
 
     @property
     def job(self) -> Job:
@@ -86,6 +89,7 @@ class Pipeline:
     store: Store
     indexers: Indexers
     leases: Leases
+    leftovers: Leftovers
     reuse: Reuse
     validation: Validation
     embedding: asyncio.Semaphore
@@ -99,6 +103,17 @@ class Pipeline:
         async with _timed(stages, "parse"):
             read, unreachable = await self._read_all(batch)
         drafts = await self._begin(read)
+        try:
+            await self._write_all(drafts, stages)
+        finally:
+            for draft in drafts:
+                if not draft.settled:
+                    self.leftovers.note(draft.revision, draft.job.tenant)
+        if unreachable:
+            raise unreachable
+
+    async def _write_all(self, drafts: Sequence[Draft], stages: dict[Stage, tuple[float, float]]) -> None:
+        """Write drafts to one generation after the other until none is missing, and show them."""
         while drafts:
             missing = await self._missing(drafts)
             for generation in missing:
@@ -108,8 +123,6 @@ class Pipeline:
                 drafts = await self._index(drafts, generation, indexer, stages, last=last)
             if not missing:
                 drafts = await self._flip(drafts, stages)
-        if unreachable:
-            raise unreachable
 
     async def _read_all(self, batch: Sequence[Lease]) -> tuple[list[Draft], StorageUnavailable | None]:
         """The documents that could be read, and what kept files away, which may be one file's trouble."""
@@ -289,6 +302,7 @@ class Pipeline:
         outcomes = await self._patiently(lambda: self.ledger.flip(written), drafts)
         for draft, one in zip(drafts, written, strict=True):
             outcome = outcomes[draft.job.id]
+            draft.settled = outcome in ("flipped", "superseded")
             if outcome != "generations_changed":
                 said = "succeeded" if outcome == "flipped" else outcome
                 chunks = max(one.chunks.values())

@@ -1,7 +1,8 @@
 """SQL about revisions: numbers that are recorded before the first row is written, and what becomes of them.
 
 A revision is `writing` until a flip makes it `visible` or it is `retired`; retired ones are looked at by
-the sweeper at once and once more when no stalled writer can be left, and are `swept` then.
+the sweeper at once and once more when no stalled writer can be left, and are `swept` then. A writer that
+stood still for even longer says so, and its revision is looked at once more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingestion.types import Job
+
+NOBODY = "!"
+"""Begins what is no document's id."""
 
 _BEGIN = text(
     """
@@ -60,6 +64,17 @@ _LOOKED = text(
     WHERE revision = ANY(CAST(:revisions AS bigint[])) AND state = 'retired'
     """
 )
+# A document that was erased is not known any more, nor what was written of it.
+_SWEEP_AGAIN = text(
+    """
+    INSERT INTO revisions (revision, tenant, document_id, version, job_id, fence, state, retired_at, look_at)
+    SELECT w.revision, w.tenant, :nobody, 0, gen_random_uuid(), 0, 'retired', now(), now()
+    FROM unnest(CAST(:revisions AS bigint[]), CAST(:tenants AS text[])) AS w(revision, tenant)
+    ORDER BY w.revision
+    ON CONFLICT (revision) DO UPDATE SET state = 'retired', retired_at = now(), look_at = now()
+    WHERE revisions.state IN ('retired', 'swept')
+    """
+)
 _SWEPT = text(
     "UPDATE revisions SET state = 'swept', look_at = NULL "
     "WHERE revision = ANY(CAST(:revisions AS bigint[])) AND state = 'retired'"
@@ -85,6 +100,12 @@ async def retire_unseen(connection: AsyncConnection, places: Mapping[str, Sequen
 async def expire(connection: AsyncConnection, limit: int) -> None:
     """Retire what is being written under no lease any more."""
     await connection.execute(_EXPIRE, {"limit": limit})
+
+
+async def sweep_again(connection: AsyncConnection, written: Mapping[int, str]) -> None:
+    """Have rows of these revisions, given with their tenants, removed once more unless readers see them."""
+    values = {"revisions": list(written), "tenants": list(written.values()), "nobody": NOBODY}
+    await connection.execute(_SWEEP_AGAIN, values)
 
 
 async def due(connection: AsyncConnection, window: float, limit: int) -> tuple[list[int], list[int]]:

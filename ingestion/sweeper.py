@@ -3,7 +3,8 @@ whole generations that no release may come back to.
 
 A stalled writer may still write after its lease ran out, and the store cannot check a fence. So a retired
 revision is looked at at once, and again when one lease and one call deadline have passed since; only then
-is it swept. Readers never saw its rows: visibility is the ledger's.
+is it swept. A writer held up for even longer has it swept once more when it goes on (`leftovers`). Readers
+never saw its rows: visibility is the ledger's.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from ingestion.errors import LedgerUnavailable, ParserUnavailable, StorageUnavai
 from ingestion.indexers import Indexers
 from ingestion.leases import Leases
 from ingestion.ledger import Ledger
+from ingestion.leftovers import Leftovers
 from ingestion.pipeline import TEXTS_AT_ONCE, Parser, Pipeline
 from ingestion.reuse import Reuse
 from ingestion.types import JobError, Lease, Observer
@@ -94,6 +95,7 @@ class Worker:
         self._stopping = False
         self.embedding = asyncio.Semaphore(EMBEDDING_AT_ONCE)
         self._leases = Leases(lease, observer)
+        self._leftovers = Leftovers(ledger)
         self._more = asyncio.Event()
         self._watching = asyncio.Lock()
         self._failures = 0
@@ -104,6 +106,7 @@ class Worker:
             store=store,
             indexers=indexers,
             leases=self._leases,
+            leftovers=self._leftovers,
             reuse=Reuse(ledger, store),
             validation=Validation(ledger),
             embedding=self.embedding,
@@ -130,6 +133,7 @@ class Worker:
                 task.cancel()
             ends = await asyncio.gather(*lanes, beat, stopping, return_exceptions=True)
             await self._release(self._leases.all(), None, 0.0)
+            await self._leftovers.tell()
             await self._leave()
         for end in ends:
             if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
@@ -144,7 +148,9 @@ class Worker:
                 continue
             if batch:
                 self._more.set()
-                await self._pause(stop, await self._work(batch))
+                pause = await self._work(batch)
+                await self._leftovers.tell()
+                await self._pause(stop, pause)
             else:
                 await self._idle(stop)
 
@@ -212,6 +218,7 @@ class Worker:
                 logger.warning("leases could not be renewed: %s", error)
             else:
                 self._leases.renew(keys, renewed, asked)
+                await self._leftovers.tell()
                 await self._tell()
                 await self._tell_parts()
 

@@ -167,6 +167,75 @@ async def test_a_row_that_a_stalled_writer_adds_late_is_removed_too(
     assert await sweeper.sweep() == 0
 
 
+async def test_rows_that_came_after_the_last_look_are_removed_once_their_writer_tells(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    await accept("handbook")
+    zombie = await written(await lease_one(seconds=0.0))
+    await sweeper.sweep()
+    await _later(engine, 16)
+    assert await sweeper.sweep() == 1
+    await write_row(zombie)
+    assert await sweeper.sweep() == 0
+    await ledger.sweep_again({zombie.revision: "acme"})
+    assert await sweeper.sweep() == 1
+    assert await stored() == []
+    await _later(engine, 14)
+    assert await sweeper.sweep() == 0
+    await _later(engine, 2)
+    assert await sweeper.sweep() == 1
+
+
+async def test_rows_of_an_erased_document_are_removed_once_their_writer_tells(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    """The ledger knows its revision no more."""
+    await accept("handbook")
+    zombie = await written(await lease_one())
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM revisions"))
+    await write_row(zombie)
+    await ledger.sweep_again({zombie.revision: "acme"})
+    await sweeper.sweep()
+    assert await stored() == []
+
+
+async def test_telling_hides_nothing_that_is_visible_or_being_written(
+    ledger: Ledger,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    await accept("shown")
+    shown = await written(await lease_one())
+    await write_row(shown)
+    await ledger.flip([shown])
+    await accept("running")
+    running = await written(await lease_one())
+    await write_row(running)
+    await ledger.sweep_again({shown.revision: "acme", running.revision: "acme"})
+    await sweeper.sweep()
+    assert await stored() == [shown.revision, running.revision]
+    assert (await ledger.flip([running])) == {running.job.id: "flipped"}
+
+
 async def test_a_swept_writer_cannot_flip(
     ledger: Ledger,
     sweeper: Sweeper,

@@ -455,6 +455,42 @@ async def test_a_document_deleted_while_it_is_embedded_never_shows_and_leaves_no
     assert await stored() == []
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_writer_held_up_until_its_revision_was_swept_leaves_no_rows(
+    answers: bool,
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    outcomes: Outcomes,
+    stored: Stored,
+) -> None:
+    """Its lease held when it looked, and it stood still then."""
+    sweeper = Sweeper(ledger, store, lease=0, call_deadline=0)
+
+    class HeldUp(MemoryStore):
+        async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+            await intake.delete("acme", None, "page")
+            while await sweeper.sweep():
+                pass
+            await store.upsert(generation, rows)
+            if not answers:
+                raise StoreUnavailable("the connection broke")
+
+    await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(HeldUp()).run(stop))
+    async with asyncio.timeout(30):
+        while not outcomes.attempts:
+            await asyncio.sleep(0.05)
+    stop.set()
+    await running
+    assert len(await stored()) == 1
+    await sweeper.sweep()
+    assert await stored() == []
+
+
 async def test_rows_written_under_a_lease_that_lapsed_are_not_shown(
     ledger: Ledger,
     intake: Intake,
