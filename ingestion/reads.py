@@ -27,24 +27,26 @@ _READABLE = """
     ($1::text[] IS NULL OR v.groups = '{}' OR v.groups && $1)
     AND ($2::text[] = '{}' OR v.collection = ANY($2)) AND ($3::text[] = '{}' OR v.document_id = ANY($3))
 """
-_VISIBLE = f"""
-    SELECT v.revision
-    FROM unnest(string_to_array($6, ','), string_to_array($7, ',')::bigint[]) AS c(document_id, revision)
-    JOIN visibility v ON v.tenant = $4 AND v.document_id = c.document_id AND v.generation = $5
-      AND v.revision = c.revision
-    WHERE {_READABLE}
-"""  # noqa: S608  (constants only)
+# Each candidate is looked up by its revision, whatever PostgreSQL believes of a table that has grown since it
+# was analysed: it would rather read all documents of the tenant.
+_CANDIDATES = """
+    unnest(string_to_array($6, ','), string_to_array($7, ',')::bigint[]) AS c(document_id, revision)
+    CROSS JOIN LATERAL (
+        SELECT tenant, document_id, generation, revision, collection, groups FROM visibility
+        WHERE revision = c.revision OFFSET 0
+    ) AS v
+"""
+_SEEN = f"v.tenant = $4 AND v.document_id = c.document_id AND v.generation = $5 AND {_READABLE}"
+_VISIBLE = f"SELECT v.revision FROM {_CANDIDATES} WHERE {_SEEN}"  # noqa: S608  (constants only)
 # When a revision's rows were complete is when its flip began. Nobody asks unless there was one lately.
 _AGES = f"""
     SELECT v.revision, CASE WHEN lately.flipped THEN extract(epoch FROM clock_timestamp() - (
         SELECT j.finished_at FROM revisions r JOIN jobs j ON j.id = r.job_id
         WHERE r.revision = v.revision AND j.state = 'succeeded'))::float8 END
-    FROM unnest(string_to_array($6, ','), string_to_array($7, ',')::bigint[]) AS c(document_id, revision)
-    JOIN visibility v ON v.tenant = $4 AND v.document_id = c.document_id AND v.generation = $5
-      AND v.revision = c.revision
+    FROM {_CANDIDATES}
     CROSS JOIN (SELECT max(finished_at) > clock_timestamp() - interval '1 minute' AS flipped FROM jobs
                 WHERE state = 'succeeded' AND generation IS NULL) AS lately
-    WHERE {_READABLE}
+    WHERE {_SEEN}
 """  # noqa: S608  (constants only)
 _CONTENTS = f"""
     SELECT v.document_id, v.revision, v.chunks FROM visibility v
@@ -70,7 +72,9 @@ class Reads:
 
     def __init__(self, dsn: str, connect_args: Mapping[str, Any]) -> None:
         self._dsn = dsn
-        self._connect_args = connect_args
+        # A plan made while a table was small stays: it must not read all of it when it is large.
+        settings = {**connect_args.get("server_settings", {}), "enable_seqscan": "off"}
+        self._connect_args = {**connect_args, "server_settings": settings}
         self._turn = asyncio.Semaphore(CONNECTIONS)
         self._free: list[asyncpg.Connection] = []
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database import connect_args, dsn
+from ingestion import reads as sql
 from ingestion.ledger import Ledger
 from ingestion.reads import Reads
 from ingestion.types import Job
@@ -34,3 +36,20 @@ async def test_a_visible_revision_is_as_old_as_its_flip(
         await connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '1 hour'"))
     assert await reads.ages(spec.generation, WHERE, asked) == {revision: math.inf}
     await reads.close()
+
+
+@pytest.mark.parametrize("query", [sql._VISIBLE, sql._AGES, sql._LOOK])
+async def test_candidates_are_looked_up_by_revision_in_tables_that_were_never_analysed(
+    query: str, ledger_url: str, ledger: Ledger
+) -> None:
+    """A first load can make them grow by much before they are."""
+    reads = Reads(dsn(ledger_url), connect_args())
+    connection = await reads._opened()
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute(f"PREPARE asked (text[], text[], text[], text, text, text, text) AS {query}")
+    explained = await connection.fetch("EXPLAIN EXECUTE asked (NULL, '{}', '{}', 'acme', 'g', 'pay', '1')")
+    await connection.close()
+    plan = "\n".join(line[0] for line in explained)
+    assert "visibility_of_revision" in plan
+    assert "visibility_of_generation" not in plan
+    assert "Seq Scan on visibility" not in plan
