@@ -10,13 +10,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ingestion.erasing import Erasing
 from ingestion.ledger import Ledger
+from ingestion.revisions import NOBODY
 from ingestion.sweeper import Sweeper
 from ingestion.types import Job, Lease
 from ingestion.written import Flip, Written
 from retrieval.errors import StoreUnavailable
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Chunk, IndexSpec, Row, Span
+from retrieval.types import Chunk, Filter, IndexSpec, Row, Span
 
 Accept = Callable[..., Awaitable[Job]]
 LeaseOne = Callable[..., Awaitable[Lease]]
@@ -210,6 +212,36 @@ async def test_rows_of_an_erased_document_are_removed_once_their_writer_tells(
         await connection.execute(text("DELETE FROM revisions"))
     await write_row(zombie)
     await ledger.sweep_again({zombie.revision: "acme"})
+    await sweeper.sweep()
+    assert await stored() == []
+
+
+async def test_an_erasure_forgets_no_revision_that_is_to_be_swept_again(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    erasing = Erasing(engine)
+    await accept("handbook")
+    zombie = await written(await lease_one())
+    which = Filter(tenant="acme", groups=None)
+    erasure = await erasing.begin(which, "tenant", "a test")
+    await erasing.choose(erasure, which, "")
+    await sweeper.sweep()
+    await _later(engine, 16)
+    await sweeper.sweep()
+    assert await erasing.unswept(erasure) == (0, 1)
+    await write_row(zombie)
+    await ledger.sweep_again({zombie.revision: "acme"})
+    assert await erasing.forget(erasure) == 1
+    async with engine.connect() as connection:
+        kept = await connection.execute(text("SELECT document_id FROM revisions"))
+    assert [row.document_id for row in kept] == [NOBODY]
     await sweeper.sweep()
     assert await stored() == []
 
