@@ -131,7 +131,7 @@ class SearchPart(_Strict):
     dense_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     languages: list[Annotated[str, AfterValidator(_language)]] = ["english"]
     foreign_weight: Annotated[float, Field(ge=0, le=1)] = 0.25
-    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.8
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.9
     smoothing_depth: Annotated[int, Field(ge=2, le=100)] = 50
 
 
