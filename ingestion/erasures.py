@@ -110,7 +110,7 @@ _FORGET = tuple(
         f"DELETE FROM loose_files f USING versions t, erased e WHERE {_OLD} AND f.tenant = t.tenant "
         "AND f.content_hash = t.content_hash AND f.gone",
         f"DELETE FROM jobs t USING erased e WHERE {_OLD}",
-        # A writer may just have said that it was held up: its rows are to be looked for, without their names.
+        # A writer may just have said that it was held up: what it wrote is swept yet, under no document's id.
         f"UPDATE revisions t SET document_id = '{NOBODY}' FROM erased e WHERE {_OLD} AND t.state = 'retired'",
         f"DELETE FROM revisions t USING erased e WHERE {_OLD}",
         f"DELETE FROM versions t USING erased e WHERE {_OLD}",
