@@ -9,7 +9,7 @@ import secrets
 import string
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,8 @@ class Bed:
     store: MilvusStore
     outputs: RedisOutputs
     spec: IndexSpec
+    dimensions: set[int] = field(default_factory=set)
+    """Those of the embedder into which planted words fall."""
 
     @property
     def intake(self) -> Intake:
@@ -132,7 +134,7 @@ class Bed:
 
     async def plant(self, tenant: str) -> Canary:
         """A document that says a word of its own everywhere, twice, after what came of it."""
-        word = "".join(secrets.choice(string.ascii_lowercase) for _ in range(24))
+        word = await self._word()
         said = f"# About {word}\n\nThe {word} is told here, and nowhere else.\n"
         for version in ("first", "second"):
             (job,) = await self.index(
@@ -157,6 +159,15 @@ class Bed:
         (source,) = await self.store.read(self.spec.generation, tenant, [f"{revision}-0"])
         (vector,) = await HashingEmbedder().embed([f"{source.title}\n{source.heading}\n{source.text}"])
         return Canary(word, vector)
+
+    async def _word(self) -> str:
+        """A word whose vector no other planted word has: 64 dimensions are few."""
+        while True:
+            word = "".join(secrets.choice(string.ascii_lowercase) for _ in range(24))
+            (vector,) = await HashingEmbedder().embed([word])
+            if (dimension := int(vector.argmax())) not in self.dimensions:
+                self.dimensions.add(dimension)
+                return word
 
     async def stores_of(self, erasure: Erasure) -> set[str]:
         return set((await self.ledger.erasing.one(erasure.tenant, erasure.id)).stores)
