@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from asyncpg import InterfaceError, PostgresError
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine import AdaptedConnection
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.settings import SettingsError
@@ -13,6 +16,9 @@ from app.settings import SettingsError
 CONNECT_TIMEOUT = 3.0
 COMMAND_TIMEOUT = 10.0
 POOL_TIMEOUT = 5.0
+ASKED_AFTER = 1.0
+"""Seconds without use after which a connection is asked whether its server is there, before it is used."""
+_USED = "used_at"
 
 
 def open_engine(
@@ -20,14 +26,36 @@ def open_engine(
 ) -> AsyncEngine:
     """A pool of connections. One found dead when it is taken is replaced, so that a restarted server is
     back without doing anything here. Close it with `await engine.dispose()`."""
-    return create_async_engine(
+    engine = create_async_engine(
         _url(database_url),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=POOL_TIMEOUT,
-        pool_pre_ping=True,
+        # The one used last has its statements prepared, and was just seen to live.
+        pool_use_lifo=True,
         connect_args=connect_args(command_timeout),
     )
+    event.listen(engine.sync_engine, "checkin", _used)
+    event.listen(engine.sync_engine, "checkout", _alive)
+    return engine
+
+
+def _used(connection: Any, record: Any) -> None:
+    record.info[_USED] = time.monotonic()
+
+
+def _alive(connection: AdaptedConnection, record: Any, proxy: Any) -> None:
+    """SQLAlchemy's own ping costs three round trips each time; here only those idle for a while are asked. A
+    server that goes away closes its connections, which the driver notices by itself."""
+    used = record.info.get(_USED, time.monotonic())
+    closed: bool = connection.driver_connection.is_closed()
+    if not closed and time.monotonic() - used > ASKED_AFTER:
+        try:
+            connection.run_async(lambda driver: driver.execute("SELECT 1"))
+        except (PostgresError, InterfaceError, OSError, TimeoutError):
+            closed = True
+    if closed:
+        raise InvalidatePoolError
 
 
 def dsn(database_url: str) -> str:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import embedded, migrate
-from app.database import open_engine
+from app.database import ASKED_AFTER, open_engine
 from app.settings import SettingsError
 from ingestion.errors import LedgerUnavailable
 from ingestion.ledger import Ledger
@@ -83,6 +83,41 @@ async def test_a_ledger_that_hangs_is_said_to_be_away(
     assert (await Ledger(hasty).document("acme", None, "handbook")).id == "handbook"
     assert len(await Ledger(hasty).lease("w", 30, 1)) == 1
     await hasty.dispose()
+
+
+async def test_an_idle_connection_that_leads_nowhere_is_replaced(ledger_url: str, tmp_path: Path) -> None:
+    """A network that drops what passes through it closes nothing."""
+    url = make_url(ledger_url)
+    socket = f".s.PGSQL.{url.query.get('port', 5432)}"
+    lost, relays = set[int](), list["asyncio.Task[None] | None"]()
+
+    async def relay(number: int, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while content := await source.read(2**16):
+            if number not in lost:
+                target.write(content)
+        target.close()
+        await target.wait_closed()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(relays)
+        relays.append(asyncio.current_task())
+        inner, outer = await asyncio.open_unix_connection(f"{url.query['host']}/{socket}")
+        await asyncio.gather(relay(number, reader, outer), relay(number, inner, writer))
+
+    server = await asyncio.start_unix_server(connected, tmp_path / socket)
+    engine = open_engine(
+        url.update_query_dict({"host": str(tmp_path)}).render_as_string(hide_password=False),
+        command_timeout=0.5,
+    )
+    ledger = Ledger(engine)
+    await ledger.operation()
+    assert len(relays) == 1
+    lost.add(0)
+    await asyncio.sleep(1.1 * ASKED_AFTER)
+    await ledger.operation()
+    await engine.dispose()
+    server.close()
+    await asyncio.gather(*(one for one in relays if one))
 
 
 async def test_more_calls_than_connections_wait_their_turn(ledger: Ledger) -> None:
