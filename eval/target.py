@@ -167,11 +167,11 @@ class HttpTarget:
             await self._put(batch)
 
     async def all_ended(self) -> None:
-        """Wait until no job is queued or running."""
-        while True:
-            if not await self.open_jobs():
-                break
-            await asyncio.sleep(POLL)
+        """Wait until no job is queued or running. The longer it takes, the less often it is asked, since
+        answering takes from the work: at most a hundredth of the time is waited too long."""
+        begun = time.monotonic()
+        while await self.open_jobs():
+            await asyncio.sleep(max(POLL, (time.monotonic() - begun) / 100))
 
     async def open_jobs(self) -> bool:
         """Whether any job has not ended."""

@@ -50,15 +50,7 @@ class Blobs:
 
     async def get(self, tenant: str, digest: str) -> bytes:
         """The bytes with this SHA-256. Raises `NotFound`, or `Quarantined` when they were changed."""
-        key = _key(tenant, digest)
-        content = await self._call(lambda: self._backend.read(key))
-        if content is None:
-            raise NotFound("file", digest)
-        if await asyncio.to_thread(_sha256, content) != digest:
-            raise Quarantined(
-                "damaged", "The stored file is not what was sent: its hash differs. Send it again."
-            )
-        return content
+        return await self._call(lambda: self._get(tenant, digest))
 
     async def remove(self, tenant: str, digest: str) -> None:
         """Forget the bytes. Removing what is not there is no error."""
@@ -78,6 +70,16 @@ class Blobs:
         digest = _sha256(content)
         self._backend.write(_key(tenant, digest), content)
         return digest
+
+    def _get(self, tenant: str, digest: str) -> bytes:
+        content = self._backend.read(_key(tenant, digest))
+        if content is None:
+            raise NotFound("file", digest)
+        if _sha256(content) != digest:
+            raise Quarantined(
+                "damaged", "The stored file is not what was sent: its hash differs. Send it again."
+            )
+        return content
 
     async def _call(self, function: Callable[[], T]) -> T:
         try:

@@ -178,8 +178,11 @@ class Pipeline:
 
     async def _cut(self, drafts: Sequence[Draft], indexer: Indexer) -> list[Draft]:
         """Chunk each document for this generation; one without any text is put aside."""
-        for draft in drafts:
-            draft.texts = await asyncio.to_thread(indexer.texts, draft.parsed, draft.title)
+        found = await asyncio.to_thread(
+            lambda: [indexer.texts(draft.parsed, draft.title) for draft in drafts]
+        )
+        for draft, texts in zip(drafts, found, strict=True):
+            draft.texts = texts
             if not draft.texts:
                 await self._quarantine(draft.lease, Quarantined("empty", "The document holds no text."))
         left = [draft for draft in drafts if draft.texts]
@@ -263,8 +266,9 @@ class Pipeline:
     ) -> None:
         """Upsert the rows of all drafts whose lease still holds; the others are lost."""
         begun = time.monotonic()
-        await self._progress("index", [(one.job, len(one.texts), len(one.texts)) for one in drafts])
         places = [(draft, ordinal) for draft in drafts for ordinal in range(len(draft.texts))]
+        if len(places) > self.texts:  # Otherwise it is done as soon as it is told.
+            await self._progress("index", [(one.job, len(one.texts), len(one.texts)) for one in drafts])
         held = {draft.revision: draft for draft in drafts}
         for start in range(0, len(places), self.texts):
             # One that lapsed in between has lost rows for good, even if it is renewed later.

@@ -62,7 +62,7 @@ class Crew:
     idle: float
 
 
-ORDINARY = Crew(backfill=False, lanes=3, batch=24, texts=TEXTS_AT_ONCE, idle=IDLE)
+ORDINARY = Crew(backfill=False, lanes=3, batch=48, texts=TEXTS_AT_ONCE, idle=IDLE)
 BACKFILL = Crew(backfill=True, lanes=1, batch=8, texts=32, idle=4 * IDLE)
 
 

@@ -172,6 +172,9 @@ def _folded(text: str) -> str:
 def _parts(word: str) -> Iterator[str]:
     """The parts of a word; a code of letters and digits also in one piece, so that E-1042 is found as
     `E-1042`, `E 1042` and `E1042`."""
+    if word.isascii() and word.isalpha():  # Most words are, and have one part.
+        yield word[:_LONGEST_TERM]
+        return
     parts = _PART.findall(word)
     for part in parts:
         for term in [part] if part.isascii() else _SOLID_TERM.findall(part):

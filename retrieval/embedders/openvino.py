@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
@@ -62,7 +64,10 @@ class OpenVinoEmbedder:
         for request in self._requests:
             _infer(request, [[0]])
         self._threads = ThreadPoolExecutor(cores, thread_name_prefix="embedder")
-        self._waiting: deque[_Turn] = deque()
+        self._alone: deque[_Turn] = deque()
+        self._waiting: list[_Turn] = []
+        self._calls = count()
+        self._alone_last = False
         self._choosing = Lock()
 
     @classmethod
@@ -90,6 +95,7 @@ class OpenVinoEmbedder:
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Embed texts in the given order. A text longer than the window raises `TextTooLong` before any
         is embedded."""
+        call = next(self._calls)
         ids: list[list[int]] = []
         if sum(map(len, texts)) <= _TOKENIZE_HERE:
             ids = self._encode(texts) if texts else []
@@ -100,18 +106,23 @@ class OpenVinoEmbedder:
         # The long ones first, so that no core is left alone with one at the end.
         parts = list(turns([len(text) for text in ids]))[::-1]
         left = iter(parts)
+        places = count()
 
         async def lane() -> None:
             for part in left:
-                vectors[part] = await self._turn([ids[index] for index in part])
+                turn = _Turn(call, next(places), len(parts) == 1, [ids[index] for index in part])
+                vectors[part] = await self._made(turn)
 
         # One turn waits, so that a core need not wait for the event loop.
         await asyncio.gather(*(lane() for _ in range(min(len(parts), self._cores + 1))))
         return vectors
 
-    async def _turn(self, texts: list[list[int]]) -> Matrix:
-        turn = _Turn(texts)
-        self._waiting.append(turn)
+    async def _made(self, turn: _Turn) -> Matrix:
+        with self._choosing:
+            if turn.alone:
+                self._alone.append(turn)
+            else:
+                heappush(self._waiting, turn)
         self._threads.submit(self._work)
         made: Matrix = await asyncio.wrap_future(cast("Future[Any]", turn.made))
         return made
@@ -130,7 +141,7 @@ class OpenVinoEmbedder:
         return ids
 
     def _work(self) -> None:
-        """Do the turn that waits longest, and with it those behind it that fit the batch."""
+        """Do the turn that is next, and with it those behind it that fit the batch."""
         with self._choosing:
             together = self._next()
             request = self._requests.pop() if together else None
@@ -149,9 +160,14 @@ class OpenVinoEmbedder:
             vectors = vectors[len(turn.texts) :]
 
     def _next(self) -> list[_Turn]:
+        """Of calls with many turns the older goes first: it is done sooner than if they took turns, the
+        newer no later, and texts of like length stay together. One that is its call's only turn waits for
+        none but every second of them."""
+        self._alone_last = bool(self._alone) and not (self._alone_last and self._waiting)
+        queue = self._alone if self._alone_last else self._waiting
         together, texts = list[_Turn](), list[list[int]]()
-        while self._waiting and (not texts or _fit([*texts, *self._waiting[0].texts])):
-            turn = self._waiting.popleft()
+        while queue and (not texts or _fit([*texts, *queue[0].texts])):
+            turn = self._alone.popleft() if self._alone_last else heappop(self._waiting)
             if turn.made.set_running_or_notify_cancel():
                 together.append(turn)
                 texts += turn.texts
@@ -176,12 +192,15 @@ def _width(tokens: int) -> int:
     return -(-tokens // _STEP) * _STEP if tokens <= _SHORT else tokens
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, order=True)
 class _Turn:
-    """Texts as token ids, and the promise of their vectors."""
+    """Texts as token ids, and the promise of their vectors; `place` is its place in its call."""
 
-    texts: list[list[int]]
-    made: Future[Matrix] = field(default_factory=Future)
+    call: int
+    place: int
+    alone: bool = field(compare=False)
+    texts: list[list[int]] = field(compare=False)
+    made: Future[Matrix] = field(default_factory=Future, compare=False)
 
 
 def _fit(texts: Sequence[list[int]]) -> bool:

@@ -10,7 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from retrieval.embedders import openvino
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model, turns
 from retrieval.errors import EmbedderUnavailable, TextTooLong
+from retrieval.types import Matrix
 
 Array = npt.NDArray[np.float32]
 
@@ -244,6 +246,31 @@ async def test_a_question_does_not_wait_for_a_whole_document(embedder: OpenVinoE
     await embed("question", ["How many days?"])
     await document
     assert finished == ["question", "document"]
+
+
+async def test_the_older_of_two_long_calls_goes_first_and_a_short_one_before_both(
+    embedder: OpenVinoEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer, short = (embedder._encode([word])[0][1] for word in ("apple", "berry", "cherry"))
+    order, infer = list[int](), openvino._infer
+
+    def noted(request: Any, texts: Sequence[list[int]]) -> Matrix:
+        order.append(texts[0][1])
+        return infer(request, texts)
+
+    monkeypatch.setattr(openvino, "_infer", noted)
+    calls = []
+    for word, first in (("apple", older), ("berry", newer)):
+        texts = [f"{word}{' pie' * 100} {n}" for n in range(240)]
+        calls.append(asyncio.create_task(embedder.embed(texts)))
+        while first == older and first not in order:
+            await asyncio.sleep(0.005)
+    await embedder.embed(["cherry"])
+    await asyncio.gather(*calls)
+    of_older = [place for place, first in enumerate(order) if first == older]
+    assert order.index(short) < of_older[len(of_older) // 2]
+    assert order[: of_older[-1]].count(newer) < order.count(newer) / 2
+    assert order.count(newer) == order.count(older)
 
 
 @settings(deadline=None)
