@@ -17,7 +17,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,10 +55,12 @@ class Part:
     folder: Path = Path("/")
 
 
-def free_port() -> int:
-    """A port that nobody listens on, below the range that the kernel lends to outgoing connections: a
-    part that is started again must find its port as it left it."""
+def free_port(besides: Collection[int] = ()) -> int:
+    """A port that nobody listens on, none of these, and below the range that the kernel lends to outgoing
+    connections: a part that is started again must find its port as it left it."""
     for port in random.sample(range(20_000, 30_000), 100):
+        if port in besides:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

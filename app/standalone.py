@@ -134,7 +134,9 @@ class Standalone:
         if self.settings.redis_url is None:
             wanted["REDIS_URL"] = lambda: embedded.redis(self.data / "redis", sockets)
         if self.settings.store() is None:
-            wanted["MILVUS_URI"] = lambda: embedded.milvus(self.data / "milvus", embedded.free_port())
+            # The API listens last: until then its port looks free.
+            besides = [self.settings.port]
+            wanted["MILVUS_URI"] = lambda: embedded.milvus(self.data / "milvus", embedded.free_port(besides))
         if "DATABASE_URL" in wanted and not (self.data / "postgres" / "PG_VERSION").exists():
             self.say("creating the database")
         return {name: await asyncio.to_thread(make) for name, make in wanted.items()}

@@ -170,7 +170,9 @@ class HttpTarget:
         """Wait until no job is queued or running. The longer it takes, the less often it is asked, since
         answering takes from the work: at most a hundredth of the time is waited too long."""
         begun = time.monotonic()
-        while await self.open_jobs():
+        while True:
+            if not await self.open_jobs():
+                break
             await asyncio.sleep(max(POLL, (time.monotonic() - begun) / 100))
 
     async def open_jobs(self) -> bool:

@@ -44,8 +44,8 @@ async def text(model: ChatModel, wanted: Call) -> str:
 
 
 async def becomes(condition: Callable[[], bool]) -> bool:
-    """Whether the condition holds within some seconds."""
-    for _ in range(500):
+    """Whether the condition holds within half a minute."""
+    for _ in range(3_000):
         if condition():
             return True
         await asyncio.sleep(0.01)

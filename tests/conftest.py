@@ -7,16 +7,23 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from app import embedded
 from tests import live
 from tests.live import Instance
 from tests.weaviate_stand_in import Address, stand_in
+
+READY = 120.0
+if settings.get_current_profile_name() == "default":  # In CI it is another, which has no deadline either.
+    settings.register_profile("unhurried", deadline=None)
+    settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +61,8 @@ def running(part: embedded.Part, log: Path) -> Iterator[embedded.Part]:
 
 
 async def _until_ready(part: embedded.Part, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
+    end = time.monotonic() + READY
+    while time.monotonic() < end:
         if process.poll() is not None:
             raise RuntimeError(f"{part.name} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
         try:
@@ -63,7 +71,7 @@ async def _until_ready(part: embedded.Part, process: subprocess.Popen[bytes], lo
             await asyncio.sleep(0.1)
         else:
             return
-    raise RuntimeError(f"{part.name} was not ready in 30 s:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"{part.name} was not ready in {READY:.0f} s:\n{log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from tests.traffic import RELEASE, Seen, Traffic
 from tests.trials import Desk, Told
 
 FAULT = Fault(slow=3.0, errors=0.2)
-AFTER = 5.0
+AFTER = 8.0
 """Seconds that are looked at after the decision."""
 PROBE = 0.05
 """Seconds between searches of the candidate's: questions come too rarely to show when the last one went."""

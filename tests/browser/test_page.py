@@ -126,10 +126,12 @@ async def test_markup_in_a_document_stays_text(page: Page, sampled: Instance) ->
     reply = await page.request.post(f"{sampled.url}/v1/documents", data=body)
     job = (await reply.json())["jobs"][0]["id"]
     await page.goto(f"{page.url}#search")
-    for _ in range(100):
-        if (await (await page.request.get(f"{sampled.url}/v1/jobs/{job}")).json())["status"] == "succeeded":
+    for _ in range(600):
+        found = await (await page.request.get(f"{sampled.url}/v1/jobs/{job}")).json()
+        if found["status"] == "succeeded":
             break
         await page.wait_for_timeout(100)
+    assert found["status"] == "succeeded"
     await page.fill("#query", "zebra crossing")
     await page.keyboard.press("Enter")
     hit = page.locator("#hits li").first

@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tests.trials import Desk
 
 RATE = 5.0
 LEASE = 5.0
-AWAY = 6.0
+AWAY = 8.0
 """Seconds after which a release that nobody watches has no requests."""
 BACK = 30.0
 """Seconds within which what was killed works again: it is started with growing delays."""
@@ -67,9 +68,18 @@ class Stand:
         _require_whole(found)
         return {one.conversation: one.release for one in found}
 
-    async def draw(self, count: int) -> None:
-        """Begin conversations; `pinned` has them."""
-        self.pinned |= await self.ask([f"{self.candidate}-{n}" for n in range(count)], "first")
+    async def draw(self, count: int, candidates: int = 1) -> None:
+        """Begin conversations, so many at a time until the candidate has its number of them, and the champion
+        one; `pinned` has them."""
+        wanted = f"{candidates} conversations are the candidate's"
+        await _until(lambda: self._drew(count, candidates), BACK, wanted)
+
+    async def _drew(self, count: int, candidates: int) -> bool:
+        begun = len(self.pinned)
+        names = [f"{self.candidate}-{n}" for n in range(begun, begun + count)]
+        self.pinned |= await self.ask(names, "first")
+        drawn = Counter(self.pinned.values())
+        return drawn[self.candidate] >= candidates and drawn[self.champion] > 0
 
     async def add(self, name: str, *models: str) -> None:
         """A candidate that no other test has."""
@@ -133,7 +143,7 @@ async def _between_steps(stand: Stand) -> None:
     await stand.add("between-steps")
     await stand.canary((0.4, 8), (0.6, 10_000))
     _controller(stand).suspend()
-    await stand.draw(40)
+    await stand.draw(40, 8)
 
 
 async def _before_promotion(stand: Stand) -> None:
@@ -141,7 +151,7 @@ async def _before_promotion(stand: Stand) -> None:
     await stand.add("before-promotion")
     await stand.canary((0.5, 8), promote=True)
     _controller(stand).suspend()
-    await stand.draw(40)
+    await stand.draw(40, 8)
 
 
 async def _soaking(stand: Stand) -> None:
@@ -166,7 +176,7 @@ async def _rolling_back(stand: Stand) -> None:
     await stand.canary((0.5, 10_000))
     controller = _controller(stand)
     controller.suspend()
-    await stand.draw(64)
+    await stand.draw(64, 20)
     await asyncio.sleep(0.5)
     for _ in range(10):
         async with stand.desk.held(stand.candidate):
@@ -213,6 +223,8 @@ async def _goes_on_in_the_first_step(stand: Stand) -> None:
     await _until(lambda: _watched_again(stand), BACK, "watched again")
     told = await stand.desk.trial(stand.candidate)
     assert (told["state"], told["step"], told["share"]) == ("running", 0, 0.5)
+    # The API may not have seen yet what the ledger has.
+    await _until(stand.drawn, BACK, "the candidate answers")
     assert await stand.ask(list(stand.pinned), "first step again") == stand.pinned
 
 
@@ -355,7 +367,7 @@ async def test_a_controller_that_hangs_holds_no_share(stand: Stand) -> None:
     assert set((await stand.ask(list(stand.pinned), "hung")).values()) == {stand.champion}
     controller.resume()
     await stand.desk.until(stand.candidate, lambda told: told["live"], BACK, what="watched again")
-    await asyncio.sleep(1.0)
+    await _until(stand.drawn, BACK, "the candidate answers")
     assert await stand.ask(list(stand.pinned), "resumed") == stand.pinned
 
 
@@ -363,7 +375,7 @@ async def test_after_the_api_was_killed_conversations_stay_with_their_release(st
     """By what Redis has: at the share of now some of them would be drawn to the other."""
     await stand.add("api")
     await stand.canary((0.2, 6), (0.8, 10_000))
-    await stand.draw(40)
+    await stand.draw(40, 6)
     await stand.desk.until(stand.candidate, lambda told: told["step"] == 1, BACK, what="a step on")
     stand.desk.one.part("app.cli", "serve").kill()
     await asyncio.sleep(0.5)

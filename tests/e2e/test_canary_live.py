@@ -19,7 +19,7 @@ PACE = "first=0.15&rate=100&length=20"
 USUAL, NEW = f"paced?{PACE}&is=usual", f"paced?{PACE}&is=new"
 RATE = 8.0
 PATIENCE = 90.0
-LAST = 3.0
+LAST = 5.0
 """Seconds from the decision to the last request that the candidate gets; on a quiet machine it is under 1."""
 
 

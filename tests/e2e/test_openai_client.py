@@ -15,7 +15,7 @@ from tests.live import Instance
 from tests.paced import serving
 
 QUESTION = "What caused the gateway outage of 14 March 2025?"
-DYING = "paced?length=40&after=5&wrong=die"
+DYING = "paced?length=40&rate=20&after=5&wrong=die"
 
 
 def _client(url: str) -> openai.OpenAI:

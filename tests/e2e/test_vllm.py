@@ -104,7 +104,7 @@ async def test_a_deadline_in_mid_stream_breaks_it_and_frees_the_slot(
     model: Vllm, vllm_server: VllmServer
 ) -> None:
     with pytest.raises(StreamBroken, match="time was up"):
-        await drain(model, endless(1.0))
+        await drain(model, endless(3.0))
     assert await settled(vllm_server, "vllm:num_requests_running", 0) == 0
 
 

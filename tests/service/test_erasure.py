@@ -161,9 +161,11 @@ class Bed:
         return Canary(word, vector)
 
     async def _word(self) -> str:
-        """A word whose vector no other planted word has: 64 dimensions are few."""
+        """A word whose vector no other planted word has: 64 dimensions are few. It has no vowels: compression
+        leaves out what the text around it has as well, and with a piece of English in it too little stays."""
+        letters = [letter for letter in string.ascii_lowercase if letter not in "aeiouy"]
         while True:
-            word = "".join(secrets.choice(string.ascii_lowercase) for _ in range(24))
+            word = "".join(secrets.choice(letters) for _ in range(24))
             (vector,) = await HashingEmbedder().embed([word])
             if (dimension := int(vector.argmax())) not in self.dimensions:
                 self.dimensions.add(dimension)
@@ -233,7 +235,8 @@ async def bed(parts: tuple[Path, dict[str, str]]) -> AsyncIterator[Bed]:
         analyzer="plain",
         parser="1",
     )
-    store, outputs = MilvusStore(urls["milvus"], flush_seconds=0.01), RedisOutputs(urls["redis"])
+    store = MilvusStore(urls["milvus"], flush_seconds=0.01)
+    outputs = RedisOutputs(urls["redis"], timeout=5)
     ledger = Ledger(engine)
     await ledger.ensure_generation(spec, "hashing")
     await store.prepare(spec.generation, spec)

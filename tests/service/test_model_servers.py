@@ -56,7 +56,7 @@ async def test_two_servers_share_the_work(tmp_path: Path) -> None:
     with serving(first) as one, serving(second) as two:
         async with models(f"{one},{two}") as found:
             chain = found.chain(release(tmp_path, MODEL))
-            for n in range(40):
+            for n in range(80):
                 await drain(chain, call(tenant=f"tenant {n}"))
     assert min(len(first.requests), len(second.requests)) >= 8
 

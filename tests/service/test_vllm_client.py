@@ -51,7 +51,10 @@ async def test_the_first_words_arrive_before_the_last_are_written(
     url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     stream = Vllm(url, "paced?length=1000&rate=100", client=client).stream(call())
-    assert (await anext(stream)).text == "word0 "
+    first = (await anext(stream)).text
+    # Words 10 ms apart may arrive together.
+    assert first.startswith("word0 ")
+    assert "word999" not in first
     assert server.running == 1
     await stream.aclose()
 
@@ -117,7 +120,7 @@ async def test_a_server_with_too_much_to_do_says_when_to_come_again(
         ("paced?after=0&wrong=die", ModelUnavailable),
         ("paced?after=0&wrong=error", ModelUnavailable),
         ("paced?after=0&wrong=end", ModelUnavailable),
-        ("paced?after=2&rate=20&wrong=die", StreamBroken),
+        ("paced?after=2&rate=5&wrong=die", StreamBroken),
         ("paced?after=2&rate=20&wrong=error", StreamBroken),
         ("paced?after=2&rate=20&wrong=end", StreamBroken),
         ("paced?finish=content_filter", StreamBroken),
@@ -148,7 +151,7 @@ async def test_silence_before_the_first_word_is_a_timeout(url: str, client: aioh
 
 async def test_silence_in_mid_stream_ends_at_the_deadline(url: str, client: aiohttp.ClientSession) -> None:
     stream = Vllm(url, "paced?after=2&rate=20&wrong=hang", client=client).stream(call(timeout=1.0))
-    assert (await anext(stream)).text == "word0 "
+    assert (await anext(stream)).text.startswith("word0 ")
     with pytest.raises(StreamBroken, match="time was up"):
         while True:
             await anext(stream)
@@ -157,8 +160,8 @@ async def test_silence_in_mid_stream_ends_at_the_deadline(url: str, client: aioh
 async def test_a_long_answer_outlives_the_patience_for_its_first_word(
     url: str, client: aiohttp.ClientSession
 ) -> None:
-    model = Vllm(url, "paced?length=10&rate=10", client=client, first_token_timeout=0.5)
-    assert len((await text(model, call())).split()) == 10
+    model = Vllm(url, "paced?length=30&rate=10", client=client, first_token_timeout=2.0)
+    assert len((await text(model, call())).split()) == 30
 
 
 async def test_a_server_that_does_not_know_the_salt_is_asked_without_it(

@@ -60,8 +60,8 @@ def is_running(pid: int) -> bool:
 
 
 async def has_ended(pid: int) -> bool:
-    """Whether it ends within five seconds: the kernel takes a moment over a kill."""
-    for _ in range(500):
+    """Whether it ends within half a minute: the kernel takes a moment over a kill."""
+    for _ in range(3_000):
         if not is_running(pid):
             return True
         await asyncio.sleep(0.01)
@@ -70,7 +70,7 @@ async def has_ended(pid: int) -> bool:
 
 @pytest.mark.parametrize("wish", ["loop", "sleep"])
 async def test_a_document_that_never_ends_is_stopped_and_the_next_one_is_read(make: Make, wish: str) -> None:
-    sandbox = make(timeout=1.0)
+    sandbox = make(timeout=3.0)
     error = await fate(sandbox, wish)
     assert (error.reason, error.part) == ("timeout", "page 7")
     assert (await do(sandbox, "hello")).text == "hello"
@@ -141,7 +141,7 @@ async def test_a_nursery_that_died_is_replaced(make: Make) -> None:
 
 
 async def test_a_nursery_that_hangs_is_replaced(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_process, "_SILENCE", 1.0)
+    monkeypatch.setattr(sandbox_process, "_SILENCE", 3.0)
     monkeypatch.setattr(sandbox_process, "_END_SECONDS", 0.2)
     sandbox = make()
     nursery = int((await do(sandbox, "parent")).text)
@@ -269,7 +269,7 @@ async def test_what_reading_took_is_told(make: Make) -> None:
 
 
 async def test_several_documents_are_read_at_once_by_as_many_processes(make: Make) -> None:
-    sandbox = make(timeout=1.0, children=2)
+    sandbox = make(timeout=3.0, children=2)
     outcomes = await asyncio.gather(
         do(sandbox, "sleep"), *(do(sandbox, "pid") for _ in range(10)), return_exceptions=True
     )

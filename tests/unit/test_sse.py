@@ -49,6 +49,6 @@ async def test_a_slow_caller_of_a_slow_model_gets_everything() -> None:
     ended, taken, failed = list[bool](), list[bytes](), list[str]()
     pieces = (b"a", b"b", b"c", b"d")
     # Longer than a caller may stall, both between the pieces and over all of them, but never with one.
-    stream = EventStream(_spoken(*pieces, pause=0.6, ended=ended), failed=failed.append, stalled=0.5)
-    await stream(SCOPE, _connected, _taking(0.15, taken))
+    stream = EventStream(_spoken(*pieces, pause=1.2, ended=ended), failed=failed.append, stalled=1.0)
+    await stream(SCOPE, _connected, _taking(0.3, taken))
     assert (ended, taken, failed) == ([True], [*pieces, b""], [])

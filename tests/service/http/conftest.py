@@ -135,7 +135,8 @@ async def _built(
     stack.push_async_callback(engine.dispose)
     registry = Registry(engine, poll=0.05)
     await registry.start(load_release(DEFAULT_RELEASE))
-    outputs = RedisOutputs(redis_url)
+    # On a busy machine Redis may take longer than the usual quarter of a second, and that would be a miss.
+    outputs = RedisOutputs(redis_url, timeout=5)
     stack.push_async_callback(outputs.aclose)
     ledger, tracer = Ledger(engine), telemetry.tracer()
     reads = Reads(dsn(database_url), connect_args())
@@ -202,7 +203,7 @@ async def _built(
     admission = Admission(max_running=8, max_waiting=16)
     trials, written = Trials(engine, registry, indexes), Outcomes(engine)
     await stack.enter_async_context(written.writing())
-    assignments = Assignments(Line(redis_url))
+    assignments = Assignments(Line(redis_url, timeout=5))
     stack.callback(assignments.close)
     shadow = Shadow(
         lambda: registry.standing().shadow,

@@ -118,7 +118,7 @@ async def serving(services: Services) -> AsyncIterator[str]:
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=20,
     )
     server = _Quiet(config)
     task = asyncio.create_task(server.serve())

@@ -118,16 +118,20 @@ def plays(stand: Stand, release: Release, make: Callable[[], ChatModel]) -> None
     stand.house.services.assigner._servings._ready.pop(release.fingerprint, None)
 
 
-async def prepared(stand: Stand, trial: Trial) -> None:
-    """Wait until the candidate may get conversations."""
-    async with asyncio.timeout(10):
+async def prepared(stand: Stand, trial: Trial, share: float | None = None) -> None:
+    """Wait until the candidate may get conversations: its plan's share, or this one, which may be all."""
+    services = stand.house.services
+    async with asyncio.timeout(30):
         while True:
             await stand.tick()
-            standing = stand.house.services.release.standing()
-            ready = stand.house.services.assigner._servings.ready(stand.candidate)
-            if standing.canary and standing.canary.live and ready:
-                return
+            canary = services.release.standing().canary
+            if canary and canary.live and services.assigner._servings.ready(stand.candidate):
+                break
             await asyncio.sleep(0.02)
+    # Where nobody ticks while a test asks, the controller's lease may be over before it has asked all.
+    given = canary.share if share is None else share
+    await services.trials.renew(trial, step=0, share=given, evidence={}, seconds=60)
+    await services.release.refresh()
 
 
 async def test_nothing_is_routed_to_a_canary_that_nobody_watches(stand: Stand, asker: Tenant) -> None:
@@ -181,9 +185,9 @@ async def test_a_lease_that_is_not_renewed_takes_the_candidate_off_the_traffic(
     stand: Stand, asker: Tenant
 ) -> None:
     trial = await stand.canary((0.99, 1_000))
-    await prepared(stand, trial)
+    await prepared(stand, trial, share=1.0)
     assert (await ask(asker, "c"))["release"] == stand.candidate.id
-    await stand.house.services.trials.renew(trial, step=0, share=0.99, evidence={}, seconds=0.2)
+    await stand.house.services.trials.renew(trial, step=0, share=1.0, evidence={}, seconds=0.2)
     await stand.house.services.release.refresh()
     await asyncio.sleep(0.3)
     assert (await ask(asker, "c", "And then?"))["release"] == stand.champion.id
@@ -219,6 +223,8 @@ async def test_a_candidate_that_fails_is_rolled_back_and_its_conversations_go_on
         reply = await ask(asker, f"c{n}", f"{QUESTION} ({n})")
         assert reply["status"] == 200
         went.add(reply["release"])
+        if len(went) < 2:  # Chance decides who is drawn, and it is not to be over before both were.
+            continue
         await stand.tick()
         if (await stand.trial(trial)).state != "running":
             break
@@ -262,7 +268,7 @@ async def test_a_former_champion_keeps_its_conversations_while_it_soaks(stand: S
     await prepared(stand, trial)
     drawn = {f"c{n}": (await ask(asker, f"c{n}", f"{QUESTION} ({n})"))["release"] for n in range(12)}
     await stand.house.services.promotions.promote(stand.candidate.id)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not stand.house.services.assigner._servings.ready(stand.champion):
             await asyncio.sleep(0.02)
     for name, release in drawn.items():
@@ -285,7 +291,7 @@ async def test_feedback_counts_for_the_conversation_that_it_is_about(stand: Stan
             body = {"id": (await stand.rows(trial))[-1].answer, "rating": "down", "reason": "wrong"}
             assert (await asker.http.post("/v1/feedback", json=body)).status_code == 202
     # An answer counts only some time after it began.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (disliked := await _disliked(stand, trial))["rate_candidate"] != 1.0:
             await asyncio.sleep(0.02)
     assert disliked["rate_control"] == 0.0
@@ -328,20 +334,20 @@ async def test_a_caller_who_gives_up_tells_how_long_it_took(stand: Stand, asker:
     trial = await stand.canary((0.99, 1_000))
     hangs = Script(pieces=("There ", "are ", "28."), pace=5.0)
     plays(stand, stand.candidate, lambda: Scripted(hangs, name="extractive"))
-    await prepared(stand, trial)
+    await prepared(stand, trial, share=1.0)
     with pytest.raises(httpx.ReadTimeout):
         await asker.http.post(
             "/v1/chat/completions",
             json={"messages": [{"role": "user", "content": QUESTION}], "plumbline": {"conversation": "c"}},
-            timeout=0.4,
+            timeout=2.0,
         )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (rows := await stand.rows(trial)):
             await asyncio.sleep(0.02)
     assert rows[0].candidate
     assert rows[0].counted
     assert rows[0].facts["given_up"] == 1.0
-    assert rows[0].facts["seconds"] >= 0.3
+    assert rows[0].facts["seconds"] >= 1.0
 
 
 async def test_a_trial_that_cannot_be_watched_is_stopped_with_the_reason(stand: Stand) -> None:

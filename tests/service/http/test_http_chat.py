@@ -239,7 +239,7 @@ async def test_a_caller_who_hangs_up_before_the_first_word_frees_the_model(
     with house.stage.plays(Script(pieces=("a",), pace=3_600)) as model:
         body = chat(stream=stream, plumbline={"cache": False})
         waiting = asyncio.create_task(tenant.http.post("/v1/chat/completions", json=body))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not model.running:
                 await asyncio.sleep(0.02)
         waiting.cancel()
@@ -247,7 +247,7 @@ async def test_a_caller_who_hangs_up_before_the_first_word_frees_the_model(
 
 
 async def _freed(house: House, model: Scripted) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while model.running or house.services.admission.running:
             await asyncio.sleep(0.02)
 

@@ -357,7 +357,7 @@ async def test_a_revoked_key_stops(house: House, tenant: Tenant) -> None:
     headers = {"Authorization": f"Bearer {secret}"}
     assert (await tenant.http.get("/v1/models", headers=headers)).status_code == 200
     await tenant.access.revoke_key(key.id)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await tenant.http.get("/v1/models", headers=headers)).status_code != 401:
             await asyncio.sleep(0.1)
 

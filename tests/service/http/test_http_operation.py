@@ -93,7 +93,7 @@ async def test_a_full_house_answers_429_at_once_and_says_when_to_come_back(
     with house.stage.plays(Script(pieces=("a",), pace=3_600)) as model:
         async with serving(services) as url, httpx.AsyncClient(base_url=url, headers=headers) as client:
             first = asyncio.create_task(client.post("/v1/chat/completions", json=body))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not model.running:
                     await asyncio.sleep(0.01)
             refused = await client.post("/v1/chat/completions", json=body)
@@ -154,7 +154,7 @@ async def test_a_stream_that_runs_when_the_service_stops_ends_whole(house: House
         async with serving(house.services) as url:
             client = httpx.AsyncClient(base_url=url, headers=dict(tenant.http.headers))
             stream = asyncio.create_task(client.post("/v1/chat/completions", json=body))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not model.running:
                     await asyncio.sleep(0.01)
         told = (await stream).text

@@ -159,7 +159,7 @@ async def test_a_promotion_elsewhere_is_followed(
     await elsewhere.add(second)
     async with registry.following():
         await make_promotions(elsewhere).promote(second.id, force=True, reason="try")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while registry.champion().release.id != second.id:
                 await asyncio.sleep(0.01)
 
@@ -181,12 +181,12 @@ async def test_a_new_champion_serves_only_once_it_is_ready(
     await elsewhere.add(second)
     async with registry.following(prepare):
         await make_promotions(elsewhere).promote(second.id, force=True, reason="try")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while asked < 3:
                 await asyncio.sleep(0.01)
         assert registry.champion().release.id == first.id
         ready.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while registry.champion().release.id != second.id:
                 await asyncio.sleep(0.01)
 
@@ -205,7 +205,7 @@ async def test_what_serves_beside_the_champion_is_made_ready_by_a_process_that_s
     await later.start(first)
     # What is begun when it first looks is over by the time that it follows.
     await asyncio.sleep(0)
-    async with later.following(prepare), asyncio.timeout(10):
+    async with later.following(prepare), asyncio.timeout(30):
         while first.id not in prepared:
             await asyncio.sleep(0.01)
 
@@ -230,7 +230,7 @@ async def test_the_last_champion_serves_while_the_database_cannot_be_read(
         elsewhere = Registry(engine)
         await elsewhere.add(second)
         await make_promotions(elsewhere).promote(second.id, force=True, reason="try")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while registry.champion().release.id != second.id:
                 await asyncio.sleep(0.01)
     await admin.dispose()

@@ -20,7 +20,7 @@ WORSE = Script(pieces=("\x01 There is no leave.",))
 
 async def shadow(stand: Stand, **plan: Any) -> Trial:
     trial = await stand.house.services.trials.start("shadow", stand.candidate.id, plan)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (on_trial := stand.house.services.release.standing().shadow) or not on_trial.live:
             await stand.tick()
     return trial
@@ -86,7 +86,7 @@ async def test_a_shadow_leaves_nothing_in_the_caches(stand: Stand, asker: Tenant
     assert again.json()["plumbline"]["cached"] == "answer"
     await services.trials.end(trial, "stopped", {"why": "now a canary"})
     canary = await stand.canary((0.99, 1_000))
-    await prepared(stand, canary)
+    await prepared(stand, canary, share=1.0)
     reply = await ask(asker, "d", asked)
     assert reply["release"] == stand.candidate.id
     assert reply["plumbline"]["cached"] is None
@@ -127,6 +127,6 @@ async def test_a_shadow_stops_as_soon_as_somebody_waits(stand: Stand, asker: Ten
     await ask(asker, "s", QUESTION)
     await asyncio.sleep(0.1)
     await asyncio.gather(*(ask(asker, f"t{n}", f"{QUESTION} ({n})") for n in range(4)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not services.shadow.counts[stand.candidate.id, "stopped"]:
             await asyncio.sleep(0.02)

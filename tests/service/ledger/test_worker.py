@@ -33,7 +33,11 @@ Switch = Callable[[str, str], Awaitable[None]]
 
 
 class Reader:
-    """The product's parser, in this process; documents that say so are trouble."""
+    """The product's parser, in this process; documents that say so are trouble. Long ones are read once
+    `turned` is set."""
+
+    def __init__(self) -> None:
+        self.turned = asyncio.Event()
 
     async def parse(
         self,
@@ -50,7 +54,7 @@ class Reader:
             raise ValueError("a bug")
         if content.startswith(b"long") and told:
             told("page 12")
-            await asyncio.sleep(1.5)
+            await self.turned.wait()
         return parse(content, filename, media_type)
 
 
@@ -81,7 +85,14 @@ def intake(ledger: Ledger, blobs: Blobs) -> Intake:
 
 
 @pytest.fixture
-def make_worker(ledger: Ledger, blobs: Blobs, indexer: Indexer, outcomes: Outcomes) -> Callable[..., Worker]:
+def reader() -> Reader:
+    return Reader()
+
+
+@pytest.fixture
+def make_worker(
+    ledger: Ledger, blobs: Blobs, reader: Reader, indexer: Indexer, outcomes: Outcomes
+) -> Callable[..., Worker]:
     def make_worker(
         store: Store,
         *,
@@ -99,7 +110,7 @@ def make_worker(ledger: Ledger, blobs: Blobs, indexer: Indexer, outcomes: Outcom
         return Worker(
             ledger,
             blobs,
-            Reader(),
+            reader,
             store,
             OpenIndexers(ledger, store, opened),
             name="w",
@@ -535,7 +546,7 @@ async def test_the_observer_hears_of_every_attempt_with_its_stages(
 
 
 async def test_a_document_that_takes_long_to_read_shows_how_far_its_reader_is(
-    ledger: Ledger, intake: Intake, store: MemoryStore, make_worker: MakeWorker
+    ledger: Ledger, intake: Intake, store: MemoryStore, reader: Reader, make_worker: MakeWorker
 ) -> None:
     (job,) = await intake.put("acme", [NewDocument(id="book", content=b"long book")])
     stop = asyncio.Event()
@@ -545,6 +556,7 @@ async def test_a_document_that_takes_long_to_read_shows_how_far_its_reader_is(
             assert now.state != "succeeded"
             await asyncio.sleep(0.05)
     assert (now.part, now.stage, now.pulse) == ("page 12", "parse", "working")
+    reader.turned.set()
     stop.set()
     await running
     assert (await ledger.job("acme", job.id)).part is None
