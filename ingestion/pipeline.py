@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -31,11 +41,14 @@ from retrieval.errors import EmbedderUnavailable
 from retrieval.types import Chunk, Matrix, Row, Store
 
 T = TypeVar("T")
+_Work = Callable[[], Coroutine[Any, Any, None]]
 
 TEXTS_AT_ONCE = 256
 """Texts per embedding call, and rows per upsert: progress is told and leases are looked at in between."""
 GROUP_TEXTS = 1_024
 """Texts that are embedded before any of them is written: enough of like length, few enough to hold."""
+UPSERTS = 4
+"""Upserts of a group that are under way at once: a store that commits by rounds takes them in one."""
 LEDGER_PAUSE = 0.25
 
 
@@ -270,13 +283,14 @@ class Pipeline:
         if len(places) > self.texts:  # Otherwise it is done as soon as it is told.
             await self._progress("index", [(one.job, len(one.texts), len(one.texts)) for one in drafts])
         held = {draft.revision: draft for draft in drafts}
-        for start in range(0, len(places), self.texts):
-            # One that lapsed in between has lost rows for good, even if it is renewed later.
-            held = {n: draft for n, draft in held.items() if self.leases.holds(draft.lease)}
-            part = slice(start, start + self.texts)
-            rows = await asyncio.to_thread(_rows, places[part], held, indexer, vectors[part])
-            if rows:
-                await self.store.upsert(generation, rows)
+        async with _at_once(UPSERTS) as begin:
+            for start in range(0, len(places), self.texts):
+                # One that lapsed in between has lost rows for good, even if it is renewed later.
+                held = {n: draft for n, draft in held.items() if self.leases.holds(draft.lease)}
+                part = slice(start, start + self.texts)
+                rows = await asyncio.to_thread(_rows, places[part], held, indexer, vectors[part])
+                if rows:
+                    await begin(partial(self.store.upsert, generation, rows))
         each = (time.monotonic() - begun) / max(1, len(places))
         for draft in drafts:
             draft.handling += each * len(draft.texts)
@@ -421,6 +435,29 @@ def _chunk(draft: Draft, ordinal: int, piece: Piece, text: str) -> Chunk:
         groups=lease.groups,
         metadata=lease.metadata,
     )
+
+
+@asynccontextmanager
+async def _at_once(most: int) -> AsyncIterator[Callable[[_Work], Awaitable[None]]]:
+    """`begin` begins a piece of work when fewer than `most` are under way; the block ends with the last. What
+    one raises is raised when none is under way any more: rows that come later would be left behind."""
+    going = deque[asyncio.Task[None]]()
+
+    async def begin(work: _Work) -> None:
+        if len(going) == most:
+            await going.popleft()
+        going.append(asyncio.create_task(work()))
+
+    try:
+        yield begin
+        while going:
+            await going.popleft()
+    except asyncio.CancelledError:
+        for one in going:
+            one.cancel()
+        raise
+    finally:
+        await asyncio.gather(*going, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -611,6 +611,57 @@ async def test_a_group_is_embedded_while_another_is_written_and_no_third_before_
     assert len(embedded) == 8
 
 
+async def test_the_rows_of_a_long_document_are_handed_to_the_store_together(
+    intake: Intake, make_worker: MakeWorker, ended: Ended, outcomes: Outcomes
+) -> None:
+    together = asyncio.Barrier(3)
+
+    class Rounds(MemoryStore):
+        async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+            async with asyncio.timeout(10):
+                await together.wait()
+            await super().upsert(generation, rows)
+
+    whole = "\n\n".join(f"# Part {n}\n\nThe whale of part {n}." for n in range(3)).encode()
+    jobs = await intake.put("acme", [NewDocument(id="a", content=whole, filename="a.md")])
+    [job] = await ended(make_worker(Rounds(), crew=replace(ORDINARY, texts=1)), jobs)
+    assert (job.state, outcomes.said()) == ("succeeded", ["succeeded"])
+    assert (await intake.get("acme", None, "a")).chunks == 3
+
+
+async def test_a_failed_upsert_is_told_when_no_other_of_its_document_is_under_way(
+    ledger: Ledger, intake: Intake, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, opened, swept = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    landed = list[int]()
+
+    class Failing(MemoryStore):
+        async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+            if rows[0].chunk.ordinal == 0:
+                raise StoreUnavailable("Milvus is down.")
+            tried.set()
+            await opened.wait()
+            landed.append(rows[0].chunk.ordinal)
+
+    async def sweep_again(revisions: object) -> None:
+        assert landed, "the rows landed after they were to be swept"
+        swept.set()
+
+    monkeypatch.setattr(ledger, "sweep_again", sweep_again)
+    whole = "\n\n".join(f"# Part {n}\n\nThe whale of part {n}." for n in range(2)).encode()
+    await intake.put("acme", [NewDocument(id="a", content=whole, filename="a.md")])
+    stop = asyncio.Event()
+    worker = make_worker(Failing(), crew=replace(ORDINARY, texts=1))
+    running = asyncio.create_task(worker.run(stop))
+    async with asyncio.timeout(30):
+        await tried.wait()
+        await asyncio.sleep(0.5)
+        opened.set()
+        await swept.wait()
+        stop.set()
+        await running
+
+
 async def test_a_short_document_does_not_wait_for_a_long_one_of_its_batch(
     ledger: Ledger,
     intake: Intake,
