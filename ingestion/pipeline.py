@@ -439,14 +439,15 @@ def _chunk(draft: Draft, ordinal: int, piece: Piece, text: str) -> Chunk:
 
 @asynccontextmanager
 async def _at_once(most: int) -> AsyncIterator[Callable[[_Work], Awaitable[None]]]:
-    """`begin` begins a piece of work when fewer than `most` are under way; the block ends with the last. What
-    one raises is raised when none is under way any more: rows that come later would be left behind."""
+    """`begin` begins a piece of work at once and returns when fewer than `most` are under way; the block ends
+    with the last. What one raises is raised when none is under way any more: rows that come later would be
+    left behind."""
     going = deque[asyncio.Task[None]]()
 
     async def begin(work: _Work) -> None:
+        going.append(asyncio.create_task(work()))
         if len(going) == most:
             await going.popleft()
-        going.append(asyncio.create_task(work()))
 
     try:
         yield begin

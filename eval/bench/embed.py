@@ -7,7 +7,8 @@ that embeds with this model in this precision can be faster.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from eval.bench.corpus import Corpus
+from eval.cases import load_dataset
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.types import Embedder
 
 BATCH = 32
 PASSAGE_TOKENS = 112
 QUESTIONS = 200
+SAMPLE = "handbook"
 MULTIPLICATIONS_A_TOKEN = 10_600_000
 """Of all-MiniLM-L6-v2: 6 layers of 12 x 384 x 384 weights."""
 
@@ -38,7 +41,7 @@ async def embed(model: str, passages: int, cache: Path, say: Callable[[str], Non
         await embedder.embed(texts[start : start + BATCH])
     seconds, used = time.perf_counter() - begin, time.process_time() - cpu
     floor = max(floor_before, _matrix_product())
-    say(f"{QUESTIONS} questions, one at a time")
+    say(f"{QUESTIONS} questions of each kind, one at a time")
     tokens = len(texts) * PASSAGE_TOKENS
     return {
         "bench": "embed",
@@ -48,8 +51,14 @@ async def embed(model: str, passages: int, cache: Path, say: Callable[[str], Non
         "tokens_a_cpu_second": round(tokens / used),
         "floor_tokens_a_second": round(floor / (2 * MULTIPLICATIONS_A_TOKEN)),
         "ratio_to_floor": round(tokens / seconds * 2 * MULTIPLICATIONS_A_TOKEN / floor, 3),
-        "question_ms_p50": await _questions(embedder, corpus),
+        "questions": {name: await _questions(embedder, texts) for name, texts in _asked(corpus).items()},
     }
+
+
+def _asked(corpus: Corpus) -> dict[str, list[str]]:
+    """What people ask of the sample, and what `bench search` asks."""
+    sample = [case.question for case in load_dataset(SAMPLE).cases if case.kind == "question"]
+    return {SAMPLE: sample, "bench search": [corpus.question(n) for n in range(QUESTIONS)]}
 
 
 def _passages(corpus: Corpus, embedder: Embedder, count: int) -> list[str]:
@@ -59,13 +68,14 @@ def _passages(corpus: Corpus, embedder: Embedder, count: int) -> list[str]:
     return [text[spans[n][0] : spans[n + PASSAGE_TOKENS - 1][1]] for n in starts][:count]
 
 
-async def _questions(embedder: Embedder, corpus: Corpus) -> float:
+async def _questions(embedder: Embedder, texts: Sequence[str]) -> dict[str, float]:
     times: list[float] = []
-    for n in range(QUESTIONS):
+    for text in islice(cycle(texts), QUESTIONS):
         begin = time.perf_counter()
-        await embedder.embed([corpus.question(n)])
+        await embedder.embed([text])
         times.append(time.perf_counter() - begin)
-    return round(median(times) * 1e3, 2)
+    tokens = median(len(embedder.token_spans(text)) for text in texts)
+    return {"tokens_p50": tokens, "ms_p50": round(median(times) * 1e3, 2)}
 
 
 def _matrix_product() -> float:
