@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import logging
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from retrieval.types import EmbedderSpec, Matrix
 
 __all__ = ["OpenVinoEmbedder", "find_model"]
 
+log = logging.getLogger(__name__)
+
 # Raised when `_Bert` builds another graph from the same weights.
 _GRAPH = 1
 # One turn: enough to fill the cores, short enough to wait for.
@@ -42,21 +45,35 @@ _TURN_TOKENS = 1024
 _TOKENIZE_TEXTS = 128
 # Characters that are tokenized sooner than a thread has taken them up.
 _TOKENIZE_HERE = 2_048
-# OpenVINO makes ready anew for a shape that the last call did not have, which costs a question a third of its
-# time; so short texts come in few lengths.
+# OpenVINO makes ready anew for a shape that the last call did not have, which costs a question a quarter of
+# its time; so short texts come in few lengths.
 _STEP = 16
+_SHORT = 64
+# Lengths for which a text alone has a graph of its own, after so many such texts: one costs 32 MiB and a third
+# of a second.
+_LONE_STEP = 8
+_LONE = 32
+_OFTEN = 16
 # Inputs of a product that share a scale, in the quantised form.
 _GROUP = 64
-_SHORT = 64
 
 
 class OpenVinoEmbedder:
     """Use `load`. Safe to share between tasks of one event loop or several."""
 
-    def __init__(self, model: ov.CompiledModel, cores: int, tokenizer: Tokenizer, spec: EmbedderSpec) -> None:
-        """`model` does so many batches at once, a thread each."""
+    def __init__(
+        self,
+        model: ov.CompiledModel,
+        cores: int,
+        tokenizer: Tokenizer,
+        spec: EmbedderSpec,
+        lone: Callable[[int], ov.CompiledModel],
+    ) -> None:
+        """`model` does so many batches at once, a thread each; `lone` makes one for a text alone, of so many
+        tokens."""
         self._cores = cores
         self._requests = [model.create_infer_request() for _ in range(cores)]
+        self._lone = _Lone(lone)
         self._tokenizer = tokenizer
         self._spec = spec
         # The binding sets itself up at the first call; two threads that do so at once wait for each other
@@ -72,8 +89,7 @@ class OpenVinoEmbedder:
 
     @classmethod
     def load(cls, folder: Path, cache: Path, name: str | None = None) -> OpenVinoEmbedder:
-        """Load the model in `folder`, keeping its graph and compiled form under `cache`. Blocks, for
-        a second or so. `name` is for people, by default the folder's; with `:int8` at its end it is another
+        """Load the model in `folder`, keeping its graph under `cache`. Blocks, for a second or so. `name` is for people, by default the folder's; with `:int8` at its end it is another
         embedder, whose products are in whole numbers."""
         checkpoint = read_checkpoint(folder)
         int8 = is_int8(name or "")
@@ -85,8 +101,9 @@ class OpenVinoEmbedder:
             max_tokens=checkpoint.max_tokens,
         )
         cores = len(os.sched_getaffinity(0))
-        model = _compiled(checkpoint, cache / spec.artefact, cores, int8)
-        return cls(model, cores, _tokenizer(folder), spec)
+        home = cache / spec.artefact
+        model = _compiled(checkpoint, home, cores, int8)
+        return cls(model, cores, _tokenizer(folder), spec, lambda width: _compiled_for(home, width, int8))
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -113,6 +130,9 @@ class OpenVinoEmbedder:
                 turn = _Turn(call, next(places), len(parts) == 1, [ids[index] for index in part])
                 vectors[part] = await self._made(turn)
 
+        if len(parts) == 1:
+            await lane()
+            return vectors
         # One turn waits, so that a core need not wait for the event loop.
         await asyncio.gather(*(lane() for _ in range(min(len(parts), self._cores + 1))))
         return vectors
@@ -144,17 +164,22 @@ class OpenVinoEmbedder:
         """Do the turn that is next, and with it those behind it that fit the batch."""
         with self._choosing:
             together = self._next()
-            request = self._requests.pop() if together else None
-        if request is None:
-            return
+            if not together:
+                return
+            texts = [text for turn in together for text in turn.texts]
+            lone = self._lone.take(len(texts[0])) if len(texts) == 1 else None
+            request = lone or self._requests.pop()
         try:
-            vectors = _infer(request, [text for turn in together for text in turn.texts])
+            vectors = _infer(request, texts, _lone_width(len(texts[0])) if lone else None)
         except BaseException as error:  # noqa: BLE001  (whoever waits is told)
             for turn in together:
                 turn.made.set_exception(error)
             return
         finally:
-            self._requests.append(request)
+            if lone:
+                self._lone.give(lone, len(texts[0]))
+            else:
+                self._requests.append(request)
         for turn in together:
             turn.made.set_result(vectors[: len(turn.texts)])
             vectors = vectors[len(turn.texts) :]
@@ -174,8 +199,41 @@ class OpenVinoEmbedder:
         return together
 
 
-def _infer(request: ov.InferRequest, texts: Sequence[list[int]]) -> Matrix:
-    ids = np.zeros((len(texts), _width(max(map(len, texts)))), dtype=np.int64)
+class _Lone:
+    """Graphs for one text of one length, which need not be made ready for another: those of the lengths that
+    questions keep coming in. Each is made aside, while the texts go on without."""
+
+    def __init__(self, make: Callable[[int], ov.CompiledModel]) -> None:
+        self._make = make
+        self._asked: Counter[int] = Counter()
+        self._free: dict[int, ov.InferRequest] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+
+    def take(self, tokens: int) -> ov.InferRequest | None:
+        """The request for a text of so many tokens, to be given back; None while there is none, or none free."""
+        width = _lone_width(tokens)
+        if width > _LONE:
+            return None
+        self._asked[width] += 1
+        if self._asked[width] == _OFTEN:
+            self._thread.submit(self._add, width)
+        return self._free.pop(width, None)
+
+    def give(self, request: ov.InferRequest, tokens: int) -> None:
+        self._free[_lone_width(tokens)] = request
+
+    def _add(self, width: int) -> None:
+        try:
+            request = self._make(width).create_infer_request()
+            _infer(request, [[0]], width)
+        except (EmbedderUnavailable, RuntimeError):
+            log.warning("Questions of %d tokens go without a graph of their own.", width, exc_info=True)
+            return
+        self._free[width] = request
+
+
+def _infer(request: ov.InferRequest, texts: Sequence[list[int]], width: int | None = None) -> Matrix:
+    ids = np.zeros((len(texts), width or _width(max(map(len, texts)))), dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text
@@ -190,6 +248,10 @@ def _infer(request: ov.InferRequest, texts: Sequence[list[int]]) -> Matrix:
 def _width(tokens: int) -> int:
     """The tokens of a text with its padding."""
     return -(-tokens // _STEP) * _STEP if tokens <= _SHORT else tokens
+
+
+def _lone_width(tokens: int) -> int:
+    return -(-tokens // _LONE_STEP) * _LONE_STEP
 
 
 @dataclass(slots=True, order=True)
@@ -239,32 +301,42 @@ def _encodable(text: str) -> str:
 
 def _compiled(checkpoint: Checkpoint, home: Path, cores: int, int8: bool) -> ov.CompiledModel:
     """The compiled graph. Processes that start together wait for the one that builds it."""
-    graph = home / f"encoder-{_GRAPH}.xml"
+    graph = _graph(home)
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home / "lock"):
             if graph.exists():
                 try:
-                    return _compile(graph, cores, int8)
+                    return _compile(ov.Core().read_model(graph), cores, int8)
                 except RuntimeError:
                     graph.unlink()  # damaged; the weights are still there to build it from
             _save(_Bert(checkpoint, int8).graph(), graph)
-            return _compile(graph, cores, int8)
+            return _compile(ov.Core().read_model(graph), cores, int8)
     except (OSError, RuntimeError) as error:
         raise EmbedderUnavailable(f"The embedder's graph cannot be kept in {home}: {error}") from error
 
 
-def _compile(graph: Path, cores: int, int8: bool) -> ov.CompiledModel:
+def _compiled_for(home: Path, width: int, int8: bool) -> ov.CompiledModel:
+    """The kept graph for one text of so many tokens at a time, on the thread that asks."""
+    model = ov.Core().read_model(_graph(home))
+    model.reshape({0: [1, width], 1: [1, width]})
+    return _compile(model, 1, int8)
+
+
+def _graph(home: Path) -> Path:
+    return home / f"encoder-{_GRAPH}.xml"
+
+
+def _compile(model: ov.Model, cores: int, int8: bool) -> ov.CompiledModel:
     settings = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "NUM_STREAMS": cores,
         "INFERENCE_NUM_THREADS": cores,
         # Pinned to its core, a thread waits for whatever else runs there, however idle the others are.
         "ENABLE_CPU_PINNING": False,
-        "CACHE_DIR": str(graph.parent / "compiled"),
         **({"DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP} if int8 else {}),
     }
-    return ov.Core().compile_model(str(graph), "CPU", settings)
+    return ov.Core().compile_model(model, "CPU", settings)
 
 
 def _save(model: ov.Model, graph: Path) -> None:

@@ -209,6 +209,37 @@ async def test_a_text_has_the_same_vector_alone_and_in_any_company(embedder: Ope
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-3)
 
 
+async def test_questions_of_a_length_that_keeps_coming_get_a_graph_of_their_own_and_the_same_vectors(
+    folder: Path, tmp_path: Path
+) -> None:
+    embedder = OpenVinoEmbedder.load(folder, tmp_path / "cache")
+    texts = [" ".join(["leave"] * length) for length in (4, 5, 6, 12)]
+    before = await embedder.embed(texts)
+    for _ in range(openvino._OFTEN):
+        for text in texts:
+            await embedder.embed([text])
+    while set(embedder._lone._free) != {8, 16}:
+        await asyncio.sleep(0.01)
+    first, *at_once = await asyncio.gather(*(embedder.embed([text]) for text in (texts[0], *texts)))
+    after = np.concatenate(at_once)
+    assert np.allclose(first, before[:1], atol=2e-3)
+    assert np.allclose(after, before, atol=2e-3)
+    assert set(embedder._lone._free) == {8, 16}
+
+
+async def test_a_graph_that_cannot_be_made_costs_no_question(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedder = OpenVinoEmbedder.load(folder, tmp_path / "cache")
+    for file in (tmp_path / "cache").rglob("encoder-1.xml"):
+        file.unlink()
+    for _ in range(openvino._OFTEN):
+        await embedder.embed(["paid leave"])
+    while "without a graph of their own" not in caplog.text:
+        await asyncio.sleep(0.01)
+    assert (await embedder.embed(["paid leave"])).shape == (1, 384)
+
+
 async def test_no_texts_give_no_vectors(embedder: OpenVinoEmbedder) -> None:
     assert (await embedder.embed([])).shape == (0, 384)
 
@@ -254,9 +285,9 @@ async def test_the_older_of_two_long_calls_goes_first_and_a_short_one_before_bot
     older, newer, short = (embedder._encode([word])[0][1] for word in ("apple", "berry", "cherry"))
     order, infer = list[int](), openvino._infer
 
-    def noted(request: Any, texts: Sequence[list[int]]) -> Matrix:
+    def noted(request: Any, texts: Sequence[list[int]], width: int | None) -> Matrix:
         order.append(texts[0][1])
-        return infer(request, texts)
+        return infer(request, texts, width)
 
     monkeypatch.setattr(openvino, "_infer", noted)
     calls = []
@@ -300,7 +331,6 @@ async def test_a_damaged_saved_graph_is_built_again(folder: Path, tmp_path: Path
     # The first embedder still has the files mapped, so they are replaced, not cut.
     (home / "cut").write_bytes((home / "encoder-1.bin").read_bytes()[:100])
     (home / "cut").replace(home / "encoder-1.bin")
-    shutil.rmtree(home / "compiled")
     second = OpenVinoEmbedder.load(tmp_path / "m", tmp_path / "cache")
     assert np.allclose(await first.embed(TEXTS), await second.embed(TEXTS), atol=1e-5)
 
