@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, cast
 
-from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy import Row, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -106,23 +106,25 @@ class Registered:
 
 Prepare = Callable[[Release], Coroutine[Any, Any, None]]
 
-_CHAMPION = (
-    select(releases).join(pointers, pointers.c.release_id == releases.c.id).where(pointers.c.name == CHAMPION)
-)
-_RUNNING = (
+_STANDING = (
     select(
         releases.c.id,
         releases.c.canonical,
+        releases.c.bootstrap,
+        releases.c.forced,
+        (releases.c.state == "soaking").label("soaking"),
+        pointers.c.name.is_not(None).label("serves"),
         trials.c.id.label("trial"),
         trials.c.kind,
         trials.c.control_id,
         trials.c.share,
         func.extract("epoch", trials.c.lease_until - func.clock_timestamp()).label("left"),
     )
-    .join(trials, trials.c.release_id == releases.c.id)
-    .where(trials.c.ended_at.is_(None))
+    .outerjoin(pointers, and_(pointers.c.release_id == releases.c.id, pointers.c.name == CHAMPION))
+    .outerjoin(trials, and_(trials.c.release_id == releases.c.id, trials.c.ended_at.is_(None)))
+    .where(or_(pointers.c.name.is_not(None), trials.c.id.is_not(None), releases.c.state == "soaking"))
 )
-_SOAKING = select(releases.c.id, releases.c.canonical).where(releases.c.state == "soaking")
+"""Every release that may get requests, in one look: once for each trial that it is in."""
 
 
 async def _at_once(release: Release) -> None:
@@ -192,10 +194,9 @@ class Registry:
         async with self._looking:
             begin = time.monotonic()
             async with transaction(self._engine) as connection:
-                row = (await connection.execute(_CHAMPION)).one()
-                running = (await connection.execute(_RUNNING)).all()
-                soaking = (await connection.execute(_SOAKING)).first()
-            champion = await self._next(row)
+                rows = (await connection.execute(_STANDING)).all()
+            champion = await self._next(next(one for one in rows if one.serves))
+            soaking = next((one for one in rows if one.soaking), None)
             on_trial = {
                 one.kind: OnTrial(
                     trial=str(one.trial),
@@ -203,8 +204,8 @@ class Registry:
                     share=one.share,
                     until=begin + float(one.left or 0.0),
                 )
-                for one in running
-                if one.control_id == champion.release.id
+                for one in rows
+                if one.trial and one.control_id == champion.release.id
             }
             self._standing = Standing(
                 champion=champion,

@@ -120,18 +120,20 @@ LANGUAGES: dict[str, Language] = {
     ),
 }
 NOT_FOUND = LANGUAGES["en"].not_found
-_HOLD = Counter(word for language in LANGUAGES.values() for word in language.words)
+_WORDS = frozenset[str]().union(*(language.words for language in LANGUAGES.values()))
+_SPOKEN_IN = {word: [code for code in LANGUAGES if word in LANGUAGES[code].words] for word in _WORDS}
 _NOT_FOUNDS = frozenset(language.not_found for language in LANGUAGES.values())
 
 
 @lru_cache(maxsize=4_096)
 def detect(text: str) -> str | None:
     """The code of the text's language, None when its words do not tell."""
-    found = Counter(word.replace("’", "'") for word in _WORD.findall(text[:4_000].lower()))
-    weights = {
-        code: sum(count / _HOLD[word] for word, count in found.items() if word in language.words)
-        for code, language in LANGUAGES.items()
-    }
+    found = Counter(_WORD.findall(text[:4_000].lower().replace("’", "'")))
+    weights = dict.fromkeys(LANGUAGES, 0.0)
+    for word, count in found.items():
+        spoken = _SPOKEN_IN.get(word, ())
+        for code in spoken:
+            weights[code] += count / len(spoken)
     best, second = sorted(weights, key=weights.__getitem__, reverse=True)[:2]
     several = len(LANGUAGES[best].words & found.keys()) >= _DIFFERENT
     clear = several and weights[best] >= _LEAST and weights[best] >= _LEAD * weights[second]

@@ -14,9 +14,6 @@ import numpy.typing as npt
 
 from retrieval.types import Hit
 
-_POWER = 4.5
-"""Of the cosine: at 0.5 a neighbour counts a 23rd of one that says the same."""
-
 _ENOUGH = 10
 """Documents from which a passage's neighbours count in full: where hits are of a few long ones, the best of
 each says little about the passages of the others."""
@@ -63,8 +60,13 @@ def _first_of_each(hits: Sequence[Hit]) -> npt.NDArray[np.float32]:
 
 
 def _neighbours(vectors: npt.NDArray[np.float32], scores: Scores, lends: Scores) -> Scores:
-    """For each the affinity-weighted mean score of the others that lend; 0 where none is near."""
-    affinity = np.maximum(_cosines(vectors), 0) ** _POWER
+    """For each the affinity-weighted mean score of the others that lend; 0 where none is near.
+
+    The affinity is the cosine to the power of 4.5: at 0.5 a neighbour counts a 23rd of one that says the same.
+    """
+    cosines = np.maximum(_cosines(vectors), 0)
+    # A fifth of the time that the general power takes.
+    affinity = np.square(np.square(cosines)) * np.sqrt(cosines)
     np.fill_diagonal(affinity, 0)
     affinity *= lends
     total = affinity.sum(axis=1)

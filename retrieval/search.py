@@ -160,9 +160,20 @@ class _Question:
         for _ in range(_SEARCHES):
             begun = time.monotonic()
             hits = await self._candidates(depth, most)
-            self._settled = await self._check(hits, begun)
+            checking = asyncio.create_task(self._check(hits, begun))
+            try:
+                await asyncio.sleep(0)
+                # While the ledger looks at the hits they are smoothed, in the hope that all may be seen.
+                smoothed = self._smoothed(hits)
+                self._settled = await checking
+            finally:
+                checking.cancel()
             if self._settled:
-                break
+                return smoothed
+        return self._smoothed(hits)
+
+    def _smoothed(self, hits: Iterable[Hit]) -> list[Hit]:
+        """Those of the hits that, by the last look, may be seen."""
         seen = [hit for hit in hits if (hit.chunk.document_id, hit.chunk.revision) not in self._hidden]
         return smooth(seen, self._params.smoothing, self._params.smoothing_depth)
 

@@ -78,7 +78,7 @@ class Random:
         with at_work("embedding"):
             if self._real is not None:
                 return await self._real.embed(texts)
-            return np.repeat(self._fixed, len(texts), axis=0)
+            return self._fixed if len(texts) == 1 else np.repeat(self._fixed, len(texts), axis=0)
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
         return self._tokens.token_spans(text)

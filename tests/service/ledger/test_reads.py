@@ -44,7 +44,7 @@ async def test_candidates_are_looked_up_by_revision_in_tables_that_were_never_an
 ) -> None:
     """A first load can make them grow by much before they are."""
     reads = Reads(dsn(ledger_url), connect_args())
-    connection = await reads._opened()
+    connection = (await reads._opened()).connection
     await connection.execute("SET plan_cache_mode = force_generic_plan")
     await connection.execute(f"PREPARE asked (text[], text[], text[], text, text, text, text) AS {query}")
     explained = await connection.fetch("EXPLAIN EXECUTE asked (NULL, '{}', '{}', 'acme', 'g', 'pay', '1')")
