@@ -41,10 +41,10 @@ FIRST_TOKEN = 20.0
 GATHER = 0.02
 """Seconds between two deltas at least: tokens that come faster travel together. Nobody reads faster, and
 each delta costs several times what a token in it does. The first is never held back."""
-GATHER_EACH = 0.0025
+GATHER_EACH = 0.004
 """The same for each stream that is under way: many streams take turns at being sent on,"""
-GATHER_MOST = 0.08
-"""so long as each still moves a dozen times a second."""
+GATHER_MOST = 0.1
+"""so long as each still moves ten times a second."""
 KEEP_ALIVE = 4.0
 """Seconds that an idle connection is kept: vLLM closes it after 5, and a request must not meet that."""
 _END = b"data: [DONE]"
