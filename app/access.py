@@ -7,6 +7,7 @@ revoked key still stops within that time.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -76,6 +77,7 @@ class Access:
         self._clock = clock
         self._open = open_access
         self._known: dict[bytes, tuple[float, Principal | None]] = {}
+        self._asking: dict[bytes, asyncio.Task[Principal | None]] = {}
 
     async def authenticate(self, caller: Caller) -> Principal:
         """The caller behind these headers; raises `Unauthenticated` or `Forbidden`."""
@@ -115,6 +117,20 @@ class Access:
         known = self._known.get(digest)
         if known and now - known[0] < KNOWN_FOR:
             return known[1]
+        # Of many who come at once with the same key, one asks.
+        asking = self._asking.get(digest)
+        if asking is None:
+            self._asking[digest] = asking = asyncio.create_task(self._read(digest, now))
+            asking.add_done_callback(lambda task: self._asked(digest, task))
+        return await asyncio.shield(asking)
+
+    def _asked(self, digest: bytes, task: asyncio.Task[Principal | None]) -> None:
+        if self._asking.get(digest) is task:
+            del self._asking[digest]
+        if not task.cancelled():
+            task.exception()  # Whoever waited has it; nobody may have.
+
+    async def _read(self, digest: bytes, now: float) -> Principal | None:
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         async with transaction(self._engine) as connection:
@@ -182,6 +198,7 @@ class Access:
             row = gone.one()
             await _note(connection, who, "key.revoke", str(row.id), {"tenant": row.tenant})
         self._known.clear()
+        self._asking.clear()
         return _key(row)
 
     async def require_keys(self, settings: Settings) -> None:

@@ -33,7 +33,6 @@ from llm.types import Call, Delta, Prompt, Sampling, Scope
 from retrieval.search import search
 from retrieval.types import Chunk, Found, Hit, Look, Visibility
 
-
 FRESH = 0.05
 """Seconds for which a look at the sources holds before the final event."""
 

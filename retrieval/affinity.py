@@ -62,7 +62,7 @@ def _first_of_each(hits: Sequence[Hit]) -> npt.NDArray[np.float32]:
 def _neighbours(vectors: npt.NDArray[np.float32], scores: Scores, lends: Scores) -> Scores:
     """For each the affinity-weighted mean score of the others that lend; 0 where none is near.
 
-    The affinity is the cosine to the power of 4.5: at 0.5 a neighbour counts a 23rd of one that says the same.
+    Affinity is the cosine to the power of 4.5: at 0.5 a neighbour counts a 23rd of one that says the same.
     """
     cosines = np.maximum(_cosines(vectors), 0)
     # A fifth of the time that the general power takes.

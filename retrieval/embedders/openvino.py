@@ -49,8 +49,8 @@ _TOKENIZE_HERE = 2_048
 # its time; so short texts come in few lengths.
 _STEP = 16
 _SHORT = 64
-# Lengths for which a text alone has a graph of its own, after so many such texts: one costs 32 MiB and a third
-# of a second.
+# Lengths for which a text alone has a graph of its own, after so many such texts: each costs 32 MiB and a
+# third of a second.
 _LONE_STEP = 8
 _LONE = 32
 _OFTEN = 16
@@ -89,8 +89,9 @@ class OpenVinoEmbedder:
 
     @classmethod
     def load(cls, folder: Path, cache: Path, name: str | None = None) -> OpenVinoEmbedder:
-        """Load the model in `folder`, keeping its graph under `cache`. Blocks, for a second or so. `name` is for people, by default the folder's; with `:int8` at its end it is another
-        embedder, whose products are in whole numbers."""
+        """Load the model in `folder`, keeping its graph under `cache`. Blocks, for a second or so. `name` is
+        for people, by default the folder's; with `:int8` at its end it is another embedder, whose products
+        are in whole numbers."""
         checkpoint = read_checkpoint(folder)
         int8 = is_int8(name or "")
         artefact = checkpoint.artefact()
@@ -210,7 +211,7 @@ class _Lone:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
 
     def take(self, tokens: int) -> ov.InferRequest | None:
-        """The request for a text of so many tokens, to be given back; None while there is none, or none free."""
+        """The request for a text of so many tokens, to be given back; None while none is there or free."""
         width = _lone_width(tokens)
         if width > _LONE:
             return None

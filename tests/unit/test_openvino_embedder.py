@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import os
-import shutil
 import struct
 import subprocess
 import sys

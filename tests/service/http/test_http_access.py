@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.access import Access, Caller
@@ -47,6 +49,30 @@ async def test_the_secret_is_nowhere_in_the_database(engine: AsyncEngine) -> Non
         noted = (await connection.execute(text("SELECT row_to_json(audit)::text FROM audit"))).scalars().all()
     assert found
     assert not any(secret in row for row in (*found, *noted))
+
+
+async def test_many_who_come_at_once_with_a_key_ask_for_it_once(engine: AsyncEngine) -> None:
+    keys = Access(engine)
+    _, secret = await keys.create_key("acme", "k", groups=None, scopes=["read"])
+    asked = list[str]()
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *told: asked.append(told[2]), named=False
+    )
+    givers_up = [asyncio.create_task(keys.authenticate(bearer(secret))) for _ in range(2)]
+    await asyncio.sleep(0)
+    givers_up[0].cancel()
+    found = await asyncio.gather(*(keys.authenticate(bearer(secret)) for _ in range(50)), givers_up[1])
+    assert {one.tenant for one in found} == {"acme"}
+    assert sum("FROM keys" in statement for statement in asked) == 1
+
+
+async def test_an_outage_is_told_to_all_who_came_at_once_and_the_next_one_asks_again() -> None:
+    keys = Access(open_engine("postgresql://nobody@127.0.0.1:1/none"))
+    for _ in range(2):
+        found = await asyncio.gather(
+            *(keys.authenticate(bearer("pl-x")) for _ in range(3)), return_exceptions=True
+        )
+        assert [type(one) for one in found] == [LedgerUnavailable] * 3
 
 
 async def test_a_revoked_key_is_refused_by_another_process_within_two_seconds(engine: AsyncEngine) -> None:
