@@ -6,7 +6,7 @@
 # make lock    resolves the versions anew
 # make clean   removes what make made, but never the data in .plumbline
 #
-# PYTHON=/path/to/python3.11 chooses the interpreter; ARGS="--port 9000" goes to the command.
+# PYTHON=/path/to/python3.11 chooses the interpreter (else the fastest build that is here); ARGS="--port 9000" goes to the command.
 
 PYTHON ?=
 ARGS ?=
