@@ -189,19 +189,21 @@ async def _chunks(
     more: dict[str, Any] = {"usage": None} if include_usage else {}
     words = shape.words(**more)
     async with aclosing(events):
-        yield shape.chunk({"role": "assistant", "content": ""}, **more)
+        # It leaves with the first words: a write of its own would make them wait.
+        role = shape.chunk({"role": "assistant", "content": ""}, **more)
         one: Token | Support | Answer | None = first
         while isinstance(one, Token | Support):
             if isinstance(one, Token):
-                yield words(one.text)
+                yield role + words(one.text)
             else:
-                yield shape.chunk({}, plumbline={"support": cited.support_json(one)}, **more)
+                yield role + shape.chunk({}, plumbline={"support": cited.support_json(one)}, **more)
+            role = b""
             one = await anext(events, None)
     if one is None:
         raise StreamBroken("The answer ended before it was complete. Ask again.")
     metrics.answered("chat", one)
     noted = {"annotations": cited.url_citations(one.text, one.citations)}
-    yield shape.chunk(noted, one.finish, plumbline=_told(shape, one, asked.sources), **more)
+    yield role + shape.chunk(noted, one.finish, plumbline=_told(shape, one, asked.sources), **more)
     if include_usage:
         yield event(shape.body("chat.completion.chunk", [], usage=cited.usage_json(one.usage)))
     yield DONE
