@@ -138,14 +138,22 @@ class _Folder:
         self._make(path.parent)
         incoming = self._root / _INCOMING
         self._make(incoming)
-        partial = incoming / f"{path.name}.{secrets.token_hex(4)}"
+        while not self._written(incoming / f"{path.name}.{secrets.token_hex(4)}", path, content):
+            pass  # `remove` took what was half written for what a killed process had left.
+        _sync_folder(path.parent)
+
+    def _written(self, partial: Path, path: Path, content: bytes) -> bool:
         try:
             _write_synced(partial, content)
             partial.replace(path)
+        except FileNotFoundError:
+            if path.parent.is_dir() and partial.parent.is_dir():
+                return False
+            raise
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        return True
 
     def read(self, key: str) -> bytes | None:
         try:

@@ -94,9 +94,19 @@ _SEEN = text(
     """
 )
 _FORGET = text("DELETE FROM loose_files WHERE gone AND since < now() - make_interval(secs => :age)")
+# Those that are not gone are locked, too: the purger may be removing one, having looked before the put was
+# accepted. In one order, or two puts of the same files would each wait for the other.
 _GONE = text(
-    "DELETE FROM loose_files WHERE tenant = :tenant AND content_hash = ANY(CAST(:hashes AS text[])) AND gone "
-    "RETURNING content_hash"
+    """
+    WITH held AS MATERIALIZED (
+        SELECT tenant, content_hash, gone FROM loose_files
+        WHERE tenant = :tenant AND content_hash = ANY(CAST(:hashes AS text[]))
+        ORDER BY content_hash FOR UPDATE
+    )
+    DELETE FROM loose_files f USING held
+    WHERE f.tenant = held.tenant AND f.content_hash = held.content_hash AND held.gone
+    RETURNING f.content_hash
+    """
 )
 
 File = tuple[str, str]
@@ -142,7 +152,8 @@ async def seen(connection: AsyncConnection, found: Sequence[File], gone: Sequenc
 
 
 async def missing(connection: AsyncConnection, tenant: str, hashes: Sequence[str]) -> set[str]:
-    """Those of these files that were removed; the caller stores them again."""
+    """Those of these files that were removed; the caller stores them again before the transaction ends. Waits
+    for whoever is doing so, and for the purger."""
     return set(await connection.scalars(_GONE, {"tenant": tenant, "hashes": hashes}))
 
 

@@ -117,8 +117,8 @@ class Intake:
     async def _mend(self, tenant: str, contents: Mapping[str, bytes]) -> None:
         """Store again what was there when it was handed in, and was removed, being unneeded until then,
         before its document was accepted."""
-        missing = await self._ledger.missing_files(tenant, sorted(contents))
-        await self._store(tenant, [contents[digest] for digest in missing])
+        async with self._ledger.missing_files(tenant, sorted(contents)) as missing:
+            await self._store(tenant, [contents[digest] for digest in missing])
 
     async def names(self, documents: Sequence[NewDocument]) -> list[str]:
         """The ids under which `put` would accept these documents; raises the `Refused` that it would."""

@@ -140,11 +140,13 @@ class Ledger:
         async with transaction(self._engine) as connection:
             await documents.close_collection(connection, tenant, name)
 
-    async def missing_files(self, tenant: str, hashes: Sequence[str]) -> set[str]:
-        """Of the files of a put that was accepted, those that were removed while it was; the caller stores
-        them again."""
+    @asynccontextmanager
+    async def missing_files(self, tenant: str, hashes: Sequence[str]) -> AsyncIterator[set[str]]:
+        """Of the files of a put that was accepted, those that were removed while it was: the caller stores
+        them again within the block. Until then it stays noted that they are gone, and another put of the
+        same bytes waits."""
         async with transaction(self._engine) as connection:
-            return await files.missing(connection, tenant, hashes)
+            yield await files.missing(connection, tenant, hashes)
 
     async def document(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
         async with reading(self._engine) as connection:
