@@ -117,8 +117,11 @@ class Intake:
     async def _mend(self, tenant: str, contents: Mapping[str, bytes]) -> None:
         """Store again what was there when it was handed in, and was removed, being unneeded until then,
         before its document was accepted."""
-        async with self._ledger.missing_files(tenant, sorted(contents)) as missing:
+
+        async def store(missing: set[str]) -> None:
             await self._store(tenant, [contents[digest] for digest in missing])
+
+        await self._ledger.restore_files(tenant, sorted(contents), store)
 
     async def names(self, documents: Sequence[NewDocument]) -> list[str]:
         """The ids under which `put` would accept these documents; raises the `Refused` that it would."""

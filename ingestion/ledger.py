@@ -7,7 +7,7 @@ every method raises `LedgerUnavailable`, having changed nothing that it does not
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -140,13 +140,16 @@ class Ledger:
         async with transaction(self._engine) as connection:
             await documents.close_collection(connection, tenant, name)
 
-    @asynccontextmanager
-    async def missing_files(self, tenant: str, hashes: Sequence[str]) -> AsyncIterator[set[str]]:
-        """Of the files of a put that was accepted, those that were removed while it was: the caller stores
-        them again within the block. Until then it stays noted that they are gone, and another put of the
-        same bytes waits."""
+    async def restore_files(
+        self, tenant: str, hashes: Sequence[str], store: Callable[[set[str]], Awaitable[None]]
+    ) -> None:
+        """Have the files of an accepted put stored again that were removed while it was accepted.
+        Until `store` has done so it stays noted that they are gone, and another put of the same bytes
+        waits."""
         async with transaction(self._engine) as connection:
-            yield await files.missing(connection, tenant, hashes)
+            missing = await files.missing(connection, tenant, hashes)
+            if missing:
+                await store(missing)
 
     async def document(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
         async with reading(self._engine) as connection:

@@ -212,6 +212,8 @@ class Reached:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._part, name)
         if not inspect.iscoroutinefunction(method):
+            if callable(method):
+                raise TypeError(f"{self._name}.{name} would go past the network: it is no coroutine function")
             return method
         divided = name == "upsert"
 

@@ -325,6 +325,7 @@ class _Schedule:
                 )
             )
             if job:
+                self._seen["accepted"] += 1
                 await self._follow(job)
             if key is None or (job and self._dice.random() < 0.9):
                 return

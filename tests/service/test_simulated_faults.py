@@ -17,6 +17,7 @@ from tests.faults.server import opened
 SCHEDULES = 200
 MOST = 500
 HAPPENED = (
+    "accepted",
     "killed worker",
     "killed api",
     "leases that ran out",
