@@ -155,7 +155,7 @@ class Chat:
         if kept is None:
             return None
         look = await self._look(question, serving, kept.hits)
-        return kept if look.epoch == kept.epoch and look.visible >= _revisions(kept.hits) else None
+        return kept if look.epoch == kept.epoch and look.ages.keys() >= _revisions(kept.hits) else None
 
     async def _retrieve(
         self, question: Question, serving: Serving, stages: Stages, rung: Rung
@@ -276,7 +276,7 @@ class Chat:
     async def _still_visible(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> str:
         """The epoch now, if every source can still be seen."""
         look = await self._look(question, serving, hits)
-        if not look.visible >= _revisions(hits):
+        if not look.ages.keys() >= _revisions(hits):
             raise SourceChanged(
                 "A source of this answer was changed or deleted while it was being written. Ask again."
             )

@@ -52,13 +52,10 @@ class _Shown:
     ) -> frozenset[int]:
         return frozenset(revision for _, revision in candidates)
 
-    async def ages(
-        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
-    ) -> dict[int, float]:
-        return dict.fromkeys(await self.visible(generation, where, candidates), math.inf)
-
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
-        return Look(epoch="0", visible=await self.visible(generation, where, candidates))
+        return Look(
+            epoch="0", ages=dict.fromkeys(await self.visible(generation, where, candidates), math.inf)
+        )
 
     async def epoch(self, where: Filter) -> str:
         return "0"

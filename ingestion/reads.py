@@ -43,16 +43,6 @@ _CANDIDATES = """
 """
 _SEEN = f"v.tenant = $4 AND v.document_id = c.document_id AND v.generation = $5 AND {_READABLE}"
 _VISIBLE = f"SELECT v.revision FROM {_CANDIDATES} WHERE {_SEEN}"  # noqa: S608  (constants only)
-# When a revision's rows were complete is when its flip began. Nobody asks unless there was one lately.
-_AGES = f"""
-    SELECT v.revision, CASE WHEN lately.flipped THEN extract(epoch FROM clock_timestamp() - (
-        SELECT j.finished_at FROM revisions r JOIN jobs j ON j.id = r.job_id
-        WHERE r.revision = v.revision AND j.state = 'succeeded'))::float8 END
-    FROM {_CANDIDATES}
-    CROSS JOIN (SELECT max(finished_at) > clock_timestamp() - interval '1 minute' AS flipped FROM jobs
-                WHERE state = 'succeeded' AND generation IS NULL) AS lately
-    WHERE {_SEEN}
-"""  # noqa: S608  (constants only)
 _CONTENTS = f"""
     SELECT v.document_id, v.revision, v.chunks FROM visibility v
     WHERE v.tenant = $4 AND v.generation = $5 AND {_READABLE} ORDER BY v.document_id LIMIT $6
@@ -61,10 +51,20 @@ _EPOCHS = """
     SELECT name || ':' || epoch FROM collections
     WHERE tenant = $1 AND ($2::text[] = '{}' OR name = ANY($2)) ORDER BY name
 """
+# When a revision's rows were complete is when its flip began. Nobody asks unless there was one lately.
 _LOOK = f"""
-    SELECT ARRAY({_VISIBLE}) AS revisions,
+    SELECT seen.revisions, seen.ages,
       ARRAY(SELECT c.name || ':' || c.epoch FROM collections c
             WHERE c.tenant = $4 AND ($2::text[] = '{{}}' OR c.name = ANY($2)) ORDER BY c.name) AS epochs
+    FROM (SELECT max(finished_at) > clock_timestamp() - interval '1 minute' AS flipped FROM jobs
+          WHERE state = 'succeeded' AND generation IS NULL) AS lately
+    CROSS JOIN LATERAL (
+        SELECT array_agg(v.revision) AS revisions, CASE WHEN lately.flipped THEN array_agg((
+            SELECT extract(epoch FROM clock_timestamp() - j.finished_at)::float8
+            FROM revisions r JOIN jobs j ON j.id = r.job_id
+            WHERE r.revision = v.revision AND j.state = 'succeeded')) END AS ages
+        FROM {_CANDIDATES} WHERE {_SEEN}
+    ) AS seen
 """  # noqa: S608  (constants only)
 
 
@@ -93,19 +93,14 @@ class Reads:
         rows = await self._ask(_VISIBLE, *_reach(where, generation), *_pairs(candidates))
         return frozenset(row[0] for row in rows)
 
-    async def ages(
-        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
-    ) -> dict[int, float]:
-        rows = await self._ask(_AGES, *_reach(where, generation), *_pairs(candidates))
-        return {row[0]: math.inf if row[1] is None else row[1] for row in rows}
-
     async def epoch(self, where: Filter) -> str:
         rows = await self._ask(_EPOCHS, where.tenant, list(where.collections))
         return _digest([row[0] for row in rows])
 
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
         (row,) = await self._ask(_LOOK, *_reach(where, generation), *_pairs(candidates))
-        return Look(epoch=_digest(row[1]), visible=frozenset(row[0]))
+        revisions, ages, epochs = row
+        return Look(epoch=_digest(epochs), ages=_ages(revisions or (), ages))
 
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
         rows = await self._ask(_CONTENTS, *_reach(where, generation), limit)
@@ -175,6 +170,13 @@ def _pairs(candidates: Collection[tuple[str, int]]) -> tuple[str, str]:
     """As two texts: the driver looks at each item of an array several times. No id holds a comma."""
     documents, revisions = zip(*candidates, strict=True) if candidates else ((), ())
     return ",".join(documents), ",".join(map(str, revisions))
+
+
+def _ages(revisions: Sequence[int], ages: Sequence[float | None] | None) -> dict[int, float]:
+    if ages is None:
+        return dict.fromkeys(revisions, math.inf)
+    known = zip(revisions, ages, strict=True)
+    return {revision: math.inf if age is None else age for revision, age in known}
 
 
 def _digest(epochs: Sequence[str]) -> str:

@@ -5,19 +5,25 @@ the ledger then says which revisions are visible. A store may still hold rows of
 half-written revision, and such a row may have taken the place of one that should be found: if any was
 dropped, the search is made again without its revision. So it is if a revision became visible while the stores
 were asked, since they may have seen some of its rows only. What is left is smoothed, grouped and reranked.
+
+Hits of which this process saw before that they are visible need no such question: meanwhile the ledger was
+asked for the epoch, and while that is the one at which they were seen nothing has changed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from retrieval.affinity import smooth
 from retrieval.analyze import languages
 from retrieval.errors import EmbedderUnavailable, RerankerUnavailable, StoreUnavailable, TextTooLong
 from retrieval.fusion import fuse
+from retrieval.seen import Known, Seen
 from retrieval.types import (
     Analyzer,
     Chunk,
@@ -42,6 +48,11 @@ _DEEPER = 4
 # Milvus returns no more than this.
 _DEEPEST = 16_384
 _RERANK_SECONDS = 5.0
+_FRESH = 0.25
+"""Seconds for which the epoch that was asked for when a search began speaks for its hits: what has become
+invisible since may be on its way out of the store."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class Index:
     analyzer: Analyzer
     visibility: Visibility
     reranker: Reranker | None = None
+    seen: Seen = field(default_factory=Seen)
 
 
 async def search(
@@ -156,21 +168,30 @@ class _Question:
     async def visible(self, depth: int, most: int | None = None) -> list[Hit]:
         """Hits of visible revisions, fused and smoothed, best first, at most `most`, from the best `depth` of
         each index."""
-        hits: list[Hit] = []
+        smoothed: list[Hit] = []
         for _ in range(_SEARCHES):
-            begun = time.monotonic()
-            hits = await self._candidates(depth, most)
-            checking = asyncio.create_task(self._check(hits, begun))
-            try:
-                await asyncio.sleep(0)
-                # While the ledger looks at the hits they are smoothed, in the hope that all may be seen.
-                smoothed = self._smoothed(hits)
-                self._settled = await checking
-            finally:
-                checking.cancel()
+            begun, known = time.monotonic(), self._index.seen.by(self._where)
+            async with _beside(self._unchanged(known)) as asking:
+                hits = await self._candidates(depth, most)
+                sure = known is not None and self._all_known(hits, known)
+                smoothed = self._smoothed(hits) if sure else []
+                self._settled = await asking and sure and time.monotonic() - begun < _FRESH
+            if not self._settled:
+                async with _beside(self._check(hits, begun)) as checking:
+                    await asyncio.sleep(0)
+                    # While the ledger looks at the hits they are smoothed, in the hope that all may be seen.
+                    smoothed = smoothed or self._smoothed(hits)
+                    self._settled = await checking
             if self._settled:
                 return smoothed
         return self._smoothed(hits)
+
+    async def _unchanged(self, known: Known | None) -> bool:
+        """Whether what was known when the search began still holds."""
+        return known is not None and await self._index.visibility.epoch(self._where) == known.epoch
+
+    def _all_known(self, hits: Iterable[Hit], known: Known) -> bool:
+        return not self._hidden and known.revisions.issuperset([hit.chunk.revision for hit in hits])
 
     def _smoothed(self, hits: Iterable[Hit]) -> list[Hit]:
         """Those of the hits that, by the last look, may be seen."""
@@ -184,10 +205,11 @@ class _Question:
         if not found:
             return True
         index, before = self._index, self._hidden
-        ages = await index.visibility.ages(index.generation, self._where, found)
-        self._hidden = frozenset(one for one in found if one[1] not in ages)
+        look = await index.visibility.look(index.generation, self._where, found)
+        index.seen.see(self._where, look.epoch, look.ages)
+        self._hidden = frozenset(one for one in found if one[1] not in look.ages)
         took = time.monotonic() - begun
-        return self._hidden == before and all(age >= took for age in ages.values())
+        return self._hidden == before and all(age >= took for age in look.ages.values())
 
     async def _candidates(self, depth: int, most: int | None) -> list[Hit]:
         """Ask in every way that has not failed, side by side."""
@@ -240,3 +262,14 @@ class _Question:
             vectors = await embedder.embed([query[:end]])
         vector: Vector = vectors[0]
         return vector
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """What is done while the block does something else, and not longer."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # Whoever waits has it.
+    try:
+        yield task
+    finally:
+        task.cancel()

@@ -335,10 +335,11 @@ class Store(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What the ledger says at one moment: the epoch of a filter's collections, and which of the revisions
-    that it was asked about are visible."""
+    that it was asked about are visible, each with the seconds since all its rows were in the store; infinity
+    where that is long ago."""
 
     epoch: str
-    visible: frozenset[int]
+    ages: Mapping[int, float]
 
 
 class Visibility(Protocol):
@@ -351,15 +352,9 @@ class Visibility(Protocol):
         filter's tenant and groups, and not deleted."""
         ...
 
-    async def ages(
-        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
-    ) -> Mapping[int, float]:
-        """The same revisions, each with the seconds since all its rows were in the store; infinity where that
-        is long ago."""
-        ...
-
     async def epoch(self, where: Filter) -> str:
-        """A value that changes with every flip, delete and rights change in the filter's collections."""
+        """A value that changes with every flip, delete and rights change in the filter's collections: while
+        it is the same, what was visible is visible."""
         ...
 
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:

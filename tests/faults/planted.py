@@ -1,4 +1,4 @@
-"""Seven mistakes, each built into the product's own code for a run, and how many schedules it takes to find
+"""Eight mistakes, each built into the product's own code for a run, and how many schedules it takes to find
 them.
 
 python -m tests.faults.planted [--most 3000] [--seed 1]
@@ -23,7 +23,7 @@ from ingestion.transaction import transaction
 from ingestion.types import Document, Job
 from ingestion.written import Flip, Written
 from retrieval.errors import StoreUnavailable
-from retrieval.types import Filter, Store, Visibility
+from retrieval.types import Filter, Look, Store, Visibility
 from retrieval.types import Row as StoredRow
 from tests.faults.database import Database
 from tests.faults.network import Weather
@@ -84,11 +84,16 @@ class _Without:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.reads, name)
 
-    async def ages(
-        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
-    ) -> Mapping[int, float]:
-        deleted = cast(ForgetsDeletions, self.ledger).deleted
-        return await self.reads.ages(generation, where, [one for one in candidates if one[0] not in deleted])
+    async def epoch(self, where: Filter) -> str:
+        return f"{await self.reads.epoch(where)} {sorted(self._deleted())}"
+
+    async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
+        shown = [one for one in candidates if one[0] not in self._deleted()]
+        look = await self.reads.look(generation, where, shown)
+        return replace(look, epoch=f"{look.epoch} {sorted(self._deleted())}")
+
+    def _deleted(self) -> set[str]:
+        return cast(ForgetsDeletions, self.ledger).deleted
 
 
 class HidesOnly(Ledger):
@@ -140,6 +145,10 @@ class Hasty:
                     await asyncio.sleep(0.1)
 
         asyncio.get_running_loop().create_task(write())
+
+
+async def _raises_none(connection: Any, changed: Collection[tuple[str, str]]) -> None:
+    """What readers see changes, and the epoch stays."""
 
 
 def _holds_anyway(one: Written, job: Row[Any] | None) -> None:
@@ -197,6 +206,11 @@ BUGS: Mapping[str, Bug] = {
             name="delete overtaken by a queued put",
             rules=frozenset({"deleted text"}),
             ledger=HidesOnly,
+        ),
+        Bug(
+            name="epoch stays",
+            rules=frozenset({"deleted text", "older version"}),
+            patches=((visibility, "_raise_epochs", _raises_none),),
         ),
     )
 }

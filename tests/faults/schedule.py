@@ -50,7 +50,7 @@ from tests.faults.history import (
     Write,
     judge,
 )
-from tests.faults.network import CALM, Killed, Network, Process, Reached, Weather
+from tests.faults.network import CALM, QUICK, Killed, Network, Process, Reached, Weather
 
 TENANT = "acme"
 LEASE = 2.0
@@ -366,6 +366,8 @@ class _Schedule:
             await self._look()
 
     async def _look(self, settled: bool = False) -> None:
+        # Not in the moment of the answer before it: the judge takes them for simultaneous.
+        await asyncio.sleep(self._dice.uniform(0.001, QUICK))
         began = self._loop.time()
         where = Filter(tenant=TENANT, groups=None)
         try:

@@ -56,13 +56,11 @@ class Board:
             revision for document, revision in candidates if self._may(where, document, revision)
         )
 
-    async def ages(
-        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
-    ) -> dict[int, float]:
-        return dict.fromkeys(await self.visible(generation, where, candidates), math.inf)
-
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
-        return Look(epoch=await self.epoch(where), visible=await self.visible(generation, where, candidates))
+        epoch = await self.epoch(where)
+        return Look(
+            epoch=epoch, ages=dict.fromkeys(await self.visible(generation, where, candidates), math.inf)
+        )
 
     def _may(self, where: Filter, document: str, revision: int) -> bool:
         key = (where.tenant, document)
@@ -71,7 +69,7 @@ class Board:
         return readable and self.shown.get(key) == revision
 
     async def epoch(self, where: Filter) -> str:
-        return str(sorted(self.shown.items()))
+        return f"{sorted(self.shown.items())} {sorted(self.groups.items())}"
 
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
         mine = sorted((document, revision) for (_, document), revision in self.shown.items())
@@ -238,6 +236,50 @@ async def test_a_document_deleted_during_the_search_is_not_found(embedder: OpenV
     assert found.degraded == ()
 
 
+async def test_hits_that_were_seen_are_not_looked_up_again_while_nothing_changes(corpus: Corpus) -> None:
+    first = await corpus.find("paid leave")
+    assert corpus.board.asked == 1
+    assert await corpus.find("paid leave") == first
+    assert documents(await corpus.find("the price of the pump"))[0] == "prices"
+    assert corpus.board.asked == 1
+    other = replace(ACME, collections=("default",))
+    assert documents(await corpus.find("paid leave", other)) == documents(first)
+    assert corpus.board.asked == 2
+
+
+async def test_what_was_seen_and_is_gone_is_not_found_again(corpus: Corpus) -> None:
+    await corpus.find("paid leave")
+    del corpus.board.shown["acme", "leave"]
+    assert "leave" not in documents(await corpus.find("paid leave"))
+    corpus.board.groups["acme", "pump"] = frozenset({"hr"})
+    assert documents(await corpus.find("blocked pump")) == ["prices"]
+    await corpus.add("prices", 9, PRICE.replace("310", "320"))
+    assert [hit.chunk.revision for hit in (await corpus.find("small pump costs")).hits] == [9]
+
+
+async def test_a_known_document_deleted_during_a_search_is_as_it_was_when_the_search_began(
+    embedder: OpenVinoEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Interrupted()
+    corpus = Corpus(embedder, store)
+    await corpus.add("leave", 1, LEAVE)
+    await corpus.add("pump", 2, PUMP)
+    await corpus.find(LEAVE)
+
+    async def delete() -> None:
+        del corpus.board.shown["acme", "leave"]
+
+    store.then = delete
+    assert documents(await corpus.find(LEAVE)) == ["leave", "pump"]
+    assert documents(await corpus.find(LEAVE)) == ["pump"]
+    await corpus.add("leave", 3, LEAVE)
+    await corpus.find(LEAVE)
+    # The rows of what is deleted while a long search goes on may be gone before its end.
+    monkeypatch.setattr("retrieval.search._FRESH", 0.0)
+    store.then = delete
+    assert documents(await corpus.find(LEAVE)) == ["pump"]
+
+
 async def test_rows_that_keep_changing_are_declared_and_never_shown(corpus: Corpus) -> None:
     for revision in range(10, 20):
         await corpus.write(f"new-{revision}", revision, ROOF)
@@ -384,14 +426,12 @@ async def test_a_revision_that_was_passed_over_and_has_become_visible_is_found(c
 
 async def test_a_revision_that_was_completed_while_it_was_searched_is_found_whole(corpus: Corpus) -> None:
     class Late(Board):
-        async def ages(
-            self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
-        ) -> dict[int, float]:
+        async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
             first = not self.asked
-            seen = await super().ages(generation, where, candidates)
+            seen = await super().look(generation, where, candidates)
             if first:
                 await corpus.add("roof", 40, ROOF, PUMP)
-                return dict.fromkeys(seen, 0.0)
+                return replace(seen, ages=dict.fromkeys(seen.ages, 0.0))
             return seen
 
     board = Late()

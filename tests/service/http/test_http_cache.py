@@ -5,6 +5,7 @@ is seen to matter: without it, the same scenario serves what it must not.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
@@ -148,8 +149,8 @@ async def test_epoch_and_revisions_are_each_enough_to_turn_an_old_answer_away(
 
         async def forged(self: object, generation: str, where: Filter, candidates: object) -> Look:
             told: Look = await look(self, generation, where, candidates)  # type: ignore[arg-type]
-            asked = frozenset(revision for _, revision in candidates)  # type: ignore[attr-defined]
-            return replace(told, visible=asked) if seen == "epoch" else replace(told, epoch=before)
+            asked = {revision: math.inf for _, revision in candidates}  # type: ignore[attr-defined]
+            return replace(told, ages=asked) if seen == "epoch" else replace(told, epoch=before)
 
         monkeypatch.setattr(type(reads), "look", forged)
         answer = await _ask(house, _question(tenant))

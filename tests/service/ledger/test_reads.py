@@ -29,16 +29,18 @@ async def test_a_visible_revision_is_as_old_as_its_flip(
     await accept("pay")
     _, revision = await show()
     asked = [("pay", revision), ("pay", revision + 1), ("leave", revision)]
-    ages = await reads.ages(spec.generation, WHERE, asked)
-    assert ages.keys() == {revision} == await reads.visible(spec.generation, WHERE, asked)
-    assert 0 <= ages[revision] < 30
+    look = await reads.look(spec.generation, WHERE, asked)
+    assert look.ages.keys() == {revision} == await reads.visible(spec.generation, WHERE, asked)
+    assert 0 <= look.ages[revision] < 30
+    assert look.epoch == await reads.epoch(WHERE)
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '1 hour'"))
-    assert await reads.ages(spec.generation, WHERE, asked) == {revision: math.inf}
+    assert (await reads.look(spec.generation, WHERE, asked)).ages == {revision: math.inf}
+    assert (await reads.look(spec.generation, WHERE, [("leave", revision)])).ages == {}
     await reads.close()
 
 
-@pytest.mark.parametrize("query", [sql._VISIBLE, sql._AGES, sql._LOOK])
+@pytest.mark.parametrize("query", [sql._VISIBLE, sql._LOOK])
 async def test_candidates_are_looked_up_by_revision_in_tables_that_were_never_analysed(
     query: str, ledger_url: str, ledger: Ledger
 ) -> None:

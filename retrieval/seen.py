@@ -1,0 +1,60 @@
+"""What this process saw to be visible, and the epoch at which it was: while that lasts it still is.
+
+So a search whose hits are all known asks the ledger for the epoch alone, and need not wait for its hits to
+ask it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from retrieval.types import Filter
+
+_MOST = 200_000
+"""Revisions kept, of all readers together; some 20 MB."""
+
+_Reader = tuple[str, frozenset[str] | None, tuple[str, ...], tuple[str, ...]]
+
+
+class Known:
+    """The revisions that one reader could see at `epoch`; it only grows."""
+
+    __slots__ = ("epoch", "revisions")
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.revisions: set[int] = set()
+
+
+class Seen:
+    """Of one generation, by what a reader may read; the conditions on metadata are the store's."""
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._known: OrderedDict[_Reader, Known] = OrderedDict()
+        self._kept = 0
+
+    def by(self, where: Filter) -> Known | None:
+        """What this reader saw at the newest epoch known; None before it saw anything."""
+        return self._known.get(_reader(where))
+
+    def see(self, where: Filter, epoch: str, revisions: Iterable[int]) -> None:
+        """These were visible at that epoch. Those of another are forgotten, and if there are too many, those
+        of whoever saw nothing new for the longest time."""
+        reader = _reader(where)
+        known = self._known.pop(reader, None)
+        if known is None or known.epoch != epoch:
+            self._kept -= len(known.revisions) if known else 0
+            known = Known(epoch)
+        before = len(known.revisions)
+        known.revisions.update(revisions)
+        self._kept += len(known.revisions) - before
+        self._known[reader] = known
+        while self._kept > self._most:
+            _, oldest = self._known.popitem(last=False)
+            self._kept -= len(oldest.revisions)
+
+
+def _reader(where: Filter) -> _Reader:
+    return where.tenant, where.groups, where.collections, where.document_ids
