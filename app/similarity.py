@@ -35,7 +35,8 @@ class Similarity:
         made = await self._embedded([text, *(missing[key] for key in wanted)])
         held.update(zip(wanted, made[1:], strict=True))
         self._keep(held)
-        return [float(held[key] @ made[0]) for key in keys]
+        scores: list[float] = (np.array([held[key] for key in keys]) @ made[0]).tolist() if keys else []
+        return scores
 
     async def _embedded(self, texts: Sequence[str]) -> Matrix:
         return await self._embedder.embed([self._clipped(text) for text in texts])

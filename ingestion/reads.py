@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import asyncpg
@@ -116,7 +116,7 @@ class Reads:
 
     async def _asked(self, at: _Open, query: str, values: Sequence[Any]) -> Sequence[asyncpg.Record]:
         try:
-            with _broken():
+            with _naming_what_broke():
                 rows = await at.fetch(query, values)
         except BaseException:  # One whose answer was not waited for must not be asked again.
             at.connection.terminate()
@@ -132,7 +132,7 @@ class Reads:
         return None
 
     async def _opened(self) -> _Open:
-        with _broken():
+        with _naming_what_broke():
             return _Open(await asyncpg.connect(self._dsn, **self._connect_args))
 
 
@@ -151,14 +151,20 @@ class _Open:
         return rows
 
 
-@contextmanager
-def _broken() -> Iterator[None]:
+class _naming_what_broke:  # noqa: N801
     """Name what the driver and the event loop raise on a connection that breaks under them; the loop's is a
     bare RuntimeError."""
-    try:
-        yield
-    except (RuntimeError, EOFError, asyncpg.InternalClientError) as error:
-        raise ConnectionResetError(f"the connection broke: {error}") from error
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, RuntimeError | EOFError | asyncpg.InternalClientError):
+            raise ConnectionResetError(f"the connection broke: {error}") from error
 
 
 def _reach(where: Filter, generation: str) -> tuple[Any, ...]:

@@ -43,10 +43,10 @@ def smooth(hits: Sequence[Hit], weight: float, depth: int) -> list[Hit]:
     vectors = np.concatenate([hit.vector for hit in near if hit.vector is not None]).reshape(len(near), -1)
     raised = scores + (1 - scores) * weight * _neighbours(vectors, scores.astype(np.float32), lends)
     new = np.maximum(scores, np.minimum(raised, 1)).tolist()
-    given = [Hit(hit.chunk, score, hit.vector) for hit, score in zip(near, new, strict=True)]
-    kept = [hit for hit in hits[:depth] if hit.vector is None]
-    best = sorted((*given, *kept), key=lambda hit: (-hit.score, hit.chunk.id))
-    return [*best, *hits[depth:]]
+    rated = [(-score, hit.chunk.id, hit) for hit, score in zip(near, new, strict=True)]
+    rated += [(-hit.score, hit.chunk.id, hit) for hit in hits[:depth] if hit.vector is None]
+    rated.sort()
+    return [*(Hit(hit.chunk, -score, hit.vector) for score, _, hit in rated), *hits[depth:]]
 
 
 def _first_of_each(hits: Sequence[Hit]) -> npt.NDArray[np.float32]:

@@ -8,9 +8,18 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode, Tracer, get_current_span
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
 
-from app.telemetry import TelemetryError, start
+from app.telemetry import FewASecond, TelemetryError, start
 from app.tracing import TracedModel, TracedStore
 from llm.errors import StreamBroken
 from llm.scripted import Script, Scripted
@@ -106,3 +115,28 @@ def test_an_exporter_that_is_not_known_is_refused_by_name() -> None:
 def test_nothing_is_sent_where_nobody_asked_for_it() -> None:
     start("plumbline", {})()
     start("plumbline", {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"})()
+
+
+def test_a_few_traces_a_second_are_recorded_and_of_more_a_share_by_their_ids() -> None:
+    now = 0.0
+    sampler = FewASecond(most=2, share=0.25, clock=lambda: now)
+
+    def recorded(trace_id: int) -> bool:
+        return sampler.should_sample(None, trace_id, "asked").decision is Decision.RECORD_AND_SAMPLE
+
+    low, high = 1, 2**64 - 1
+    assert [recorded(high) for _ in range(4)] == [True, True, False, False]
+    assert recorded(low)
+    now = 0.5
+    assert [recorded(high) for _ in range(2)] == [True, False]
+    now = 100.0
+    assert [recorded(high) for _ in range(3)] == [True, True, False]
+
+
+def test_whoever_asks_decides_about_the_trace_that_they_began() -> None:
+    sampler = ParentBased(FewASecond(most=0, share=0.0))
+    for flags in (TraceFlags.SAMPLED, TraceFlags.DEFAULT):
+        caller = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(flags))
+        context = set_span_in_context(NonRecordingSpan(caller))
+        decision = sampler.should_sample(context, 1, "asked").decision
+        assert (decision is Decision.RECORD_AND_SAMPLE) == bool(flags)
