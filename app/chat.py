@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from app import context, deadline, searchonly
@@ -30,6 +30,7 @@ from llm.errors import ModelUnavailable
 from llm.language import declined, not_found
 from llm.prompts import render_passages
 from llm.types import Call, Delta, Prompt, Sampling, Scope
+from retrieval.beside import beside
 from retrieval.search import search
 from retrieval.types import Chunk, Found, Hit, Look, Visibility
 
@@ -96,13 +97,17 @@ class Chat:
                     yield event
             for event in said.finish():
                 yield event
-            async with self._looking(question, serving, hits) as seen:
+            begun = time.monotonic()
+            async with beside(self._still_visible(question, serving, hits)) as looking:
                 with stages.measure("support"):
                     late = await said.checked(question.deadline)
                 for verdict in late:
                     yield verdict
                 with stages.measure("check"):
-                    unchanged = await seen() == epoch
+                    seen = await looking
+                    if time.monotonic() - begun > FRESH:
+                        seen = await self._still_visible(question, serving, hits)
+            unchanged = seen == epoch
         answer = Answer(
             text=said.text,
             citations=tuple(context.citation(n, hits[n - 1].chunk) for n in said.cited),
@@ -253,25 +258,6 @@ class Chat:
         look = await self._visibility.look(serving.index.generation, question.where, wanted)
         self._epochs.see(question.where, look.epoch)
         return look
-
-    @asynccontextmanager
-    async def _looking(
-        self, question: Question, serving: Serving, hits: tuple[Hit, ...]
-    ) -> AsyncIterator[Callable[[], Awaitable[str]]]:
-        """Look at the sources while something else is waited for: what gives the epoch at the end of the
-        block, by a second look if by then the first is old."""
-        begun = time.monotonic()
-        look = asyncio.create_task(self._still_visible(question, serving, hits))
-
-        async def seen() -> str:
-            epoch = await look
-            late = time.monotonic() - begun > FRESH
-            return await self._still_visible(question, serving, hits) if late else epoch
-
-        try:
-            yield seen
-        finally:
-            look.cancel()
 
     async def _still_visible(self, question: Question, serving: Serving, hits: tuple[Hit, ...]) -> str:
         """The epoch now, if every source can still be seen."""

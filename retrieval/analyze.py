@@ -122,10 +122,11 @@ class Plain:
 def languages(question: str) -> frozenset[str]:
     """The languages that a question may be in, as far as Snowball knows them: none of those when it is
     written in another script than Latin, all when nothing tells."""
-    letters = [char for char in question if char.isalpha()]
-    foreign = sum(char > _LAST_LATIN for char in letters)
-    if 2 * foreign > len(letters):
-        return frozenset()
+    if not question.isascii():
+        letters = [char for char in question if char.isalpha()]
+        foreign = sum(char > _LAST_LATIN for char in letters)
+        if 2 * foreign > len(letters):
+            return frozenset()
     return frozenset(_heard(question)[1])
 
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from retrieval.affinity import smooth
 from retrieval.analyze import languages
+from retrieval.beside import beside
 from retrieval.errors import EmbedderUnavailable, RerankerUnavailable, StoreUnavailable, TextTooLong
 from retrieval.fusion import fuse
 from retrieval.seen import Known, Seen
@@ -51,8 +50,6 @@ _RERANK_SECONDS = 5.0
 _FRESH = 0.25
 """Seconds for which the epoch that was asked for when a search began speaks for its hits: what has become
 invisible since may be on its way out of the store."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +168,13 @@ class _Question:
         smoothed: list[Hit] = []
         for _ in range(_SEARCHES):
             begun, known = time.monotonic(), self._index.seen.by(self._where)
-            async with _beside(self._unchanged(known)) as asking:
+            async with beside(self._unchanged(known)) as asking:
                 hits = await self._candidates(depth, most)
                 sure = known is not None and self._all_known(hits, known)
                 smoothed = self._smoothed(hits) if sure else []
                 self._settled = await asking and sure and time.monotonic() - begun < _FRESH
             if not self._settled:
-                async with _beside(self._check(hits, begun)) as checking:
+                async with beside(self._check(hits, begun)) as checking:
                     await asyncio.sleep(0)
                     # While the ledger looks at the hits they are smoothed, in the hope that all may be seen.
                     smoothed = smoothed or self._smoothed(hits)
@@ -262,14 +259,3 @@ class _Question:
             vectors = await embedder.embed([query[:end]])
         vector: Vector = vectors[0]
         return vector
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[None, None, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """What is done while the block does something else, and not longer."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # Whoever waits has it.
-    try:
-        yield task
-    finally:
-        task.cancel()
