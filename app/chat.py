@@ -61,7 +61,8 @@ class Chat:
         self, question: Question, turn: TakeTurn = unhurried, serving: Serving | None = None
     ) -> AsyncGenerator[Event, None]:
         """`turn` is taken, and may be refused, only when the answer has to be worked out. `serving` is the
-        release that answers, by default the champion."""
+        release that answers, by default the champion. The answer is the last event; it is kept when it was
+        taken and the next is asked for."""
         serving, stages = serving or self._current(), Stages()
         key = self._answers.key(question, serving.release)
         async with deadline.within(question.deadline, "the look-up of a kept answer"):
@@ -128,9 +129,10 @@ class Chat:
             cached="output" if last.cached else None,
             epoch=epoch if unchanged else None,
         )
+        yield answer
+        # It need not wait for this, nor does whoever asks the same meanwhile miss it: its flight goes on.
         if unchanged:
             await self._keep(question, serving, key, Kept(hits=hits, answer=answer, epoch=epoch))
-        yield answer
 
     async def _epoch(self, question: Question, stages: Stages) -> str:
         """An epoch of the question's collections that was seen before anything is looked for in them."""

@@ -40,10 +40,9 @@ def _question(tenant: Tenant, **change: object) -> Question:
 
 async def _ask(house: House, question: Question) -> Answer:
     async with aclosing(house.services.chat.ask(question)) as events:
-        async for event in events:
-            if isinstance(event, Answer):
-                return event
-    raise AssertionError("the answer never came")
+        *_, answer = [event async for event in events]
+    assert isinstance(answer, Answer)
+    return answer
 
 
 async def _add(tenant: Tenant, text: str = TEXT, **more: object) -> None:
