@@ -96,10 +96,11 @@ class Chat:
                 last = delta
                 for event in said.hear(delta.text):
                     yield event
-            for event in said.finish():
-                yield event
+            # Before the last check begins, which then runs while the ledger looks.
             begun = time.monotonic()
             async with beside(self._still_visible(question, serving, hits)) as looking:
+                for event in said.finish():
+                    yield event
                 with stages.measure("support"):
                     late = await said.checked(question.deadline)
                 for verdict in late:

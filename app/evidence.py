@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -145,11 +145,19 @@ class Evidence:
     weights: dict[str, float]
     unseen: float
 
-    def share(self, claim: Statement, beside: Statement) -> float:
-        """The weighted share of the claim's terms that `beside` has."""
-        total = sum(self.weights.get(term, self.unseen) for term in claim.known)
-        held = sum(self.weights.get(term, self.unseen) for term in claim.known & beside.known)
-        return held / total if total else 0.0
+    def shares(self, claim: Statement, among: Iterable[Statement]) -> list[float]:
+        """The weighted share of the claim's terms that each of these has."""
+        weights = {term: self.weights.get(term, self.unseen) for term in claim.known}
+        total = sum(weights.values())
+        if not total:
+            return [0.0 for _ in among]
+        known = claim.known
+        return [sum([weights[term] for term in known & one.known]) / total for one in among]
+
+    def share(self, claim: Statement) -> float:
+        """That share of the whole passage."""
+        (share,) = self.shares(claim, [self.whole])
+        return share
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,18 +205,23 @@ def read(text: str, above: str = "") -> Evidence:
 
 def compare(claim: Statement, sources: Sequence[Evidence]) -> Agreement:
     """The claim against at least one source."""
-    at, window = max(
-        ((at, window) for at, source in enumerate(sources) for window in source.windows),
-        key=lambda found: _score(claim, sources[found[0]], found[1]),
-    )
-    beside, alike = window.statement, sources[at].share(claim, window.statement)
+    best = (-1.0, 0, sources[0].windows[0], 0.0)
+    for at, source in enumerate(sources):
+        shares = source.shares(claim, [window.statement for window in source.windows])
+        for share, window in zip(shares, source.windows, strict=True):
+            # Of windows that say the same, the shorter one is the place to show.
+            score = share if window.single else share - 0.04
+            if score > best[0]:
+                best = (score, at, window, share)
+    _, at, window, alike = best
+    beside = window.statement
     shared = claim.known & beside.known
     known = frozenset[str]().union(*(source.whole.known for source in sources))
     numbers = frozenset[str]().union(*(source.whole.numbers for source in sources))
     return Agreement(
         source=at,
         window=window,
-        anywhere=max(source.share(claim, source.whole) for source in sources),
+        anywhere=max(source.share(claim) for source in sources),
         runs=max(_held(claim.pairs, source.whole.pairs, claim, source) for source in sources),
         quoted=any(_held(claim.triples, source.whole.triples, claim, source) > 0.999 for source in sources),
         numbers=claim.figures - numbers,
@@ -221,12 +234,9 @@ def compare(claim: Statement, sources: Sequence[Evidence]) -> Agreement:
 def nearest(claim: Statement, source: Evidence, most: int) -> list[Window]:
     """The sentences of the source that share most with the claim: those worth an embedder's time."""
     singles = [window for window in source.windows if window.single]
-    return sorted(singles, key=lambda window: -source.share(claim, window.statement))[:most]
-
-
-def _score(claim: Statement, source: Evidence, window: Window) -> float:
-    # Of windows that say the same, the shorter one is the place to show.
-    return source.share(claim, window.statement) - (0.0 if window.single else 0.04)
+    shares = source.shares(claim, [window.statement for window in singles])
+    ranked = sorted(range(len(singles)), key=lambda at: -shares[at])
+    return [singles[at] for at in ranked[:most]]
 
 
 def _held(
@@ -236,7 +246,7 @@ def _held(
     source: Evidence,
 ) -> float:
     """The share of the claim's runs of words that are there; of a claim too short for any, of its terms."""
-    return len(runs & there) / len(runs) if runs else source.share(claim, source.whole)
+    return len(runs & there) / len(runs) if runs else source.share(claim)
 
 
 def _turned(claim: Statement, beside: Statement) -> bool:
