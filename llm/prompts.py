@@ -33,8 +33,7 @@ _ESCAPES = {"&": "&amp;", "<": "&lt;", '"': "&quot;", "\n": "&#10;"}
 _ESCAPED = {entity: plain for plain, entity in _ESCAPES.items()}
 _ENTITY = re.compile("|".join(map(re.escape, _ESCAPED)))
 # An ampersand is escaped only where it would read as one of the entities, so that "R&D" stays as it is.
-_IN_TEXT = re.compile(r"<|&(?=(?:amp|lt|quot|#10);)")
-_IN_TITLE = re.compile(r'["\n<]|&(?=(?:amp|lt|quot|#10);)')
+_AMPERSAND = re.compile(r"&(?=(?:amp|lt|quot|#10);)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +155,16 @@ def parse_passages(text: str) -> list[Passage]:
 
 
 def _tagged(passage: Passage) -> str:
-    title = _IN_TITLE.sub(_escape, passage.title)
-    text = _IN_TEXT.sub(_escape, passage.text)
-    return f'<passage id="{passage.number}" title="{title}">\n{text}\n</passage>'
+    title = _escaped(passage.title, '<"\n')
+    return f'<passage id="{passage.number}" title="{title}">\n{_escaped(passage.text, "<")}\n</passage>'
 
 
-def _escape(match: re.Match[str]) -> str:
-    return _ESCAPES[match.group()]
+def _escaped(text: str, characters: str) -> str:
+    if "&" in text:
+        text = _AMPERSAND.sub(_ESCAPES["&"], text)
+    for character in characters:
+        text = text.replace(character, _ESCAPES[character])
+    return text
 
 
 def _unescaped(text: str) -> str:

@@ -7,8 +7,7 @@ one parameter. Half and half beat reciprocal rank fusion on most of the open set
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import neg
+from collections.abc import Mapping, Sequence
 
 from retrieval.types import Hit
 
@@ -29,8 +28,13 @@ def fuse(
         key = hit.chunk.id
         scores[key] = scores.get(key, 0.0) + score
         found[key] = hit
-    best = sorted(zip(map(neg, scores.values()), scores, strict=True))[:most]
-    return [Hit(found[key].chunk, -score, found[key].vector) for score, key in best]
+    return [Hit(found[key].chunk, scores[key], found[key].vector) for key in _ranked(scores)[:most]]
+
+
+def _ranked(scores: Mapping[str, float]) -> list[str]:
+    """The keys, highest score first, those of one score in their order. By two sorts, since pairs take four
+    times as long to compare as numbers."""
+    return sorted(sorted(scores), key=scores.__getitem__, reverse=True)
 
 
 def _scaled(hits: Sequence[Hit], weight: float) -> list[float]:

@@ -110,8 +110,8 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
     try:
         async with Connected(request.receive), within(deadline, "the answer"):
             answer = await _answer(events)
-        metrics.answered("chat", answer)
-        return reply(_completion(asked.shape, answer, asked.sources), afterwards=partial(_finish, events))
+        completion = _completion(asked.shape, answer, asked.sources)
+        return reply(completion, afterwards=partial(_finish, events, answer, metrics))
     except BaseException:
         await events.aclose()
         raise
@@ -181,8 +181,11 @@ async def _answer(events: AsyncGenerator[Token | Support | Answer, None]) -> Ans
     raise StreamBroken("The answer ended before it was complete. Ask again.")
 
 
-async def _finish(events: AsyncGenerator[Token | Support | Answer, None]) -> None:
-    """Let be done what follows the answer."""
+async def _finish(
+    events: AsyncGenerator[Token | Support | Answer, None], answer: Answer, metrics: Metrics
+) -> None:
+    """What need not be done before the answer leaves."""
+    metrics.answered("chat", answer)
     async with aclosing(events):
         async for _ in events:
             pass
@@ -211,13 +214,12 @@ async def _chunks(
             one = await anext(events, None)
         if one is None:
             raise StreamBroken("The answer ended before it was complete. Ask again.")
-        metrics.answered("chat", one)
         noted = {"annotations": cited.url_citations(one.text, one.citations)}
         yield role + shape.chunk(noted, one.finish, plumbline=_told(shape, one, asked.sources), **more)
         if include_usage:
             yield event(shape.body("chat.completion.chunk", [], usage=cited.usage_json(one.usage)))
         yield DONE
-        await _finish(events)
+        await _finish(events, one, metrics)
 
 
 def _completion(shape: _Shape, answer: Answer, sources: Sequence[Hit]) -> dict[str, Any]:
