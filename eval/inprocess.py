@@ -60,6 +60,9 @@ class _Shown:
     async def epoch(self, where: Filter) -> str:
         return "0"
 
+    async def all_visible(self, generation: str, where: Filter, limit: int) -> tuple[str, Sequence[int]]:
+        return "0", [revision for revision, _ in self.held.values()][:limit]
+
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
         wanted = where.document_ids or tuple(self.held)
         return [(name, *self.held[name]) for name in wanted][:limit]

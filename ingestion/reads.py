@@ -51,11 +51,17 @@ _EPOCHS = """
     SELECT name || ':' || epoch FROM collections
     WHERE tenant = $1 AND ($2::text[] = '{}' OR name = ANY($2)) ORDER BY name
 """
+_THEIR_EPOCHS = """
+    ARRAY(SELECT c.name || ':' || c.epoch FROM collections c
+          WHERE c.tenant = $4 AND ($2::text[] = '{}' OR c.name = ANY($2)) ORDER BY c.name) AS epochs
+"""
+_ALL = f"""
+    SELECT {_THEIR_EPOCHS}, ARRAY(SELECT v.revision FROM visibility v
+        WHERE v.tenant = $4 AND v.generation = $5 AND {_READABLE} LIMIT $6) AS revisions
+"""  # noqa: S608  (constants only)
 # When a revision's rows were complete is when its flip began. Nobody asks unless there was one lately.
 _LOOK = f"""
-    SELECT seen.revisions, seen.ages,
-      ARRAY(SELECT c.name || ':' || c.epoch FROM collections c
-            WHERE c.tenant = $4 AND ($2::text[] = '{{}}' OR c.name = ANY($2)) ORDER BY c.name) AS epochs
+    SELECT seen.revisions, seen.ages, {_THEIR_EPOCHS}
     FROM (SELECT max(finished_at) > clock_timestamp() - interval '1 minute' AS flipped FROM jobs
           WHERE state = 'succeeded' AND generation IS NULL) AS lately
     CROSS JOIN LATERAL (
@@ -101,6 +107,10 @@ class Reads:
         (row,) = await self._ask(_LOOK, *_reach(where, generation), *_pairs(candidates))
         revisions, ages, epochs = row
         return Look(epoch=_digest(epochs), ages=_ages(revisions or (), ages))
+
+    async def all_visible(self, generation: str, where: Filter, limit: int) -> tuple[str, Sequence[int]]:
+        ((epochs, revisions),) = await self._ask(_ALL, *_reach(where, generation), limit)
+        return _digest(epochs), revisions
 
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
         rows = await self._ask(_CONTENTS, *_reach(where, generation), limit)

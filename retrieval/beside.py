@@ -14,12 +14,18 @@ T = TypeVar("T")
 async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
     """Do this while the block does something else, and not longer. What it raises is raised where the task is
     awaited, and nowhere if it is not."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_heeded)
+    task = aside(work)
     try:
         yield task
     finally:
         task.cancel()
+
+
+def aside(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Do this some time, whether anybody waits for it or not; who keeps the task keeps it from being lost."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_heeded)
+    return task
 
 
 def _heeded(task: asyncio.Task[Any]) -> None:

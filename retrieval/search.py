@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 
 from retrieval.affinity import smooth
 from retrieval.analyze import languages
-from retrieval.beside import beside
+from retrieval.beside import aside, beside
 from retrieval.errors import EmbedderUnavailable, RerankerUnavailable, StoreUnavailable, TextTooLong
 from retrieval.fusion import fuse
-from retrieval.seen import Known, Seen
+from retrieval.seen import AT_ONCE, Known, Seen
 from retrieval.types import (
     Analyzer,
     Chunk,
@@ -134,6 +134,11 @@ def _best_of_each_document(hits: Iterable[Hit]) -> list[Hit]:
     return list(best.values())
 
 
+async def _learn(index: Index, where: Filter) -> None:
+    epoch, revisions = await index.visibility.all_visible(index.generation, where, AT_ONCE)
+    index.seen.see(where, epoch, revisions)
+
+
 class _Question:
     """One question while it is searched for: its vector, the revisions to pass over, and the ways to ask
     it. A way that fails is not tried again, so that an outage costs one timeout.
@@ -146,10 +151,9 @@ class _Question:
         self._query = query
         self._where = where
         self._params = params
-        self._terms = index.analyzer.question(query)
-        self._arms: dict[str, _Arm] = {"dense": self._dense}
-        if self._terms:
-            self._arms["keyword"] = self._keyword
+        self._terms: str | None = None
+        # The dense one first: an embedder works elsewhere, beside the rest.
+        self._arms: dict[str, _Arm] = {"dense": self._dense, "keyword": self._keyword}
         self._failed: list[str] = []
         self._vector: Vector | None = None
         self._truncated = False
@@ -203,7 +207,11 @@ class _Question:
             return True
         index, before = self._index, self._hidden
         look = await index.visibility.look(index.generation, self._where, found)
+        known = index.seen.by(self._where)
         index.seen.see(self._where, look.epoch, look.ages)
+        # Where nothing has changed since the last look, it may pay to know the rest.
+        if known and known.epoch == look.epoch and index.seen.due(begun):
+            index.seen.learning = aside(_learn(index, self._where))
         self._hidden = frozenset(one for one in found if one[1] not in look.ages)
         took = time.monotonic() - begun
         return self._hidden == before and all(age >= took for age in look.ages.values())
@@ -223,6 +231,8 @@ class _Question:
                 raise answer
             else:
                 lists[name] = answer
+        if not self._terms:
+            lists.pop("keyword", None)
         if not lists:
             raise failures[-1]
         self.exhausted = all(len(found) < depth for found in lists.values())
@@ -239,7 +249,9 @@ class _Question:
         return await self._ask(Dense(self._vector), depth)
 
     async def _keyword(self, depth: int) -> list[Hit]:
-        return await self._ask(Keyword(self._terms), depth)
+        if self._terms is None:
+            self._terms = self._index.analyzer.question(self._query)
+        return await self._ask(Keyword(self._terms), depth) if self._terms else []
 
     async def _ask(self, query: Query, depth: int) -> list[Hit]:
         index = self._index

@@ -1,11 +1,13 @@
 """What this process saw to be visible, and the epoch at which it was: while that lasts it still is.
 
 So a search whose hits are all known asks the ledger for the epoch alone, and need not wait for its hits to
-ask it.
+ask it. What is seen are the hits of searches and, now and then, all that a reader may see, so that a question
+of which nobody asked the like is known, too.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -13,6 +15,11 @@ from retrieval.types import Filter
 
 _MOST = 200_000
 """Revisions kept, of all readers together; some 20 MB."""
+
+AT_ONCE = 50_000
+"""Revisions of a reader that are learnt at once: their list takes the ledger some 30 ms."""
+_EVERY = 5.0
+"""Seconds between two such lists, of all readers together."""
 
 _Reader = tuple[str, frozenset[str] | None, tuple[str, ...], tuple[str, ...]]
 
@@ -34,6 +41,15 @@ class Seen:
         self._most = most
         self._known: OrderedDict[_Reader, Known] = OrderedDict()
         self._kept = 0
+        self._next = 0.0
+        self.learning: asyncio.Task[None] | None = None
+
+    def due(self, now: float) -> bool:
+        """Whether it is time to learn all that a reader may see; then it is not again for a while."""
+        if now < self._next:
+            return False
+        self._next = now + _EVERY
+        return True
 
     def by(self, where: Filter) -> Known | None:
         """What this reader saw at the newest epoch known; None before it saw anything."""

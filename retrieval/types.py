@@ -361,6 +361,10 @@ class Visibility(Protocol):
         """`epoch` and `visible` at once."""
         ...
 
+    async def all_visible(self, generation: str, where: Filter, limit: int) -> tuple[str, Sequence[int]]:
+        """`epoch`, and any `limit` of the revisions that are `visible` at it."""
+        ...
+
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
         """(document id, visible revision, its number of chunks) of every document that the filter's
         tenant, groups, collections and document ids let through, by id, at most `limit`."""

@@ -53,6 +53,9 @@ class Open:
     async def epoch(self, where: Filter) -> str:
         return "0"
 
+    async def all_visible(self, generation: str, where: Filter, limit: int) -> tuple[str, Sequence[int]]:
+        return "0", []
+
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
         return []
 

@@ -83,6 +83,10 @@ class Board:
         shown = await self.visible(generation, where, candidates)
         return Look(epoch=await self.epoch(where), ages=dict.fromkeys(shown, math.inf))
 
+    async def all_visible(self, generation: str, where: Filter, limit: int) -> tuple[str, Sequence[int]]:
+        mine = where.tenant == "acme"
+        return str(self.changes), [r for r, _ in self.shown.values() if mine][:limit]
+
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
         wanted = where.document_ids or tuple(self.shown)
         return [(d, *self.shown[d]) for d in sorted(self.shown) if d in wanted][:limit]

@@ -71,6 +71,10 @@ class Board:
     async def epoch(self, where: Filter) -> str:
         return f"{sorted(self.shown.items())} {sorted(self.groups.items())}"
 
+    async def all_visible(self, generation: str, where: Filter, limit: int) -> tuple[str, Sequence[int]]:
+        shown = [(d, r) for (_, d), r in self.shown.items() if self._may(where, d, r)]
+        return await self.epoch(where), [r for _, r in shown][:limit]
+
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
         mine = sorted((document, revision) for (_, document), revision in self.shown.items())
         return [(*found, 1) for found in mine if self._may(where, *found)][:limit]
@@ -245,6 +249,17 @@ async def test_hits_that_were_seen_are_not_looked_up_again_while_nothing_changes
     other = replace(ACME, collections=("default",))
     assert documents(await corpus.find("paid leave", other)) == documents(first)
     assert corpus.board.asked == 2
+
+
+async def test_what_nobody_asked_for_becomes_known_too_while_nothing_changes(corpus: Corpus) -> None:
+    await corpus.add("roof", 4, ROOF)
+    for question in ("paid leave", "blocked pump"):
+        await corpus.find(question, candidates=1, limit=1)
+    assert corpus.index.seen.learning is not None
+    await corpus.index.seen.learning
+    asked = corpus.board.asked
+    assert documents(await corpus.find("solar panels", candidates=1, limit=1)) == ["roof"]
+    assert corpus.board.asked == asked
 
 
 async def test_what_was_seen_and_is_gone_is_not_found_again(corpus: Corpus) -> None:

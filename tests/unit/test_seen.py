@@ -54,3 +54,8 @@ def test_too_many_push_out_those_of_the_reader_who_saw_nothing_new_for_longest()
     assert [revisions(seen, reader) for reader in readers] == [{7}, {3, 4, 8}, {6}]
     seen.see(readers[2], "1", range(10))
     assert [revisions(seen, reader) for reader in readers] == [None, None, None]
+
+
+def test_all_that_a_reader_may_see_is_learnt_now_and_then() -> None:
+    seen = Seen()
+    assert [seen.due(now) for now in (1.0, 2.0, 5.9, 6.0, 6.1)] == [True, False, False, True, False]

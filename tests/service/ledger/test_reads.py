@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
@@ -33,6 +34,10 @@ async def test_a_visible_revision_is_as_old_as_its_flip(
     assert look.ages.keys() == {revision} == await reads.visible(spec.generation, WHERE, asked)
     assert 0 <= look.ages[revision] < 30
     assert look.epoch == await reads.epoch(WHERE)
+    assert await reads.all_visible(spec.generation, WHERE, 10) == (look.epoch, [revision])
+    assert await reads.all_visible(spec.generation, WHERE, 0) == (look.epoch, [])
+    other = replace(WHERE, tenant="rival")
+    assert await reads.all_visible(spec.generation, other, 10) == (await reads.epoch(other), [])
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '1 hour'"))
     assert (await reads.look(spec.generation, WHERE, asked)).ages == {revision: math.inf}
