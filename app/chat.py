@@ -30,7 +30,7 @@ from llm.errors import ModelUnavailable
 from llm.language import declined, not_found
 from llm.prompts import render_passages
 from llm.types import Call, Delta, Prompt, Sampling, Scope
-from retrieval.beside import beside
+from retrieval.beside import aside, beside
 from retrieval.search import search
 from retrieval.types import Chunk, Found, Hit, Look, Visibility
 
@@ -55,14 +55,14 @@ class Chat:
         self._epochs = Epochs()
         self._flights = Flights()
         self._reading = Reading()
+        self._keeping: dict[str, asyncio.Task[None]] = {}
         self._product = product
 
     async def ask(
         self, question: Question, turn: TakeTurn = unhurried, serving: Serving | None = None
     ) -> AsyncGenerator[Event, None]:
         """`turn` is taken, and may be refused, only when the answer has to be worked out. `serving` is the
-        release that answers, by default the champion. The answer is the last event; it is kept when it was
-        taken and the next is asked for."""
+        release that answers, by default the champion."""
         serving, stages = serving or self._current(), Stages()
         key = self._answers.key(question, serving.release)
         async with deadline.within(question.deadline, "the look-up of a kept answer"):
@@ -130,10 +130,9 @@ class Chat:
             cached="output" if last.cached else None,
             epoch=epoch if unchanged else None,
         )
-        yield answer
-        # It need not wait for this, nor does whoever asks the same meanwhile miss it: its flight goes on.
         if unchanged:
-            await self._keep(question, serving, key, Kept(hits=hits, answer=answer, epoch=epoch))
+            self._keep_soon(question, serving, key, Kept(hits=hits, answer=answer, epoch=epoch))
+        yield answer
 
     async def _epoch(self, question: Question, stages: Stages) -> str:
         """An epoch of the question's collections that was seen before anything is looked for in them."""
@@ -159,6 +158,8 @@ class Chat:
 
     async def _valid(self, question: Question, serving: Serving, key: str) -> Kept | None:
         """The kept answer on which nothing has changed and all of whose sources this caller can still see."""
+        if key in self._keeping:
+            await asyncio.shield(self._keeping[key])
         kept = await self._answers.get(key)
         if kept is None:
             return None
@@ -274,11 +275,13 @@ class Chat:
     async def _cache(self, question: Question) -> tuple[str, ...]:
         return () if question.cache == "off" or await self._answers.available() else ("cache",)
 
-    async def _keep(self, question: Question, serving: Serving, key: str, kept: Kept) -> None:
-        """Keep only complete, undegraded answers."""
+    def _keep_soon(self, question: Question, serving: Serving, key: str, kept: Kept) -> None:
+        """Keep only complete, undegraded answers. The answer does not wait for it; who looks for it does."""
         answer = kept.answer
         if question.cache != "off" and not answer.degraded and answer.finish == "stop" and kept.hits:
-            await self._answers.put(key, kept, serving.release.body.cache.ttl_seconds)
+            put = aside(self._answers.put(key, kept, serving.release.body.cache.ttl_seconds))
+            self._keeping[key] = put
+            put.add_done_callback(lambda _: self._keeping.pop(key, None))
 
 
 def _revisions(hits: tuple[Hit, ...]) -> frozenset[int]:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, cast
 
 import orjson
 from fastapi import Depends, Header, Request
-from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from app import access, deadline, telemetry
@@ -135,12 +134,5 @@ def champion_id(parts: Services) -> str:
     return release_id
 
 
-def reply(
-    value: Any,
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-    afterwards: Callable[[], Awaitable[None]] | None = None,
-) -> Response:
-    """A response of JSON; `afterwards` is done when it has left."""
-    background = BackgroundTask(afterwards) if afterwards else None
-    return Response(orjson.dumps(value), status, headers, "application/json", background)
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, media_type="application/json")

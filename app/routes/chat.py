@@ -107,14 +107,10 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
             first = await first_of(events)
         chunks = _chunks(asked, first, events, body.include_usage, metrics)
         return EventStream(chunks, deadline=deadline, failed=metrics.failure)
-    try:
-        async with Connected(request.receive), within(deadline, "the answer"):
-            answer = await _answer(events)
-        completion = _completion(asked.shape, answer, asked.sources)
-        return reply(completion, afterwards=partial(_finish, events, answer, metrics))
-    except BaseException:
-        await events.aclose()
-        raise
+    async with Connected(request.receive), aclosing(events), within(deadline, "the answer"):
+        answer = await _answer(events)
+    metrics.answered("chat", answer)
+    return reply(_completion(asked.shape, answer, asked.sources))
 
 
 def _belongs(given: str | None, messages: Sequence[Message]) -> Conversation:
@@ -181,16 +177,6 @@ async def _answer(events: AsyncGenerator[Token | Support | Answer, None]) -> Ans
     raise StreamBroken("The answer ended before it was complete. Ask again.")
 
 
-async def _finish(
-    events: AsyncGenerator[Token | Support | Answer, None], answer: Answer, metrics: Metrics
-) -> None:
-    """What need not be done before the answer leaves."""
-    metrics.answered("chat", answer)
-    async with aclosing(events):
-        async for _ in events:
-            pass
-
-
 async def _chunks(
     asked: _Asked,
     first: Token | Support | Answer | None,
@@ -212,14 +198,14 @@ async def _chunks(
                 yield role + shape.chunk({}, plumbline={"support": cited.support_json(one)}, **more)
             role = b""
             one = await anext(events, None)
-        if one is None:
-            raise StreamBroken("The answer ended before it was complete. Ask again.")
-        noted = {"annotations": cited.url_citations(one.text, one.citations)}
-        yield role + shape.chunk(noted, one.finish, plumbline=_told(shape, one, asked.sources), **more)
-        if include_usage:
-            yield event(shape.body("chat.completion.chunk", [], usage=cited.usage_json(one.usage)))
-        yield DONE
-        await _finish(events, one, metrics)
+    if one is None:
+        raise StreamBroken("The answer ended before it was complete. Ask again.")
+    metrics.answered("chat", one)
+    noted = {"annotations": cited.url_citations(one.text, one.citations)}
+    yield role + shape.chunk(noted, one.finish, plumbline=_told(shape, one, asked.sources), **more)
+    if include_usage:
+        yield event(shape.body("chat.completion.chunk", [], usage=cited.usage_json(one.usage)))
+    yield DONE
 
 
 def _completion(shape: _Shape, answer: Answer, sources: Sequence[Hit]) -> dict[str, Any]:

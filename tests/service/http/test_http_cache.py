@@ -40,9 +40,10 @@ def _question(tenant: Tenant, **change: object) -> Question:
 
 async def _ask(house: House, question: Question) -> Answer:
     async with aclosing(house.services.chat.ask(question)) as events:
-        *_, answer = [event async for event in events]
-    assert isinstance(answer, Answer)
-    return answer
+        async for event in events:
+            if isinstance(event, Answer):
+                return event
+    raise AssertionError("the answer never came")
 
 
 async def _add(tenant: Tenant, text: str = TEXT, **more: object) -> None:
