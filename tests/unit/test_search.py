@@ -145,6 +145,12 @@ class Corpus:
         return await search(self.index, query, where, params, group_by_document=group)
 
 
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No search takes so long on a busy machine that it looks at its hits for that."""
+    monkeypatch.setattr("retrieval.search._FRESH", 60.0)
+
+
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> OpenVinoEmbedder:
     return OpenVinoEmbedder.load(find_model("all-MiniLM-L6-v2", None), tmp_path_factory.mktemp("models"))

@@ -21,6 +21,7 @@ async def _texts(tenant: Tenant, headers: dict[str, str] | None = None) -> list[
 async def test_what_was_seen_is_not_asked_about_and_no_change_is_missed(
     house: House, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("retrieval.search._FRESH", 60.0)  # A busy machine is no reason to look again.
     looks: list[Any] = []
     reads = type(house.services.visibility)
     look = reads.look
