@@ -103,8 +103,10 @@ class OpenVinoEmbedder:
         )
         cores = len(os.sched_getaffinity(0))
         home = cache / spec.artefact
-        model = _compiled(checkpoint, home, cores, int8)
-        return cls(model, cores, _tokenizer(folder), spec, lambda width: _compiled_for(home, width, int8))
+        model, compiled = _compiled(checkpoint, home, cores, int8)
+        # Not read anew: its folder need not outlive this call.
+        lone = lambda width: _compiled_for(model.clone(), width, int8)  # noqa: E731
+        return cls(compiled, cores, _tokenizer(folder), spec, lone)
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -300,32 +302,34 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _compiled(checkpoint: Checkpoint, home: Path, cores: int, int8: bool) -> ov.CompiledModel:
-    """The compiled graph. Processes that start together wait for the one that builds it."""
-    graph = _graph(home)
+def _compiled(
+    checkpoint: Checkpoint, home: Path, cores: int, int8: bool
+) -> tuple[ov.Model, ov.CompiledModel]:
+    """The graph, and it compiled. Processes that start together wait for the one that builds it."""
+    graph = home / f"encoder-{_GRAPH}.xml"
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home / "lock"):
             if graph.exists():
                 try:
-                    return _compile(ov.Core().read_model(graph), cores, int8)
+                    return _read(graph, cores, int8)
                 except RuntimeError:
                     graph.unlink()  # damaged; the weights are still there to build it from
             _save(_Bert(checkpoint, int8).graph(), graph)
-            return _compile(ov.Core().read_model(graph), cores, int8)
+            return _read(graph, cores, int8)
     except (OSError, RuntimeError) as error:
         raise EmbedderUnavailable(f"The embedder's graph cannot be kept in {home}: {error}") from error
 
 
-def _compiled_for(home: Path, width: int, int8: bool) -> ov.CompiledModel:
-    """The kept graph for one text of so many tokens at a time, on the thread that asks."""
-    model = ov.Core().read_model(_graph(home))
+def _read(graph: Path, cores: int, int8: bool) -> tuple[ov.Model, ov.CompiledModel]:
+    model = ov.Core().read_model(graph)
+    return model, _compile(model, cores, int8)
+
+
+def _compiled_for(model: ov.Model, width: int, int8: bool) -> ov.CompiledModel:
+    """The graph for one text of so many tokens at a time, on the thread that asks."""
     model.reshape({0: [1, width], 1: [1, width]})
     return _compile(model, 1, int8)
-
-
-def _graph(home: Path) -> Path:
-    return home / f"encoder-{_GRAPH}.xml"
 
 
 def _compile(model: ov.Model, cores: int, int8: bool) -> ov.CompiledModel:
