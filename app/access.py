@@ -26,6 +26,7 @@ from app.errors import Forbidden, KeyUnknown, OpenAccessRefused, RequestInvalid,
 from app.settings import Settings
 from app.tables import audit, keys, tenants, transaction
 from app.types import Principal, Scope
+from retrieval.beside import aside
 from retrieval.types import Condition, Filter
 
 KNOWN_FOR = 2.0
@@ -120,15 +121,13 @@ class Access:
         # Of many who come at once with the same key, one asks.
         asking = self._asking.get(digest)
         if asking is None:
-            self._asking[digest] = asking = asyncio.create_task(self._read(digest, now))
+            self._asking[digest] = asking = aside(self._read(digest, now))
             asking.add_done_callback(lambda task: self._asked(digest, task))
         return await asyncio.shield(asking)
 
     def _asked(self, digest: bytes, task: asyncio.Task[Principal | None]) -> None:
         if self._asking.get(digest) is task:
             del self._asking[digest]
-        if not task.cancelled():
-            task.exception()  # Whoever waited has it; nobody may have.
 
     async def _read(self, digest: bytes, now: float) -> Principal | None:
         if len(self._known) >= _MOST_KNOWN:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import orjson
 
 from ingestion.transaction import reaching_ledger
 from retrieval.types import Filter, Look
+
+T = TypeVar("T")
 
 CONNECTIONS = 8
 _GONE = (
@@ -126,8 +127,7 @@ class Reads:
 
     async def _asked(self, at: _Open, query: str, values: Sequence[Any]) -> Sequence[asyncpg.Record]:
         try:
-            with _naming_what_broke():
-                rows = await at.fetch(query, values)
+            rows = await _named(at.fetch(query, values))
         except BaseException:  # One whose answer was not waited for must not be asked again.
             at.connection.terminate()
             raise
@@ -142,8 +142,7 @@ class Reads:
         return None
 
     async def _opened(self) -> _Open:
-        with _naming_what_broke():
-            return _Open(await asyncpg.connect(self._dsn, **self._connect_args))
+        return _Open(await _named(asyncpg.connect(self._dsn, **self._connect_args)))
 
 
 @dataclass(slots=True)
@@ -161,20 +160,13 @@ class _Open:
         return rows
 
 
-class _naming_what_broke:  # noqa: N801
+async def _named(work: Awaitable[T]) -> T:
     """Name what the driver and the event loop raise on a connection that breaks under them; the loop's is a
     bare RuntimeError."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, RuntimeError | EOFError | asyncpg.InternalClientError):
-            raise ConnectionResetError(f"the connection broke: {error}") from error
+    try:
+        return await work
+    except (RuntimeError, EOFError, asyncpg.InternalClientError) as error:
+        raise ConnectionResetError(f"the connection broke: {error}") from error
 
 
 def _reach(where: Filter, generation: str) -> tuple[Any, ...]:

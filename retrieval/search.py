@@ -171,10 +171,10 @@ class _Question:
         each index."""
         smoothed: list[Hit] = []
         for _ in range(_SEARCHES):
-            begun, known = time.monotonic(), self._index.seen.by(self._where)
+            begun, known = time.monotonic(), None if self._hidden else self._index.seen.by(self._where)
             async with beside(self._unchanged(known)) as asking:
                 hits = await self._candidates(depth, most)
-                sure = known is not None and self._all_known(hits, known)
+                sure = known is not None and known.revisions.issuperset([hit.chunk.revision for hit in hits])
                 smoothed = self._smoothed(hits) if sure else []
                 self._settled = await asking and sure and time.monotonic() - begun < _FRESH
             if not self._settled:
@@ -191,9 +191,6 @@ class _Question:
         """Whether what was known when the search began still holds."""
         return known is not None and await self._index.visibility.epoch(self._where) == known.epoch
 
-    def _all_known(self, hits: Iterable[Hit], known: Known) -> bool:
-        return not self._hidden and known.revisions.issuperset([hit.chunk.revision for hit in hits])
-
     def _smoothed(self, hits: Iterable[Hit]) -> list[Hit]:
         """Those of the hits that, by the last look, may be seen."""
         seen = [hit for hit in hits if (hit.chunk.document_id, hit.chunk.revision) not in self._hidden]
@@ -207,10 +204,9 @@ class _Question:
             return True
         index, before = self._index, self._hidden
         look = await index.visibility.look(index.generation, self._where, found)
-        known = index.seen.by(self._where)
-        index.seen.see(self._where, look.epoch, look.ages)
+        lasts = index.seen.see(self._where, look.epoch, look.ages)
         # Where nothing has changed since the last look, it may pay to know the rest.
-        if known and known.epoch == look.epoch and index.seen.due(begun):
+        if lasts and index.seen.due(begun):
             index.seen.learning = aside(_learn(index, self._where))
         self._hidden = frozenset(one for one in found if one[1] not in look.ages)
         took = time.monotonic() - begun
@@ -231,7 +227,7 @@ class _Question:
                 raise answer
             else:
                 lists[name] = answer
-        if not self._terms:
+        if not self._terms:  # Without words nothing was asked of the keyword index.
             lists.pop("keyword", None)
         if not lists:
             raise failures[-1]

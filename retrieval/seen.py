@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from retrieval.types import Filter
 
@@ -24,14 +25,12 @@ _EVERY = 5.0
 _Reader = tuple[str, frozenset[str] | None, tuple[str, ...], tuple[str, ...]]
 
 
+@dataclass(slots=True)
 class Known:
     """The revisions that one reader could see at `epoch`; it only grows."""
 
-    __slots__ = ("epoch", "revisions")
-
-    def __init__(self, epoch: str) -> None:
-        self.epoch = epoch
-        self.revisions: set[int] = set()
+    epoch: str
+    revisions: set[int] = field(default_factory=set)
 
 
 class Seen:
@@ -46,7 +45,7 @@ class Seen:
 
     def due(self, now: float) -> bool:
         """Whether it is time to learn all that a reader may see; then it is not again for a while."""
-        if now < self._next:
+        if now < self._next or (self.learning is not None and not self.learning.done()):
             return False
         self._next = now + _EVERY
         return True
@@ -55,12 +54,13 @@ class Seen:
         """What this reader saw at the newest epoch known; None before it saw anything."""
         return self._known.get(_reader(where))
 
-    def see(self, where: Filter, epoch: str, revisions: Iterable[int]) -> None:
-        """These were visible at that epoch. Those of another are forgotten, and if there are too many, those
-        of whoever saw nothing new for the longest time."""
+    def see(self, where: Filter, epoch: str, revisions: Iterable[int]) -> bool:
+        """These were visible at that epoch; whether it is the one that was known. Those of another are
+        forgotten, and if there are too many, those of whoever saw nothing new for the longest time."""
         reader = _reader(where)
         known = self._known.pop(reader, None)
-        if known is None or known.epoch != epoch:
+        lasts = known is not None and known.epoch == epoch
+        if known is None or not lasts:
             self._kept -= len(known.revisions) if known else 0
             known = Known(epoch)
         before = len(known.revisions)
@@ -70,6 +70,7 @@ class Seen:
         while self._kept > self._most:
             _, oldest = self._known.popitem(last=False)
             self._kept -= len(oldest.revisions)
+        return lasts
 
 
 def _reader(where: Filter) -> _Reader:

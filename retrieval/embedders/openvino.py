@@ -104,9 +104,7 @@ class OpenVinoEmbedder:
         cores = len(os.sched_getaffinity(0))
         home = cache / spec.artefact
         model, compiled = _compiled(checkpoint, home, cores, int8)
-        # Not read anew: its folder need not outlive this call.
-        lone = lambda width: _compiled_for(model.clone(), width, int8)  # noqa: E731
-        return cls(compiled, cores, _tokenizer(folder), spec, lone)
+        return cls(compiled, cores, _tokenizer(folder), spec, lambda width: _compiled_for(model, width, int8))
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -327,9 +325,11 @@ def _read(graph: Path, cores: int, int8: bool) -> tuple[ov.Model, ov.CompiledMod
 
 
 def _compiled_for(model: ov.Model, width: int, int8: bool) -> ov.CompiledModel:
-    """The graph for one text of so many tokens at a time, on the thread that asks."""
-    model.reshape({0: [1, width], 1: [1, width]})
-    return _compile(model, 1, int8)
+    """The graph for one text of so many tokens at a time, on the thread that asks. It is not read anew: its
+    folder need not outlive the loading."""
+    lone = model.clone()
+    lone.reshape({0: [1, width], 1: [1, width]})
+    return _compile(lone, 1, int8)
 
 
 def _compile(model: ov.Model, cores: int, int8: bool) -> ov.CompiledModel:
