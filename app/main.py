@@ -47,7 +47,10 @@ from app.routes import (
     uploads,
     verdicts,
 )
+from app.routes.straight import Straight
+from app.served import Spans
 from app.settings import Settings
+from app.wire import Wire
 from app.wiring import Services, open_services
 
 WEB = Path(__file__).with_name("web")
@@ -89,6 +92,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
             uploading = Admission(max_running=UPLOADS, max_waiting=settings.max_waiting)
             yield {"services": parts, "metrics": counters, "uploads": uploading}
 
+    spans = Spans(telemetry.tracer(), _untraced)
     app = FastAPI(
         title="Plumbline",
         version=version("plumbline"),
@@ -97,8 +101,11 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(Edge, metrics=counters, body_limit=_body_limit(settings))],
-        telemetry={"operation_spans": False, "metrics": False, "logs": False, "exclude": _untraced},
+        middleware=[
+            Middleware(Edge, metrics=counters, body_limit=_body_limit(settings), spans=spans),
+            Middleware(Straight, chat.router, search.router, summarize.router),
+        ],
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
     _tell_errors(app, counters)
     answering = (chat, search, summarize, embeddings, rerank)
@@ -138,7 +145,7 @@ async def listen(settings: Settings, app: ASGIApp, ready: Callable[[], None] = l
             app,
             host=settings.host,
             port=settings.port,
-            http="httptools",
+            http=Wire,
             log_config=None,
             access_log=False,
             server_header=False,

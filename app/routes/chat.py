@@ -23,7 +23,6 @@ from app.metrics import Metrics
 from app.outcomes import Facts, facts_of
 from app.routes import cited
 from app.routes.caller import Asked, caching, reach, reply
-from app.routes.inquired import Inquired
 from app.routes.openai import ChatRequest, messages_of, refuse_unsupported
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Answer, Question, Sources, Support, Token
@@ -33,7 +32,7 @@ from llm.errors import StreamBroken
 from llm.types import Message
 from retrieval.types import Hit
 
-router = APIRouter(tags=["answers"], route_class=Inquired)
+router = APIRouter(tags=["answers"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,7 +208,6 @@ async def content(parts: Parts, caller: Reader, document_id: Id) -> Response:
         "Content-Disposition": _attachment(document.filename or document.id),
         # What was uploaded must not run as a page of this origin, whatever it says it is.
         "Content-Security-Policy": "sandbox; default-src 'none'",
-        "X-Content-Type-Options": "nosniff",
     }
     return Response(original, headers=headers, media_type=_safe_type(document.media_type))
 

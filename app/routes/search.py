@@ -16,12 +16,11 @@ from app.releases import MODEL
 from app.routes.bodies import Selection, Text
 from app.routes.caller import Asked, reach, reply
 from app.routes.cited import span_json
-from app.routes.inquired import Inquired
 from app.sse import Connected
 from app.watched import watched
 from retrieval.types import Hit
 
-router = APIRouter(tags=["answers"], route_class=Inquired)
+router = APIRouter(tags=["answers"])
 
 
 class SearchRequest(Selection):

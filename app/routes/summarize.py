@@ -22,7 +22,6 @@ from app.releases import MODEL
 from app.routes import cited
 from app.routes.bodies import CollectionName, DocumentId, Strict, Text
 from app.routes.caller import Asked, caching, reach, reply
-from app.routes.inquired import Inquired
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Support, Token
 from app.watched import watched
@@ -30,7 +29,7 @@ from app.wiring import Services
 from llm.errors import StreamBroken
 
 LONGEST_TEXT = 2_000_000
-router = APIRouter(tags=["answers"], route_class=Inquired)
+router = APIRouter(tags=["answers"])
 
 
 class SummarizeRequest(Strict):
