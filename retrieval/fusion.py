@@ -8,42 +8,56 @@ one parameter. Half and half beat reciprocal rank fusion on most of the open set
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from retrieval.types import Hit
+from retrieval.types import Hit, hit_of
 
 
-def fuse(
-    dense: Sequence[Hit], keyword: Sequence[Hit], dense_weight: float, most: int | None = None
-) -> list[Hit]:
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A list of hits by their chunks' ids, and the score of each in [0, 1] (1 when all are the same)."""
+
+    hits: Mapping[str, Hit]
+    scores: Sequence[float]
+
+
+def scaled(hits: Sequence[Hit]) -> Scaled:
+    """What of fusing can be done with one list while the other is waited for."""
+    found = {hit.chunk.id: hit for hit in hits}
+    scores = [hit.score for hit in hits]
+    low, high = min(scores, default=0.0), max(scores, default=0.0)
+    if high == low:
+        return Scaled(found, [1.0] * len(scores))
+    by = 1 / (high - low)
+    return Scaled(found, [(score - low) * by for score in scores])
+
+
+NOTHING = scaled(())
+
+
+def fuse(dense: Scaled, keyword: Scaled, dense_weight: float, most: int | None = None) -> list[Hit]:
     """Best first, each chunk once, scores in [0, 1], at most `most`. A chunk that one list lacks gets that
     list's worst score. Equal scores are ordered by chunk id, so the same lists always give the same order.
 
     When one list is empty the other keeps its order, whatever the weight.
     """
-    if not dense or not keyword:
-        dense_weight = 1.0 if dense else 0.0
-    found = {hit.chunk.id: hit for hit in keyword}
-    scores = dict(zip(found, _scaled(keyword, 1 - dense_weight), strict=True))
-    for hit, score in zip(dense, _scaled(dense, dense_weight), strict=True):
-        key = hit.chunk.id
-        scores[key] = scores.get(key, 0.0) + score
-        found[key] = hit
-    return [Hit(found[key].chunk, scores[key], found[key].vector) for key in _ranked(scores)[:most]]
+    if not dense.hits or not keyword.hits:
+        dense_weight = 1.0 if dense.hits else 0.0
+    rest = 1 - dense_weight
+    scores = {key: score * rest for key, score in zip(keyword.hits, keyword.scores, strict=True)}
+    for key, score in zip(dense.hits, dense.scores, strict=True):
+        scores[key] = scores.get(key, 0.0) + score * dense_weight
+    found = {**keyword.hits, **dense.hits}
+    ranked = [(found[key], scores[key]) for key in _ranked(scores, most)]
+    return [hit_of((hit.chunk, score, hit.vector)) for hit, score in ranked]
 
 
-def _ranked(scores: Mapping[str, float]) -> list[str]:
-    """The keys, highest score first, those of one score in their order. By two sorts, since pairs take four
-    times as long to compare as numbers."""
-    return sorted(sorted(scores), key=scores.__getitem__, reverse=True)
-
-
-def _scaled(hits: Sequence[Hit], weight: float) -> list[float]:
-    """Each hit's score, scaled to [0, 1] (1 when all are the same) and weighted."""
-    if not hits:
-        return []
-    scores = [hit.score for hit in hits]
-    low, high = min(scores), max(scores)
-    if high == low:
-        return [weight] * len(hits)
-    by = weight / (high - low)
-    return [(score - low) * by for score in scores]
+def _ranked(scores: Mapping[str, float], most: int | None) -> list[str]:
+    """The keys, at most so many, highest score first, those of one score in their order."""
+    ranked = sorted(scores, key=scores.__getitem__, reverse=True)
+    # Whether the first one that is left out is as good as the last of these matters, too.
+    near = ranked if most is None else ranked[: most + 1]
+    if len({scores[key] for key in near}) < len(near):
+        # By two sorts, since pairs take four times as long to compare as numbers.
+        ranked = sorted(sorted(scores), key=scores.__getitem__, reverse=True)
+    return ranked[:most]

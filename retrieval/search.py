@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from retrieval.affinity import smooth
 from retrieval.analyze import languages
 from retrieval.beside import aside, beside
 from retrieval.errors import EmbedderUnavailable, RerankerUnavailable, StoreUnavailable, TextTooLong
-from retrieval.fusion import fuse
+from retrieval.fusion import NOTHING, Scaled, fuse, scaled
 from retrieval.seen import AT_ONCE, Known, Seen
 from retrieval.types import (
     Analyzer,
@@ -40,7 +40,7 @@ from retrieval.types import (
     Visibility,
 )
 
-_Arm = Callable[[int], Awaitable[list[Hit]]]
+_Arm = Callable[[int], Awaitable[Scaled]]
 
 _SEARCHES = 3
 _DEEPER = 4
@@ -88,9 +88,7 @@ async def search(
     wanted = params.limit if limit is None else limit
     depth = max(params.candidates, wanted)
     question = _Question(index, query, where, params)
-    # Of what is not grouped, only so many can be told or lend score to what is; no more are looked up.
-    most = None if group_by_document else max(wanted, params.smoothing_depth, params.rerank)
-    hits = await question.visible(depth, most)
+    hits = await question.visible(depth, None if group_by_document else max(wanted, params.rerank))
     while group_by_document:
         hits = _best_of_each_document(hits)
         if len(hits) >= wanted or question.exhausted or depth >= _DEEPEST:
@@ -166,35 +164,41 @@ class _Question:
         also = {"query_truncated": self._truncated, "visibility": not self._settled}
         return (*self._failed, *(name for name, true in also.items() if true))
 
-    async def visible(self, depth: int, most: int | None = None) -> list[Hit]:
-        """Hits of visible revisions, fused and smoothed, best first, at most `most`, from the best `depth` of
-        each index."""
+    async def visible(self, depth: int, wanted: int | None = None) -> list[Hit]:
+        """Hits of visible revisions, fused and smoothed, best first, at most `wanted`, from the best `depth`
+        of each index."""
+        # Besides those that are wanted some lend score to them; no more are looked up.
+        most = None if wanted is None else max(wanted, self._params.smoothing_depth)
         smoothed: list[Hit] = []
         for _ in range(_SEARCHES):
             begun, known = time.monotonic(), None if self._hidden else self._index.seen.by(self._where)
             async with beside(self._unchanged(known)) as asking:
                 hits = await self._candidates(depth, most)
                 sure = known is not None and known.revisions.issuperset([hit.chunk.revision for hit in hits])
-                smoothed = self._smoothed(hits) if sure else []
+                smoothed = self._smoothed(hits, wanted) if sure else []
                 self._settled = await asking and sure and time.monotonic() - begun < _FRESH
             if not self._settled:
                 async with beside(self._check(hits, begun)) as checking:
                     await asyncio.sleep(0)
                     # While the ledger looks at the hits they are smoothed, in the hope that all may be seen.
-                    smoothed = smoothed or self._smoothed(hits)
+                    smoothed = smoothed or self._smoothed(hits, wanted)
                     self._settled = await checking
             if self._settled:
                 return smoothed
-        return self._smoothed(hits)
+        return self._smoothed(hits, wanted)
 
     async def _unchanged(self, known: Known | None) -> bool:
         """Whether what was known when the search began still holds."""
-        return known is not None and await self._index.visibility.epoch(self._where) == known.epoch
+        if known is None:
+            return False
+        await asyncio.sleep(0)  # The arms first: theirs is the longer way.
+        return await self._index.visibility.epoch(self._where) == known.epoch
 
-    def _smoothed(self, hits: Iterable[Hit]) -> list[Hit]:
+    def _smoothed(self, hits: Sequence[Hit], most: int | None) -> list[Hit]:
         """Those of the hits that, by the last look, may be seen."""
-        seen = [hit for hit in hits if (hit.chunk.document_id, hit.chunk.revision) not in self._hidden]
-        return smooth(seen, self._params.smoothing, self._params.smoothing_depth)
+        if self._hidden:
+            hits = [hit for hit in hits if (hit.chunk.document_id, hit.chunk.revision) not in self._hidden]
+        return smooth(hits, self._params.smoothing, self._params.smoothing_depth, most)
 
     async def _check(self, hits: Iterable[Hit], begun: float) -> bool:
         """Whether what may be seen of these hits is all that there is to see: no revision was passed over
@@ -216,7 +220,7 @@ class _Question:
         """Ask in every way that has not failed, side by side."""
         names = list(self._arms)
         answers = await asyncio.gather(*(self._arms[name](depth) for name in names), return_exceptions=True)
-        lists: dict[str, list[Hit]] = {}
+        lists: dict[str, Scaled] = {}
         failures: list[StoreUnavailable | EmbedderUnavailable] = []
         for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, (StoreUnavailable, EmbedderUnavailable)):
@@ -231,28 +235,28 @@ class _Question:
             lists.pop("keyword", None)
         if not lists:
             raise failures[-1]
-        self.exhausted = all(len(found) < depth for found in lists.values())
-        return fuse(lists.get("dense", ()), lists.get("keyword", ()), self._dense_weight(), most)
+        self.exhausted = all(len(found.hits) < depth for found in lists.values())
+        return fuse(lists.get("dense", NOTHING), lists.get("keyword", NOTHING), self._dense_weight(), most)
 
     def _dense_weight(self) -> float:
         params = self._params
         known = not params.languages or not languages(self._query).isdisjoint(params.languages)
         return params.dense_weight if known else params.foreign_weight
 
-    async def _dense(self, depth: int) -> list[Hit]:
+    async def _dense(self, depth: int) -> Scaled:
         if self._vector is None:
             self._vector = await self._embedded()
         return await self._ask(Dense(self._vector), depth)
 
-    async def _keyword(self, depth: int) -> list[Hit]:
+    async def _keyword(self, depth: int) -> Scaled:
         if self._terms is None:
             self._terms = self._index.analyzer.question(self._query)
-        return await self._ask(Keyword(self._terms), depth) if self._terms else []
+        return await self._ask(Keyword(self._terms), depth) if self._terms else NOTHING
 
-    async def _ask(self, query: Query, depth: int) -> list[Hit]:
+    async def _ask(self, query: Query, depth: int) -> Scaled:
         index = self._index
         hidden = frozenset(revision for _, revision in self._hidden)
-        return await index.store.search(index.generation, query, self._where, depth, hidden)
+        return scaled(await index.store.search(index.generation, query, self._where, depth, hidden))
 
     async def _embedded(self) -> Vector:
         """The question's vector; of its beginning when the whole does not fit the embedder's window."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -178,6 +179,10 @@ class Hit(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Hit(chunk={self.chunk!r}, score={self.score!r})"
+
+
+hit_of: Callable[[tuple[Chunk, float, Vector | None]], Hit] = partial(tuple.__new__, Hit)
+"""A `Hit` of its three parts, in half the time that its own constructor takes."""
 
 
 @dataclass(frozen=True, slots=True)

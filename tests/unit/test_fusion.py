@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.fusion import fuse
+from retrieval import fusion
 from retrieval.types import Chunk, Hit, Span
 
 
@@ -40,6 +40,10 @@ def ranked(scores: dict[int, float]) -> list[Hit]:
 
 def shuffled(hits: list[Hit], random: Random) -> list[Hit]:
     return random.sample(hits, len(hits))
+
+
+def fuse(dense: list[Hit], keyword: list[Hit], weight: float, most: int | None = None) -> list[Hit]:
+    return fusion.fuse(fusion.scaled(dense), fusion.scaled(keyword), weight, most)
 
 
 def order(hits: list[Hit]) -> list[int]:
@@ -111,3 +115,15 @@ def test_only_differences_within_a_list_count_not_its_scale(
     plain = ranked({number: float(score) for number, score in scores.items()})
     scaled = ranked({number: 8.0 * score + 1024.0 for number, score in scores.items()})
     assert fuse(plain, keyword, 0.5) == fuse(scaled, keyword, 0.5)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(NUMBERS, st.sampled_from([0.0, 0.5, 1.0])).map(ranked),
+    st.dictionaries(NUMBERS, st.sampled_from([0.0, 4.0, 8.0])).map(ranked),
+    st.integers(0, 40),
+)
+def test_the_best_few_are_the_first_of_all_also_where_many_are_as_good(
+    dense: list[Hit], keyword: list[Hit], most: int
+) -> None:
+    assert fuse(dense, keyword, 0.5, most) == fuse(dense, keyword, 0.5)[:most]
