@@ -13,11 +13,13 @@ LONGEST = 1_000
 TAIL = 200
 """Characters before a gap among which the last word and the markers of its sentence are: looking at all of a
 long sentence at every gap costs more than the rest of the stream."""
-_GAP = re.compile(r"\s+(?=\S)|(?<=[。！？\]])(?=[^\s\[])")
+_GAP = re.compile(
+    # After a character with which a sentence and the markers after it can end, or with a line's end in it.
+    r"(?<=[.!?…。！？\"'”’)\]*_])\s+(?=\S)|[^\S\n]*\n\s*(?=\S)|(?<=[。！？\]])(?=[^\s\[])"
+)
+"""Where a sentence may end."""
 _MARKER = re.compile(r"\s*\[(\d{1,4})\]")
 _MARKERS_AT_END = re.compile(r"(?:\s*\[\d{1,4}\])+\Z")
-_LAST = frozenset(".!?…。！？\"'”’)]*_")
-"""The characters with which a sentence and the markers after it can end."""
 _ENDS = re.compile(r"[.!?…。！？][\"'”’)\]*_]*\Z")
 
 
@@ -68,13 +70,13 @@ class Claims:
             self._looked = gap.end()
             if self._closes(gap):
                 return gap.end()
+        # A gap that is still to come begins behind the last word.
+        self._looked = max(self._looked, len(self._open.rstrip()) - 1)
         return LONGEST if len(self._open) > LONGEST else None
 
     def _closes(self, gap: re.Match[str]) -> bool:
         if "\n" in gap.group():
             return True
-        if self._open[gap.start() - 1 : gap.start()] not in _LAST:
-            return False
         said = _MARKERS_AT_END.sub("", self._open[max(0, gap.start() - TAIL) : gap.start()])
         return bool(_ENDS.search(said)) and not self._open[gap.end()].islower() and not abbreviated(said)
 

@@ -74,7 +74,7 @@ def _neighbours(
     affinity = np.sqrt(cosines)
     np.square(np.square(cosines, out=cosines), out=cosines)
     affinity *= cosines
-    affinity[lenders, range(len(lenders))] = 0  # of each to itself
+    affinity[lenders, np.arange(len(lenders))] = 0  # of each to itself
     mean: npt.NDArray[np.float64] = (affinity @ lent) / np.maximum(affinity.sum(axis=1), _NONE)
     return mean
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
-@asynccontextmanager
-async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """Do this while the block does something else, and not longer. What it raises is raised where the task is
-    awaited, and nowhere if it is not."""
-    task = aside(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
+class beside(Generic[T]):  # noqa: N801  (it reads as the statement that it makes)
+    """`async with beside(work) as task`: do this while the block does something else, and not longer. What it
+    raises is raised where the task is awaited, and nowhere if it is not."""
+
+    __slots__ = ("_task", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+
+    async def __aenter__(self) -> asyncio.Task[T]:
+        self._task = aside(self._work)
+        return self._task
+
+    async def __aexit__(self, *error: object) -> None:
+        self._task.cancel()
 
 
 def aside(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

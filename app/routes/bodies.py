@@ -29,9 +29,12 @@ class Selection(Strict):
     """Which documents: by collection, by id, by metadata. Nothing named means everything readable."""
 
     collection: CollectionName | None = Field(default=None, description="One collection to search in.")
-    collections: list[CollectionName] = Field(default=[], max_length=50, description="Several.")
-    document_ids: list[DocumentId] = Field(default=[], max_length=1_000)
-    filter: dict[str, Any] = Field(default={}, description=filters.DESCRIPTION, examples=filters.EXAMPLES)
+    # Of factories: defaults would be copied deeply for every request.
+    collections: list[CollectionName] = Field(default_factory=list, max_length=50, description="Several.")
+    document_ids: list[DocumentId] = Field(default_factory=list, max_length=1_000)
+    filter: dict[str, Any] = Field(
+        default_factory=dict, description=filters.DESCRIPTION, examples=filters.EXAMPLES
+    )
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Selection:
