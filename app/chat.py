@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 
 from app import context, deadline, searchonly
 from app.admission import TakeTurn, unhurried
@@ -281,7 +282,12 @@ class Chat:
         if question.cache != "off" and not answer.degraded and answer.finish == "stop" and kept.hits:
             put = aside(self._answers.put(key, kept, serving.release.body.cache.ttl_seconds))
             self._keeping[key] = put
-            put.add_done_callback(lambda _: self._keeping.pop(key, None))
+            put.add_done_callback(partial(self._put, key))
+
+    def _put(self, key: str, put: asyncio.Task[None]) -> None:
+        # A later answer to the same question may be on its way by now.
+        if self._keeping.get(key) is put:
+            del self._keeping[key]
 
 
 def _revisions(hits: tuple[Hit, ...]) -> frozenset[int]:

@@ -7,7 +7,7 @@ every method raises `LedgerUnavailable`, having changed nothing that it does not
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -84,24 +84,6 @@ class Ledger:
     async def ping(self) -> None:
         async with reading(self._engine) as connection:
             await connection.execute(text("SELECT 1"))
-
-    # What readers ask.
-
-    async def visible(
-        self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
-    ) -> frozenset[int]:
-        if not candidates:
-            return frozenset()
-        async with reading(self._engine) as connection:
-            return await visibility.visible(connection, generation, where, candidates)
-
-    async def epoch(self, where: Filter) -> str:
-        async with reading(self._engine) as connection:
-            return await visibility.epoch(connection, where)
-
-    async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
-        async with reading(self._engine) as connection:
-            return await visibility.contents(connection, generation, where, limit)
 
     # Documents.
 

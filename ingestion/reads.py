@@ -48,21 +48,25 @@ _CONTENTS = f"""
     SELECT v.document_id, v.revision, v.chunks FROM visibility v
     WHERE v.tenant = $4 AND v.generation = $5 AND {_READABLE} ORDER BY v.document_id LIMIT $6
 """  # noqa: S608  (constants only)
-_EPOCHS = """
-    SELECT name || ':' || epoch FROM collections
-    WHERE tenant = $1 AND ($2::text[] = '{}' OR name = ANY($2)) ORDER BY name
-"""
-_THEIR_EPOCHS = """
-    ARRAY(SELECT c.name || ':' || c.epoch FROM collections c
-          WHERE c.tenant = $4 AND ($2::text[] = '{}' OR c.name = ANY($2)) ORDER BY c.name) AS epochs
-"""
+
+
+def _epochs(tenant: str) -> str:
+    """Of the tenant's collections that are $2; all of them where that is empty."""
+    return f"""
+        ARRAY(SELECT name || ':' || epoch FROM collections
+              WHERE collections.tenant = {tenant} AND ($2::text[] = '{{}}' OR name = ANY($2))
+              ORDER BY name) AS epochs
+    """  # noqa: S608  (constants only)
+
+
+_EPOCHS = f"SELECT {_epochs('$1')}"
 _ALL = f"""
-    SELECT {_THEIR_EPOCHS}, ARRAY(SELECT v.revision FROM visibility v
+    SELECT {_epochs("$4")}, ARRAY(SELECT v.revision FROM visibility v
         WHERE v.tenant = $4 AND v.generation = $5 AND {_READABLE} LIMIT $6) AS revisions
 """  # noqa: S608  (constants only)
 # When a revision's rows were complete is when its flip began. Nobody asks unless there was one lately.
 _LOOK = f"""
-    SELECT seen.revisions, seen.ages, {_THEIR_EPOCHS}
+    SELECT seen.revisions, seen.ages, {_epochs("$4")}
     FROM (SELECT max(finished_at) > clock_timestamp() - interval '1 minute' AS flipped FROM jobs
           WHERE state = 'succeeded' AND generation IS NULL) AS lately
     CROSS JOIN LATERAL (
@@ -101,8 +105,8 @@ class Reads:
         return frozenset(row[0] for row in rows)
 
     async def epoch(self, where: Filter) -> str:
-        rows = await self._ask(_EPOCHS, where.tenant, list(where.collections))
-        return _digest([row[0] for row in rows])
+        ((epochs,),) = await self._ask(_EPOCHS, where.tenant, list(where.collections))
+        return _digest(epochs)
 
     async def look(self, generation: str, where: Filter, candidates: Collection[tuple[str, int]]) -> Look:
         (row,) = await self._ask(_LOOK, *_reach(where, generation), *_pairs(candidates))

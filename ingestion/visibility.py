@@ -1,4 +1,5 @@
-"""SQL about what may be seen: the flip that shows a revision, the check that readers make, the epoch.
+"""SQL about what may be seen: the flip that shows a revision, what hides it, the epoch. What readers ask is
+in `reads`.
 
 A flip holds the document's row, its job, its revision and the set of generations; every other writer of
 visibility holds the document's row too, so a document is never seen in two revisions of a generation.
@@ -11,8 +12,6 @@ the document's place there and leaves a job to fill it again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,6 @@ from ingestion import backfill, generations, queue
 from ingestion.revisions import retire_unseen
 from ingestion.types import GenerationState
 from ingestion.written import Flip, Written, held, lock_documents, lock_jobs, places, succeed
-from retrieval.types import Filter
 
 _THESE = "unnest(CAST(:tenants AS text[]), CAST(:documents AS text[])) AS t(tenant, document_id)"
 
@@ -66,34 +64,6 @@ _RAISE = text(
             ON c.tenant = n.tenant AND c.name = n.name
           ORDER BY c.tenant, c.name FOR UPDATE OF c) AS changed
     WHERE collections.tenant = changed.tenant AND collections.name = changed.name
-    """
-)
-_CHECK = text(
-    """
-    SELECT v.revision
-    FROM unnest(CAST(:documents AS text[]), CAST(:revisions AS bigint[])) AS c(document_id, revision)
-    JOIN visibility v ON v.tenant = :tenant AND v.document_id = c.document_id
-      AND v.generation = :generation AND v.revision = c.revision
-    WHERE (CAST(:groups AS text[]) IS NULL OR v.groups = '{}' OR v.groups && CAST(:groups AS text[]))
-      AND (CAST(:collections AS text[]) = '{}' OR v.collection = ANY(CAST(:collections AS text[])))
-      AND (CAST(:only AS text[]) = '{}' OR v.document_id = ANY(CAST(:only AS text[])))
-    """
-)
-_CONTENTS = text(
-    """
-    SELECT v.document_id, v.revision, v.chunks FROM visibility v
-    WHERE v.tenant = :tenant AND v.generation = :generation
-      AND (CAST(:groups AS text[]) IS NULL OR v.groups = '{}' OR v.groups && CAST(:groups AS text[]))
-      AND (CAST(:collections AS text[]) = '{}' OR v.collection = ANY(CAST(:collections AS text[])))
-      AND (CAST(:only AS text[]) = '{}' OR v.document_id = ANY(CAST(:only AS text[])))
-    ORDER BY v.document_id LIMIT :limit
-    """
-)
-_EPOCHS = text(
-    """
-    SELECT name, epoch FROM collections
-    WHERE tenant = :tenant
-      AND (CAST(:names AS text[]) = '{}' OR name = ANY(CAST(:names AS text[]))) ORDER BY name
     """
 )
 
@@ -164,40 +134,6 @@ async def hide(
     changed = _names(await connection.execute(_HIDE, these))
     await connection.execute(_RETIRE_ALL, these)
     await _raise_epochs(connection, changed | {(tenant, name) for name in collections})
-
-
-async def visible(
-    connection: AsyncConnection, generation: str, where: Filter, candidates: Collection[tuple[str, int]]
-) -> frozenset[int]:
-    values = {
-        **_reach(generation, where),
-        "documents": [document_id for document_id, _ in candidates],
-        "revisions": [revision for _, revision in candidates],
-    }
-    return frozenset(await connection.scalars(_CHECK, values))
-
-
-async def contents(
-    connection: AsyncConnection, generation: str, where: Filter, limit: int
-) -> list[tuple[str, int, int]]:
-    rows = await connection.execute(_CONTENTS, {**_reach(generation, where), "limit": limit})
-    return [(row.document_id, row.revision, row.chunks) for row in rows]
-
-
-def _reach(generation: str, where: Filter) -> dict[str, Any]:
-    return {
-        "tenant": where.tenant,
-        "generation": generation,
-        "groups": None if where.groups is None else sorted(where.groups),
-        "collections": list(where.collections),
-        "only": list(where.document_ids),
-    }
-
-
-async def epoch(connection: AsyncConnection, where: Filter) -> str:
-    rows = await connection.execute(_EPOCHS, {"tenant": where.tenant, "names": list(where.collections)})
-    body = json.dumps([[row.name, row.epoch] for row in rows])
-    return hashlib.sha256(body.encode()).hexdigest()[:32]
 
 
 async def _raise_epochs(connection: AsyncConnection, changed: Collection[tuple[str, str]]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import embedded, migrate
-from app.database import open_engine
+from app.database import connect_args, dsn, open_engine
 from app.erasure import OutputsStep, RecordsStep
 from ingestion.blobs import Blobs
 from ingestion.erase import Eraser, Step, erase, reapply
@@ -27,6 +27,7 @@ from ingestion.indexers import Indexer, OpenIndexers
 from ingestion.intake import ENDED, Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import parse
+from ingestion.reads import Reads
 from ingestion.receipts import Receipts
 from ingestion.sweeper import Sweeper
 from ingestion.types import Attempt, Erasure, Generation, Job, NewDocument, Outcome, Parsed
@@ -77,6 +78,7 @@ class Bed:
 
     data: Path
     ledger: Ledger
+    reads: Reads
     engine: AsyncEngine
     patient: AsyncEngine
     blobs: Blobs
@@ -155,7 +157,7 @@ class Bed:
         with (self.data / "logs" / "api.log").open("a") as log:
             log.write(f'{{"message": "GET /v1/documents/{word}.md 200 1.0 ms"}}\n')
         where = Filter(tenant=tenant, groups=None)
-        ((_, revision, _),) = await self.ledger.contents(self.spec.generation, where, 1)
+        ((_, revision, _),) = await self.reads.contents(self.spec.generation, where, 1)
         (source,) = await self.store.read(self.spec.generation, tenant, [f"{revision}-0"])
         (vector,) = await HashingEmbedder().embed([f"{source.title}\n{source.heading}\n{source.text}"])
         return Canary(word, vector)
@@ -237,10 +239,11 @@ async def bed(parts: tuple[Path, dict[str, str]]) -> AsyncIterator[Bed]:
     )
     store = MilvusStore(urls["milvus"], flush_seconds=0.01)
     outputs = RedisOutputs(urls["redis"], timeout=5)
-    ledger = Ledger(engine)
+    ledger, reads = Ledger(engine), Reads(dsn(urls["postgres"]), connect_args())
     await ledger.ensure_generation(spec, "hashing")
     await store.prepare(spec.generation, spec)
-    yield Bed(data, ledger, engine, patient, Blobs(str(data / "blobs")), store, outputs, spec)
+    yield Bed(data, ledger, reads, engine, patient, Blobs(str(data / "blobs")), store, outputs, spec)
+    await reads.close()
     await store.close()
     await outputs.aclose()
     await patient.dispose()
@@ -291,7 +294,7 @@ async def test_what_a_restore_brings_back_is_erased_again_by_its_receipt(bed: Be
     """The ledger is set back by hand to how it was before the erasure."""
     planted = await bed.plant(AGAIN)
     where = Filter(tenant=AGAIN, groups=None)
-    ((name, revision, _),) = await bed.ledger.contents(bed.spec.generation, where, 1)
+    ((name, revision, _),) = await bed.reads.contents(bed.spec.generation, where, 1)
     (source,) = await bed.store.read(bed.spec.generation, AGAIN, [f"{revision}-0"])
     done = await bed.erase(where)
     receipt = bed.receipts.get(done.id)

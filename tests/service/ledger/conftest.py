@@ -15,11 +15,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import migrate
-from app.database import open_engine
+from app.database import connect_args, dsn, open_engine
 from ingestion import tables
 from ingestion.documents import Accepted
 from ingestion.indexers import Indexer
 from ingestion.ledger import Ledger
+from ingestion.reads import Reads
 from ingestion.types import Job, Lease
 from ingestion.written import Flip, Written
 from retrieval.analyze import analyzer
@@ -71,6 +72,14 @@ async def ledger(engine: AsyncEngine, spec: IndexSpec) -> Ledger:
     ledger = Ledger(engine)
     await ledger.ensure_generation(spec, "hashing")
     return ledger
+
+
+@pytest.fixture
+async def reads(ledger_url: str) -> AsyncIterator[Reads]:
+    """What every reader asks, over connections of its own."""
+    reads = Reads(dsn(ledger_url), connect_args())
+    yield reads
+    await reads.close()
 
 
 @pytest.fixture

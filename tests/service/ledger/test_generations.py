@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ingestion.errors import Conflict
 from ingestion.ledger import Ledger
 from ingestion.queue import MAX_ATTEMPTS
+from ingestion.reads import Reads
 from ingestion.sweeper import Sweeper
 from ingestion.types import Build, Job, JobError, Lease
 from ingestion.written import Flip, Written
@@ -36,11 +37,11 @@ async def other(spec: IndexSpec, ledger: Ledger) -> IndexSpec:
 
 
 @pytest.fixture
-def shown(ledger: Ledger) -> Callable[[IndexSpec], Awaitable[dict[str, int]]]:
+def shown(ledger: Ledger, reads: Reads) -> Callable[[IndexSpec], Awaitable[dict[str, int]]]:
     """The revision of every document that can be found in a generation."""
 
     async def shown(spec: IndexSpec) -> dict[str, int]:
-        found = await ledger.contents(spec.generation, ACME, 1_000)
+        found = await reads.contents(spec.generation, ACME, 1_000)
         return {document: revision for document, revision, _ in found}
 
     return shown

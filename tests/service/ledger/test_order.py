@@ -10,6 +10,7 @@ import pytest
 
 from ingestion.errors import NotFound
 from ingestion.ledger import Ledger
+from ingestion.reads import Reads
 from ingestion.types import Job, Lease
 from ingestion.written import Flip, Written
 from retrieval.types import Filter, IndexSpec
@@ -24,9 +25,9 @@ ACME = Filter(tenant="acme", groups=None)
 
 
 @pytest.fixture
-def seen(ledger: Ledger, spec: IndexSpec) -> Callable[..., Awaitable[frozenset[int]]]:
+def seen(ledger: Ledger, reads: Reads, spec: IndexSpec) -> Callable[..., Awaitable[frozenset[int]]]:
     async def seen(document_id: str, revisions: Collection[int], where: Filter = ACME) -> frozenset[int]:
-        return await ledger.visible(spec.generation, where, [(document_id, n) for n in revisions])
+        return await reads.visible(spec.generation, where, [(document_id, n) for n in revisions])
 
     return seen
 
@@ -155,6 +156,7 @@ async def test_versions_rise_in_the_order_of_acceptance_however_many_come_at_onc
 
 async def test_a_generation_that_takes_over_during_the_work_sends_the_job_back(
     ledger: Ledger,
+    reads: Reads,
     accept: Accept,
     lease_one: LeaseOne,
     written: Write,
@@ -172,7 +174,7 @@ async def test_a_generation_that_takes_over_during_the_work_sends_the_job_back(
     both = replace(done, chunks={**done.chunks, other.generation: 5})
     assert await ledger.flip([both]) == {job.id: "flipped"}
     for generation in (spec.generation, other.generation):
-        assert await ledger.visible(generation, ACME, [("handbook", done.revision)]) == {done.revision}
+        assert await reads.visible(generation, ACME, [("handbook", done.revision)]) == {done.revision}
 
 
 async def test_a_generation_begun_beside_flips_misses_no_document(
@@ -190,22 +192,28 @@ async def test_a_generation_begun_beside_flips_misses_no_document(
 
 
 async def test_a_generation_of_another_version_of_the_product_takes_the_place_of_all_others(
-    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec, lease_one: LeaseOne, written: Write
+    ledger: Ledger,
+    reads: Reads,
+    accept: Accept,
+    show: Show,
+    spec: IndexSpec,
+    lease_one: LeaseOne,
+    written: Write,
 ) -> None:
     await accept("handbook")
     await show()
     other = _changed(spec)
-    before = await ledger.epoch(ACME)
+    before = await reads.epoch(ACME)
     await ledger.ensure_generation(other, "hashing")
     await ledger.ensure_generation(other, "hashing")
     assert await ledger.serving() == {other.generation}
-    assert await ledger.epoch(ACME) != before
+    assert await reads.epoch(ACME) != before
     lease = await lease_one()
     assert await ledger.lease("w", 30, 10) == []
     revision = (await ledger.begin([lease.job]))[lease.job.id]
     done = Written(job=lease.job, revision=revision, chunks={other.generation: 3})
     assert await ledger.flip([done]) == {lease.job.id: "flipped"}
-    assert await ledger.visible(other.generation, ACME, [("handbook", revision)]) == {revision}
+    assert await reads.visible(other.generation, ACME, [("handbook", revision)]) == {revision}
 
 
 async def test_one_failing_flip_of_a_batch_blocks_no_other(
@@ -221,14 +229,14 @@ async def test_one_failing_flip_of_a_batch_blocks_no_other(
 
 
 async def test_a_flip_asked_again_after_a_lost_answer_says_flipped(
-    ledger: Ledger, accept: Accept, lease_one: LeaseOne, written: Write
+    ledger: Ledger, reads: Reads, accept: Accept, lease_one: LeaseOne, written: Write
 ) -> None:
     await accept("handbook")
     done = await written(await lease_one())
     await ledger.flip([done])
-    epoch = await ledger.epoch(ACME)
+    epoch = await reads.epoch(ACME)
     assert await ledger.flip([done]) == {done.job.id: "flipped"}
-    assert await ledger.epoch(ACME) == epoch
+    assert await reads.epoch(ACME) == epoch
 
 
 async def test_flips_puts_and_deletes_of_the_same_documents_never_block_each_other_for_good(

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database import connect_args, dsn
 from ingestion import reads as sql
 from ingestion.ledger import Ledger
 from ingestion.reads import Reads
@@ -24,9 +23,13 @@ WHERE = Filter(tenant="acme", groups=None)
 
 
 async def test_a_visible_revision_is_as_old_as_its_flip(
-    ledger: Ledger, ledger_url: str, engine: AsyncEngine, accept: Accept, show: Show, spec: IndexSpec
+    ledger: Ledger,
+    reads: Reads,
+    engine: AsyncEngine,
+    accept: Accept,
+    show: Show,
+    spec: IndexSpec,
 ) -> None:
-    reads = Reads(dsn(ledger_url), connect_args())
     await accept("pay")
     _, revision = await show()
     asked = [("pay", revision), ("pay", revision + 1), ("leave", revision)]
@@ -42,15 +45,13 @@ async def test_a_visible_revision_is_as_old_as_its_flip(
         await connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '1 hour'"))
     assert (await reads.look(spec.generation, WHERE, asked)).ages == {revision: math.inf}
     assert (await reads.look(spec.generation, WHERE, [("leave", revision)])).ages == {}
-    await reads.close()
 
 
 @pytest.mark.parametrize("query", [sql._VISIBLE, sql._LOOK])
 async def test_candidates_are_looked_up_by_revision_in_tables_that_were_never_analysed(
-    query: str, ledger_url: str, ledger: Ledger
+    query: str, ledger: Ledger, reads: Reads
 ) -> None:
     """A first load can make them grow by much before they are."""
-    reads = Reads(dsn(ledger_url), connect_args())
     connection = (await reads._opened()).connection
     await connection.execute("SET plan_cache_mode = force_generic_plan")
     await connection.execute(f"PREPARE asked (text[], text[], text[], text, text, text, text) AS {query}")

@@ -8,6 +8,7 @@ import pytest
 
 from ingestion.errors import NotFound
 from ingestion.ledger import Ledger
+from ingestion.reads import Reads
 from ingestion.types import Job
 from ingestion.written import Flip
 from retrieval.types import Filter, IndexSpec
@@ -33,6 +34,7 @@ NONE: frozenset[str] = frozenset()
 )
 async def test_a_document_is_seen_by_its_groups(
     ledger: Ledger,
+    reads: Reads,
     accept: Accept,
     show: Show,
     spec: IndexSpec,
@@ -43,7 +45,7 @@ async def test_a_document_is_seen_by_its_groups(
     await accept("pay", groups=owners)
     _, revision = await show()
     where = Filter(tenant="acme", groups=caller)
-    assert (await ledger.visible(spec.generation, where, [("pay", revision)]) == {revision}) == allowed
+    assert (await reads.visible(spec.generation, where, [("pay", revision)]) == {revision}) == allowed
     listed = await ledger.documents("acme", caller, collection=None, after="", limit=10)
     assert bool(listed) == allowed
     if allowed:
@@ -55,12 +57,12 @@ async def test_a_document_is_seen_by_its_groups(
 
 
 async def test_no_tenant_sees_another_s_documents(
-    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+    ledger: Ledger, reads: Reads, accept: Accept, show: Show, spec: IndexSpec
 ) -> None:
     await accept("pay")
     _, revision = await show()
     where = Filter(tenant="other", groups=None)
-    assert await ledger.visible(spec.generation, where, [("pay", revision)]) == frozenset()
+    assert await reads.visible(spec.generation, where, [("pay", revision)]) == frozenset()
     for ask in (ledger.document, ledger.delete):
         with pytest.raises(NotFound):
             await ask("other", None, "pay")
@@ -80,14 +82,14 @@ async def test_the_same_id_in_two_tenants_is_two_documents(
 
 
 async def test_a_filter_s_collections_and_documents_narrow_what_is_seen(
-    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+    ledger: Ledger, reads: Reads, accept: Accept, show: Show, spec: IndexSpec
 ) -> None:
     await accept("pay", collection="policies")
     _, revision = await show()
 
     async def seen(collections: tuple[str, ...] = (), document_ids: tuple[str, ...] = ()) -> bool:
         where = Filter(tenant="acme", groups=None, collections=collections, document_ids=document_ids)
-        return bool(await ledger.visible(spec.generation, where, [("pay", revision)]))
+        return bool(await reads.visible(spec.generation, where, [("pay", revision)]))
 
     assert await seen(collections=("policies", "manuals"))
     assert not await seen(collections=("manuals",))
@@ -96,64 +98,64 @@ async def test_a_filter_s_collections_and_documents_narrow_what_is_seen(
 
 
 async def test_narrower_rights_hold_from_the_moment_the_update_succeeds(
-    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+    ledger: Ledger, reads: Reads, accept: Accept, show: Show, spec: IndexSpec
 ) -> None:
     where = Filter(tenant="acme", groups=SALES)
     await accept("pay", groups=SALES)
     _, first = await show()
-    before = await ledger.epoch(where)
+    before = await reads.epoch(where)
     await accept("pay", groups=HR)
-    assert await ledger.visible(spec.generation, where, [("pay", first)]) == {first}
+    assert await reads.visible(spec.generation, where, [("pay", first)]) == {first}
     _, second = await show()
-    assert await ledger.visible(spec.generation, where, [("pay", first), ("pay", second)]) == frozenset()
-    assert await ledger.epoch(where) != before
+    assert await reads.visible(spec.generation, where, [("pay", first), ("pay", second)]) == frozenset()
+    assert await reads.epoch(where) != before
 
 
 async def test_the_epoch_rises_with_every_flip_and_delete_and_not_otherwise(
-    ledger: Ledger, accept: Accept, show: Show
+    ledger: Ledger, reads: Reads, accept: Accept, show: Show
 ) -> None:
     where = Filter(tenant="acme", groups=None)
     await accept("pay")
-    epochs = [await ledger.epoch(where)]
+    epochs = [await reads.epoch(where)]
     await show()
-    epochs.append(await ledger.epoch(where))
+    epochs.append(await reads.epoch(where))
     await accept("pay", "newer")
-    assert await ledger.epoch(where) == epochs[-1]
+    assert await reads.epoch(where) == epochs[-1]
     await show()
-    epochs.append(await ledger.epoch(where))
+    epochs.append(await reads.epoch(where))
     await ledger.delete("acme", None, "pay")
-    epochs.append(await ledger.epoch(where))
+    epochs.append(await reads.epoch(where))
     assert len(set(epochs)) == 4
 
 
 async def test_the_epoch_is_of_the_filter_s_collections_only(
-    ledger: Ledger, accept: Accept, show: Show
+    ledger: Ledger, reads: Reads, accept: Accept, show: Show
 ) -> None:
     await accept("pay", collection="policies")
     await accept("pump", collection="manuals")
     policies = Filter(tenant="acme", groups=None, collections=("policies",))
     everything = Filter(tenant="acme", groups=None)
     await show()
-    before = await ledger.epoch(policies), await ledger.epoch(everything)
+    before = await reads.epoch(policies), await reads.epoch(everything)
     await show()
-    assert await ledger.epoch(policies) == before[0]
-    assert await ledger.epoch(everything) != before[1]
-    assert await ledger.epoch(Filter(tenant="other", groups=None)) not in before
+    assert await reads.epoch(policies) == before[0]
+    assert await reads.epoch(everything) != before[1]
+    assert await reads.epoch(Filter(tenant="other", groups=None)) not in before
 
 
 async def test_a_document_that_moves_raises_the_epoch_of_both_collections(
-    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+    ledger: Ledger, reads: Reads, accept: Accept, show: Show, spec: IndexSpec
 ) -> None:
     await accept("pay", collection="old")
     await show()
     await accept("pay", collection="new")
     old, new = (Filter(tenant="acme", groups=None, collections=(name,)) for name in ("old", "new"))
-    before = await ledger.epoch(old), await ledger.epoch(new)
+    before = await reads.epoch(old), await reads.epoch(new)
     _, revision = await show()
-    assert await ledger.epoch(old) != before[0]
-    assert await ledger.epoch(new) != before[1]
-    assert await ledger.visible(spec.generation, old, [("pay", revision)]) == frozenset()
-    assert await ledger.visible(spec.generation, new, [("pay", revision)]) == {revision}
+    assert await reads.epoch(old) != before[0]
+    assert await reads.epoch(new) != before[1]
+    assert await reads.visible(spec.generation, old, [("pay", revision)]) == frozenset()
+    assert await reads.visible(spec.generation, new, [("pay", revision)]) == {revision}
 
 
 async def test_collections_count_what_is_not_deleted(ledger: Ledger, accept: Accept) -> None:
@@ -165,7 +167,7 @@ async def test_collections_count_what_is_not_deleted(ledger: Ledger, accept: Acc
 
 
 async def test_contents_lists_the_visible_revisions_that_the_filter_lets_through(
-    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+    ledger: Ledger, reads: Reads, accept: Accept, show: Show, spec: IndexSpec
 ) -> None:
     revisions = {}
     for name, collection, groups in (("a", "x", NONE), ("b", "y", NONE), ("c", "x", HR), ("gone", "x", NONE)):
@@ -175,7 +177,7 @@ async def test_contents_lists_the_visible_revisions_that_the_filter_lets_through
     await ledger.delete("acme", None, "gone")
 
     async def listed(where: Filter, limit: int = 10) -> list[str]:
-        found = await ledger.contents(spec.generation, where, limit)
+        found = await reads.contents(spec.generation, where, limit)
         assert found == [(name, revisions[name], 3) for name, _, _ in found]
         return [name for name, _, _ in found]
 

@@ -20,6 +20,7 @@ from ingestion.indexers import Indexer, OpenIndexers
 from ingestion.intake import ENDED, Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import parse
+from ingestion.reads import Reads
 from ingestion.sweeper import Sweeper
 from ingestion.types import Attempt, Generation, Job, NewDocument, Parsed
 from ingestion.worker import ORDINARY, Crew, Worker
@@ -156,11 +157,11 @@ async def _end(ledger: Ledger, running: asyncio.Task[None], job: Job) -> Job:
             await asyncio.sleep(0.05)
 
 
-async def _found(ledger: Ledger, store: Store, generation: str, words: str) -> list[Hit]:
+async def _found(reads: Reads, store: Store, generation: str, words: str) -> list[Hit]:
     """What a reader is shown: the store's hits that the ledger lets through."""
     hits = await store.search(generation, Keyword(words), ACME, 100, exclude=frozenset())
     pairs = [(hit.chunk.document_id, hit.chunk.revision) for hit in hits]
-    shown = await ledger.visible(generation, ACME, pairs)
+    shown = await reads.visible(generation, ACME, pairs)
     return [hit for hit in hits if hit.chunk.revision in shown]
 
 
@@ -169,7 +170,12 @@ def _text(words: str) -> bytes:
 
 
 async def test_a_document_handed_in_is_found_with_all_that_was_said_about_it(
-    ledger: Ledger, intake: Intake, store: MemoryStore, spec: IndexSpec, make_worker: MakeWorker, ended: Ended
+    reads: Reads,
+    intake: Intake,
+    store: MemoryStore,
+    spec: IndexSpec,
+    make_worker: MakeWorker,
+    ended: Ended,
 ) -> None:
     document = NewDocument(
         id="leave",
@@ -182,7 +188,7 @@ async def test_a_document_handed_in_is_found_with_all_that_was_said_about_it(
     )
     (job,) = await ended(make_worker(store), await intake.put("acme", [document]))
     assert (job.state, job.error) == ("succeeded", None)
-    (hit,) = await _found(ledger, store, spec.generation, "thirty")
+    (hit,) = await _found(reads, store, spec.generation, "thirty")
     chunk = hit.chunk
     assert (chunk.tenant, chunk.collection, chunk.document_id) == ("acme", "policies", "leave")
     assert (chunk.title, chunk.heading, chunk.groups) == ("Paid leave", "Leave", frozenset({"staff"}))
@@ -203,7 +209,7 @@ async def test_a_document_handed_in_is_found_with_all_that_was_said_about_it(
 )
 async def test_a_document_is_called_by_the_best_name_there_is(
     intake: Intake,
-    ledger: Ledger,
+    reads: Reads,
     store: MemoryStore,
     spec: IndexSpec,
     make_worker: MakeWorker,
@@ -215,7 +221,7 @@ async def test_a_document_is_called_by_the_best_name_there_is(
 ) -> None:
     document = NewDocument(id="the-id", content=content, filename=filename, title=given)
     await ended(make_worker(store), await intake.put("acme", [document]))
-    (hit,) = await _found(ledger, store, spec.generation, "text")
+    (hit,) = await _found(reads, store, spec.generation, "text")
     assert hit.chunk.title == expected
 
 
@@ -244,7 +250,7 @@ async def test_documents_of_one_batch_fail_separately(
 
 
 async def test_a_store_that_is_down_delays_documents_and_fails_none(
-    ledger: Ledger,
+    reads: Reads,
     intake: Intake,
     store: MemoryStore,
     spec: IndexSpec,
@@ -267,7 +273,7 @@ async def test_a_store_that_is_down_delays_documents_and_fails_none(
     after = await ended(make_worker(flaky), jobs)
     assert [(job.state, job.attempts) for job in after] == [("succeeded", 0)] * 3
     assert "released" in outcomes.said()
-    assert len(await _found(ledger, flaky, spec.generation, "word")) == 3
+    assert len(await _found(reads, flaky, spec.generation, "word")) == 3
 
 
 async def test_a_file_that_is_missing_holds_up_no_other_document(
@@ -293,6 +299,7 @@ async def test_documents_survive_the_ledger_being_cut_off_again_and_again(
     ledger_url: str,
     engine: AsyncEngine,
     ledger: Ledger,
+    reads: Reads,
     intake: Intake,
     store: MemoryStore,
     spec: IndexSpec,
@@ -323,7 +330,7 @@ async def test_documents_survive_the_ledger_being_cut_off_again_and_again(
     await asyncio.gather(cutting, return_exceptions=True)
     await cutter.dispose()
     assert {job.state for job in await ending} == {"succeeded"}
-    found = await _found(ledger, store, spec.generation, "word")
+    found = await _found(reads, store, spec.generation, "word")
     assert sorted(hit.chunk.document_id for hit in found) == sorted(f"p{n}" for n in range(80))
     sweeper = Sweeper(ledger, store, lease=0, call_deadline=0)
     while await sweeper.sweep():
@@ -333,6 +340,7 @@ async def test_documents_survive_the_ledger_being_cut_off_again_and_again(
 
 async def test_a_generation_that_takes_over_while_a_document_is_embedded_is_written_too(
     ledger: Ledger,
+    reads: Reads,
     intake: Intake,
     store: MemoryStore,
     indexer: Indexer,
@@ -359,7 +367,7 @@ async def test_a_generation_that_takes_over_while_a_document_is_embedded_is_writ
     (job,) = await ended(make_worker(store, indexers=[adding, other]), jobs)
     assert job.state == "succeeded"
     for generation in (indexer.spec.generation, other.spec.generation):
-        assert len(await _found(ledger, store, generation, "fig")) == 1
+        assert len(await _found(reads, store, generation, "fig")) == 1
     assert outcomes.said() == ["succeeded"]
 
 
@@ -436,6 +444,7 @@ async def test_an_idle_worker_stops(make_worker: MakeWorker, store: MemoryStore,
 
 async def test_a_document_deleted_while_it_is_embedded_never_shows_and_leaves_no_rows(
     ledger: Ledger,
+    reads: Reads,
     intake: Intake,
     store: MemoryStore,
     indexer: Indexer,
@@ -461,7 +470,7 @@ async def test_a_document_deleted_while_it_is_embedded_never_shows_and_leaves_no
     await running
     assert outcomes.said() == ["lost"]
     assert (await ledger.job("acme", jobs[0].id)).state == "cancelled"
-    assert await _found(ledger, store, indexer.spec.generation, "fig") == []
+    assert await _found(reads, store, indexer.spec.generation, "fig") == []
     await Sweeper(ledger, store, lease=15, call_deadline=5).sweep()
     assert await stored() == []
 
@@ -504,6 +513,7 @@ async def test_a_writer_held_up_until_its_revision_was_swept_leaves_no_rows(
 
 async def test_rows_written_under_a_lease_that_lapsed_are_not_shown(
     ledger: Ledger,
+    reads: Reads,
     intake: Intake,
     store: MemoryStore,
     indexer: Indexer,
@@ -518,18 +528,23 @@ async def test_rows_written_under_a_lease_that_lapsed_are_not_shown(
     assert after.state == "succeeded"
     assert after.fence > lease.job.fence
     assert not stuck.began.is_set()
-    assert len(await _found(ledger, store, indexer.spec.generation, "fig")) == 1
+    assert len(await _found(reads, store, indexer.spec.generation, "fig")) == 1
 
 
 async def test_large_documents_are_embedded_in_parts_with_progress(
-    ledger: Ledger, intake: Intake, store: MemoryStore, spec: IndexSpec, make_worker: MakeWorker, ended: Ended
+    reads: Reads,
+    intake: Intake,
+    store: MemoryStore,
+    spec: IndexSpec,
+    make_worker: MakeWorker,
+    ended: Ended,
 ) -> None:
     words = " ".join(f"grape{n} is a word of this long page." for n in range(3_000)).encode()
     (job,) = await ended(make_worker(store), await intake.put("acme", [NewDocument(id="p", content=words)]))
     assert job.state == "succeeded"
     assert job.done == job.total > 256
     assert (await intake.get("acme", None, "p")).chunks == job.total
-    hits = await _found(ledger, store, spec.generation, "grape2999")
+    hits = await _found(reads, store, spec.generation, "grape2999")
     assert any("grape2999" in hit.chunk.text for hit in hits)
 
 
