@@ -82,7 +82,8 @@ class _Out:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            headers = [*message["headers"], (b"x-request-id", self._current.request_id.encode()), _NOSNIFF]
+            ours = (b"x-request-id", self._current.request_id.encode()), _NOSNIFF
+            headers = [*message.get("headers", ()), *ours]
             if self._current.release:
                 headers.append((b"x-plumbline-release", self._current.release.encode()))
                 self._span.release(self._current.release)
