@@ -56,9 +56,13 @@ class Connected:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._watcher.cancel()
+        task, watcher = self._task, self._watcher
+        # What is cancelled keeps where it was, and so this and the whole request. If this kept it, too, only
+        # the collector would free them.
+        del self._task, self._watcher
+        watcher.cancel()
         if self._gone:
-            self._task.uncancel()
+            task.uncancel()
             if kind is asyncio.CancelledError:
                 raise ClientGone("The caller hung up.")
 

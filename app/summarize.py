@@ -164,14 +164,16 @@ class Summarizer:
     async def _cut(self, run: _Run, passages: Sequence[Passage]) -> list[Section]:
         """Sections that fit the release's budget and the window of its first model."""
         turn = asyncio.Semaphore(self._concurrency)
+        parts = [self._fitting(run, section, turn) for section in sections(passages, run.budget)]
+        return [section for part in await asyncio.gather(*parts) for section in part]
 
-        async def fitting(section: Section) -> list[Section]:
-            async with turn:
-                halves = None if await self._fits(run, section) else halved(section)
-            return [section] if halves is None else [part for half in halves for part in await fitting(half)]
-
-        found = await asyncio.gather(*map(fitting, sections(passages, run.budget)))
-        return [section for part in found for section in part]
+    async def _fitting(self, run: _Run, section: Section, turn: asyncio.Semaphore) -> list[Section]:
+        """The section, in parts where the whole does not fit."""
+        async with turn:
+            halves = None if await self._fits(run, section) else halved(section)
+        if halves is None:
+            return [section]
+        return [part for half in halves for part in await self._fitting(run, half, turn)]
 
     async def _fits(self, run: _Run, section: Section) -> bool:
         tokens = self._tokens(run.serving.release)

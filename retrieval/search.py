@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrieval.affinity import smooth
@@ -39,8 +39,6 @@ from retrieval.types import (
     Vector,
     Visibility,
 )
-
-_Arm = Callable[[int], Awaitable[Scaled]]
 
 _SEARCHES = 3
 _DEEPER = 4
@@ -150,8 +148,7 @@ class _Question:
         self._where = where
         self._params = params
         self._terms: str | None = None
-        # The dense one first: an embedder works elsewhere, beside the rest.
-        self._arms: dict[str, _Arm] = {"dense": self._dense, "keyword": self._keyword}
+        self._arms = list(_ARMS)
         self._failed: list[str] = []
         self._vector: Vector | None = None
         self._truncated = False
@@ -218,15 +215,15 @@ class _Question:
 
     async def _candidates(self, depth: int, most: int | None) -> list[Hit]:
         """Ask in every way that has not failed, side by side."""
-        names = list(self._arms)
-        answers = await asyncio.gather(*(self._arms[name](depth) for name in names), return_exceptions=True)
+        names = tuple(self._arms)
+        answers = await asyncio.gather(*(_ARMS[name](self, depth) for name in names), return_exceptions=True)
         lists: dict[str, Scaled] = {}
         failures: list[StoreUnavailable | EmbedderUnavailable] = []
         for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, (StoreUnavailable, EmbedderUnavailable)):
                 failures.append(answer)
                 self._failed.append(name)
-                del self._arms[name]
+                self._arms.remove(name)
             elif isinstance(answer, BaseException):
                 raise answer
             else:
@@ -271,3 +268,10 @@ class _Question:
             vectors = await embedder.embed([query[:end]])
         vector: Vector = vectors[0]
         return vector
+
+
+# The dense one first: an embedder works elsewhere, beside the rest.
+_ARMS: Mapping[str, Callable[[_Question, int], Awaitable[Scaled]]] = {
+    "dense": _Question._dense,
+    "keyword": _Question._keyword,
+}
