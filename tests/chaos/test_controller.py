@@ -29,6 +29,8 @@ AWAY = 8.0
 BACK = 30.0
 """Seconds within which what was killed works again: it is started with growing delays."""
 PAIRS = 12
+NEW = 12
+"""New conversations of which a canary with half of all gets one, but for one look in four thousand."""
 NOWHERE = "a-model-that-no-server-has"
 """The answers of its release are sentences of the sources, and say so."""
 
@@ -164,10 +166,11 @@ async def _soaking(stand: Stand) -> None:
 
 
 async def _serves(stand: Stand, release: str) -> bool:
-    """As the champion: a canary that the API still believes in answers too."""
+    """As the champion: of so many new conversations a canary that the API still believes in would get one."""
     if await stand.desk.champion() != release:
         return False
-    return (await stand.ask([name := f"new-{time.monotonic_ns()}"], "look"))[name] == release
+    names = [f"new-{time.monotonic_ns()}-{n}" for n in range(NEW)]
+    return set((await stand.ask(names, "look")).values()) == {release}
 
 
 async def _rolling_back(stand: Stand) -> None:
