@@ -246,9 +246,11 @@ def _show(told: dict[str, Any], as_json: bool, out: Path | None) -> None:
         return
     table = Table(title=f"bench {told['bench']}", show_header=False)
     for key, value in told.items():
+        if key in ("bench", "rounds", "files"):
+            continue
         if isinstance(value, dict):
             for name, figure in value.items():
                 table.add_row(key, name, str(figure))
-        elif key not in ("bench", "rounds", "files"):
+        else:
             table.add_row(key, "", str(value))
     Console().print(table)

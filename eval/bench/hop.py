@@ -87,6 +87,7 @@ async def _rounds(
         "requests_a_round": requests,
         "rounds": told,
         **{side.name: _middle(told[side.name]) for side in sides},
+        "times_the_floor": _times(told[service.name], told[sides[0].name]),
         "inside_ms": _inside(own),
         "stages_ms": {stage: _ms(seconds) for stage, seconds in stages.items()},
     }
@@ -139,6 +140,12 @@ def _figures(replies: Sequence[Reply]) -> dict[str, Any]:
 def _middle(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The median round, figure by figure."""
     return {key: round(float(median(each[key] for each in rounds)), 3) for key in rounds[0]}
+
+
+def _times(rounds: Sequence[dict[str, Any]], floor: Sequence[dict[str, Any]]) -> float:
+    """How many times as long as the floor in the same round the service takes: on a machine whose speed
+    changes this changes least."""
+    return round(median(one["p50"] / bare["p50"] for one, bare in zip(rounds, floor, strict=True)), 1)
 
 
 def _inside(own: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -36,6 +36,7 @@ def test_the_path_of_a_question_is_measured_step_by_step_beside_a_floor(tmp_path
     assert told["service"]["failed"] == told["floor"]["failed"] == 0
     assert told["service"]["p50"] > told["floor"]["p50"] > 0
     assert told["service"]["cpu_ms"] > 0
+    assert told["times_the_floor"] > 1
     steps = {"cache"} if name == "cache" else {"cache", "search", "model", "check"}
     assert steps <= told["stages_ms"].keys()
     assert len(told["rounds"]["service"]) == len(told["rounds"]["floor"]) == 2
