@@ -1,33 +1,38 @@
 // The HTTP side of the page: errors become sentences, streams become callbacks.
+import { $ } from "/web/dom.js";
 
-function key() {
-  return sessionStorage.getItem("plumbline-key");
-}
+const KEY = "plumbline-key";
 
 function headers(extra = {}) {
-  return key() ? { Authorization: `Bearer ${key()}`, ...extra } : extra;
+  const key = sessionStorage.getItem(KEY);
+  return key ? { Authorization: `Bearer ${key}`, ...extra } : extra;
 }
 
 async function failure(response) {
   const body = await response.json().catch(() => null);
-  return new Error(body?.error?.message ?? `The service answered ${response.status}.`);
+  return Object.assign(new Error(body?.error?.message ?? `The service answered ${response.status}.`), { status: response.status });
 }
 
+let asked = null;
+
+// Whether a key was given. Whoever needs one meanwhile waits for the same dialog.
 function askForKey() {
-  const dialog = document.getElementById("key");
-  const input = document.getElementById("key-value");
-  return new Promise((resolve) => {
+  asked ??= new Promise((resolve) => {
+    const [dialog, input] = [$("key"), $("key-value")];
+    input.value = dialog.returnValue = "";
     dialog.onclose = () => {
-      if (input.value) sessionStorage.setItem("plumbline-key", input.value);
-      resolve(Boolean(input.value));
+      asked = null;
+      const given = dialog.returnValue === "use" && input.value !== "";
+      if (given) sessionStorage.setItem(KEY, input.value);
+      resolve(given);
     };
-    input.value = "";
-    if (!dialog.open) dialog.showModal();
+    dialog.showModal();
   });
+  return asked;
 }
 
-// Fetch with the key; asks for one, once, where the service wants it.
-async function call(path, options, retry = true) {
+// Fetch with the key. Where the service wants one it is asked for, once; not for what nobody clicked (`quiet`).
+async function call(path, { quiet = false, ...options }) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: headers(options.headers) });
@@ -35,12 +40,13 @@ async function call(path, options, retry = true) {
     if (error.name === "AbortError") throw error;
     throw new Error("The service does not answer. Is it running?");
   }
-  if (response.status === 401 && retry && (await askForKey())) return call(path, options, false);
+  if (response.status === 401 && !quiet && (await askForKey())) return call(path, { ...options, quiet: true });
   return response;
 }
 
-export async function api(method, path, body, { accept = [], blob = false } = {}) {
-  const options = { method, headers: {} };
+// `within` is in seconds.
+export async function api(method, path, body, { accept = [], blob = false, quiet = false, within, signal } = {}) {
+  const options = { method, headers: {}, quiet, signal: within ? AbortSignal.timeout(1000 * within) : signal };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
@@ -66,46 +72,49 @@ async function* events(response) {
   }
 }
 
-// Streams an answer; calls `onText` with each piece and returns the final `plumbline` object with the answer's `id`.
-export async function ask(messages, conversation, signal, onText) {
-  const response = await call("/v1/chat/completions", {
-    method: "POST",
-    signal,
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ model: "plumbline", stream: true, messages, plumbline: conversation ? { conversation } : {} }),
-  });
+async function stream(path, body, signal, onEvent) {
+  const response = await call(path, { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...body, stream: true }) });
   if (!response.ok) throw await failure(response);
-  let final = {};
-  let complete = false;
-  for await (const data of events(response)) {
-    if (data === "[DONE]") {
-      complete = true;
-      break;
+  try {
+    for await (const data of events(response)) {
+      if (data === "[DONE]") return;
+      const told = JSON.parse(data);
+      if (told.error) throw new Error(told.error.message);
+      onEvent(told);
     }
-    const chunk = JSON.parse(data);
-    if (chunk.error) throw new Error(chunk.error.message);
-    const piece = chunk.choices?.[0]?.delta?.content;
-    if (piece) onText(piece);
-    if (chunk.plumbline) final = { ...chunk.plumbline, id: chunk.id };
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
   }
-  if (!complete) throw new Error("The answer was cut off. Ask again.");
+  throw new Error("It was cut off before it was complete.");
+}
+
+// Streams an answer; calls `onText` with each piece and returns the final `plumbline` object with the answer's `id`.
+export async function ask(messages, extra, signal, onText) {
+  let final = {};
+  await stream("/v1/chat/completions", { model: "plumbline", messages, plumbline: extra }, signal, (told) => {
+    const piece = told.choices?.[0]?.delta?.content;
+    if (piece) onText(piece);
+    if (told.plumbline) final = { ...told.plumbline, id: told.id };
+  });
   return final;
 }
 
-export async function upload(file) {
+// Streams a summary; calls `onText` with each piece, `onProgress` with how far reading is, and returns the summary.
+export async function summarize(wanted, signal, onText, onProgress) {
+  let final = {};
+  await stream("/v1/summarize", wanted, signal, (told) => {
+    if (told.object === "summary.delta") onText(told.delta);
+    if (told.object === "summary.progress") onProgress(told);
+    if (told.object === "summary") final = told;
+  });
+  return final;
+}
+
+export async function upload(file, name, collection) {
   const form = new FormData();
-  form.append("files", file, file.path ?? file.name);
+  form.append("collection", collection);
+  form.append("files", file, name);
   const response = await call("/v1/documents", { method: "POST", body: form, headers: {} });
   if (!response.ok) throw await failure(response);
   return response.json();
-}
-
-// Follows a job until it ends; `onState` may throw to stop with an error.
-export async function watch(id, onState) {
-  const response = await call(`/v1/jobs/${id}/events`, { headers: { Accept: "text/event-stream" } });
-  if (!response.ok) throw await failure(response);
-  for await (const data of events(response)) {
-    if (data === "[DONE]") return;
-    onState(JSON.parse(data));
-  }
 }

@@ -19,3 +19,34 @@ export function drawn(tag, attributes = {}, ...children) {
   node.append(...children);
   return node;
 }
+
+export function faulty(error) {
+  return element("span", { className: "error", textContent: error.message });
+}
+
+// Tells those who do not see the page what has changed on it.
+export function announce(text) {
+  $("announced").textContent = text;
+}
+
+// A field for text that is as high as what is in it.
+export function growing(field) {
+  const grow = () => {
+    field.style.height = "auto";
+    field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
+  };
+  field.addEventListener("input", grow);
+  return grow;
+}
+
+export function moment(told) {
+  return new Date(told).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" });
+}
+
+export function day(told) {
+  return new Date(told).toLocaleDateString(undefined, { dateStyle: "short" });
+}
+
+export function counted(number, one, many = `${one}s`) {
+  return `${number.toLocaleString()} ${number === 1 ? one : many}`;
+}

@@ -1,6 +1,6 @@
 // The view of releases: who serves, what is on trial and with what evidence, and what can be done about it.
 import { api } from "/web/client.js";
-import { $, clickable, drawn, element } from "/web/dom.js";
+import { $, clickable, drawn, element, faulty, moment as when } from "/web/dom.js";
 
 const EVERY = 2000;
 const metrics = { faults: "Failed requests", flawed: "Flawed answers", degraded: "Degraded answers", slow: "Slow answers", unsupported: "Unsupported sentences", disliked: "Disliked answers", declined: "Declined questions" };
@@ -9,7 +9,6 @@ const ends = { running: "runs", passed: "passed", failed: "failed", stopped: "st
 const marks = { serves: "good", bootstrap: "bad", forced: "bad", "in shadow": "busy", "in canary": "busy", runs: "busy", passed: "good", promoted: "good", failed: "bad", "rolled back": "bad" };
 
 const percent = (share, digits = 2) => `${(100 * share).toFixed(digits).replace(/\.?0+$/, "")}%`;
-const when = (moment) => new Date(moment).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" });
 const pill = (text) => element("span", { className: `pill ${marks[text] ?? ""}`, textContent: text });
 
 let timer = null;
@@ -19,20 +18,20 @@ const before = {};
 // Call when the view is shown, and again with `false` when it is not.
 export function follow(on) {
   clearInterval(timer);
-  timer = on ? setInterval(refresh, EVERY) : null;
+  timer = on ? setInterval(refresh, EVERY, true) : null;
   if (on) refresh();
 }
 
-async function refresh() {
+async function refresh(quiet = false) {
   try {
-    const [{ releases }, standing] = await Promise.all([api("GET", "/v1/releases"), api("GET", "/v1/releases/standing")]);
+    const [{ releases }, standing] = await Promise.all([api("GET", "/v1/releases", undefined, { quiet }), api("GET", "/v1/releases/standing", undefined, { quiet })]);
     known = new Map(releases.map((release) => [release.id, release]));
     showServing(standing, releases);
     showTrials(standing.trials);
     showList(releases);
     $("releases-note").replaceChildren();
   } catch (error) {
-    $("releases-note").replaceChildren(element("span", { className: "error", textContent: error.message }));
+    $("releases-note").replaceChildren(faulty(error));
   }
 }
 

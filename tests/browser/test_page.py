@@ -91,7 +91,7 @@ async def test_an_uploaded_file_becomes_searchable_and_can_be_deleted(page: Page
     row = page.locator("#rows tr", has_text="parking")
     await expect(row).to_contain_text("searchable")
     page.on("dialog", lambda dialog: dialog.accept())
-    await row.get_by_role("button").click()
+    await row.get_by_role("button", name="Delete").click()
     await expect(row).to_have_count(0)
 
 
@@ -117,7 +117,7 @@ async def test_a_file_that_cannot_be_read_says_why_for_as_long_as_it_is_there(
     row = page.locator("#rows tr", has_text="broken")
     await expect(row.locator(".error")).to_contain_text("damaged")
     page.on("dialog", lambda dialog: dialog.accept())
-    await row.get_by_role("button").click()
+    await row.get_by_role("button", name="Delete").click()
     await expect(row).to_have_count(0)
 
 
@@ -142,7 +142,7 @@ async def test_markup_in_a_document_stays_text(page: Page, sampled: Instance) ->
 @pytest.mark.parametrize("width", [1280, 390])
 async def test_no_view_scrolls_sideways(page: Page, width: int) -> None:
     await page.set_viewport_size({"width": width, "height": 800})
-    for view in ("ask", "search", "documents", "releases"):
+    for view in ("ask", "search", "summarize", "documents", "releases"):
         await page.goto(f"{page.url.split('#')[0]}#{view}")
         await expect(page.locator(f"#view-{view}")).to_be_visible()
         overflow = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -150,11 +150,56 @@ async def test_no_view_scrolls_sideways(page: Page, width: int) -> None:
 
 
 async def test_every_control_has_a_name(page: Page) -> None:
-    for view in ("ask", "search", "documents", "releases"):
+    for view in ("ask", "search", "summarize", "documents", "releases"):
         await page.goto(f"{page.url.split('#')[0]}#{view}")
         nameless = await page.evaluate(
             """() => [...document.querySelectorAll('button, input, textarea, a')].filter((node) =>
                 node.offsetParent && !(node.textContent.trim() || node.getAttribute('aria-label')
-                || document.querySelector(`label[for="${node.id}"]`))).length"""
+                || node.labels?.length)).length"""
         )
         assert nameless == 0
+
+
+async def test_the_link_to_the_content_stays_in_the_view(page: Page) -> None:
+    await page.goto(f"{page.url}#documents")
+    await page.locator(".skip").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#view-documents")).to_be_visible()
+    assert await page.evaluate("document.activeElement.id") == "main"
+
+
+async def test_a_document_is_read_and_summarized_on_the_page(page: Page) -> None:
+    await page.goto(f"{page.url}#documents")
+    await page.locator("#rows tr", has_text="gateway-outage").get_by_role("button").first.click()
+    await expect(page.locator("#passage-text")).to_contain_text("The TLS certificate")
+    await page.get_by_role("button", name="Summarize this document").click()
+    await expect(page.locator("#summary-documents")).to_contain_text("gateway-outage")
+    await page.get_by_role("button", name="Summarize", exact=True).click()
+    await expect(page.locator("#summary-note")).to_contain_text("of the text")
+    await page.locator("#summary .cite").first.click()
+    await expect(page.locator("#passage-text mark")).to_be_visible()
+
+
+async def test_a_text_is_summarized_with_its_places(page: Page) -> None:
+    await page.goto(f"{page.url}#summarize")
+    await page.fill("#summary-text", "The car park opens at six. It closes at ten. Bicycles go to the shed.")
+    await page.get_by_role("button", name="Summarize", exact=True).click()
+    await expect(page.locator("#summary .answer")).to_contain_text("opens at six")
+    await page.locator("#summary .cite").first.click()
+    await expect(page.locator("#passage-text mark")).to_contain_text("car park")
+
+
+async def test_a_search_keeps_to_a_collection_and_a_filter(page: Page) -> None:
+    await page.goto(f"{page.url}#search")
+    await page.locator("#search-scope summary").click()
+    await page.locator("#search-scope input").fill('{"nowhere": ')
+    await page.fill("#query", "gateway outage")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#search-note .error")).to_contain_text("no JSON")
+    await page.locator("#search-scope input").fill('{"nowhere": "else"}')
+    await page.locator("#search-scope select").select_option("default")
+    async with page.expect_request("**/v1/search") as sent:
+        await page.locator("#search-form button").click()
+    body = json.loads((await sent.value).post_data or "")
+    assert (body["collection"], body["filter"]) == ("default", {"nowhere": "else"})
+    await expect(page.locator("#search-note")).to_have_text("Nothing was found.")

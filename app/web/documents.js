@@ -1,0 +1,126 @@
+// The documents that there are: what became of each, opening, summarizing and deleting them.
+import { api } from "/web/client.js";
+import { $, clickable, day, element, faulty, moment } from "/web/dom.js";
+import { openDocument, size } from "/web/passage.js";
+import { collections, refresh } from "/web/scope.js";
+
+const PAGE = 50;
+const MOST = 500; // that the service lists at once
+const CHANGING = 2000;
+let cursor = null;
+let listed = 0;
+let timer = null;
+let on = false;
+
+export function start() {
+  collections($("list-collection"), "all collections");
+  $("list-collection").onchange = () => { listed = 0; list(); };
+  $("more").onclick = more;
+}
+
+export function shown(now) {
+  on = now;
+  clearTimeout(timer);
+  if (!now) return;
+  refresh();
+  list();
+}
+
+function page(after, limit) {
+  const collection = $("list-collection").value;
+  return api("GET", `/v1/documents?${new URLSearchParams({ limit, ...(after ? { after } : {}), ...(collection ? { collection } : {}) })}`, undefined, { quiet: listed > 0 });
+}
+
+// Anew, as far as it was listed already; again and again while something in it is on its way.
+export async function list() {
+  clearTimeout(timer);
+  try {
+    const found = [];
+    let next = null;
+    do {
+      const { documents, next: after } = await page(next, Math.min(MOST, Math.max(PAGE, listed - found.length)));
+      found.push(...documents);
+      next = after ?? null;
+    } while (next && found.length < listed);
+    show(found, next);
+    if (on && found.some((one) => ["queued", "running"].includes(one.status))) timer = setTimeout(list, CHANGING);
+  } catch (error) {
+    $("documents-note").replaceChildren(faulty(error));
+    if (on) timer = setTimeout(list, 5 * CHANGING);
+  }
+}
+
+async function more() {
+  try {
+    const { documents, next } = await page(cursor, PAGE);
+    const first = documents.map(row);
+    $("rows").append(...first);
+    after(listed + documents.length, next ?? null);
+    first[0]?.querySelector("button").focus();
+  } catch (error) {
+    $("documents-note").replaceChildren(faulty(error));
+  }
+}
+
+// Whoever has the keyboard on a button keeps it there.
+function show(documents, next) {
+  const held = document.activeElement?.closest("#rows tr") ? [document.activeElement.closest("tr").dataset.id, document.activeElement.dataset.does] : null;
+  $("rows").replaceChildren(...documents.map(row));
+  if (held) [...$("rows").children].find((one) => one.dataset.id === held[0])?.querySelector(`[data-does="${held[1]}"]`)?.focus();
+  after(documents.length, next);
+}
+
+function after(count, next) {
+  [listed, cursor] = [count, next];
+  $("more").hidden = !next;
+  $("documents-table").hidden = count === 0;
+  $("documents-note").textContent = count ? "" : "No documents yet.";
+}
+
+function row(document_) {
+  const name = document_.title || document_.id;
+  const button = (text, does, onclick, className = "plain") => {
+    const made = clickable(text, onclick, className);
+    made.dataset.does = does;
+    if (does !== "open") made.setAttribute("aria-label", `${text} ${name}`);
+    return made;
+  };
+  const told = [document_.collection, size(document_.size), day(document_.updated_at)];
+  const title = element("td", {}, button(name, "open", () => openDocument(document_), "link"), element("p", { className: "hint narrow", textContent: told.join(" · ") }));
+  const does = element("td", { className: "does" });
+  if (document_.visible) does.append(button("Summarize", "summarize", () => dispatchEvent(new CustomEvent("summarize", { detail: { id: document_.id, title: name } }))));
+  does.append(button("Delete", "delete", (event) => remove(document_, event.currentTarget)));
+  const made = element("tr", {}, title, element("td", { className: "wide", textContent: told[0] }), element("td", {}, ...stateOf(document_)),
+    element("td", { className: "number wide", textContent: document_.chunks }), element("td", { className: "number wide", textContent: told[1] }),
+    element("td", { className: "when wide", textContent: told[2], title: moment(document_.updated_at) }), does);
+  made.dataset.id = document_.id;
+  return made;
+}
+
+// Whether it can be found, and what became of its newest version if that is not what is found.
+function stateOf(document_) {
+  const { visible, status, error } = document_;
+  if (error && !["queued", "running"].includes(status)) {
+    const said = element("span", { className: "error", textContent: visible ? `Not replaced: ${error.message}` : error.message });
+    return visible ? ["searchable", element("br"), said] : [said];
+  }
+  const changing = { queued: "waiting", running: "being read" }[status];
+  if (visible) return [changing ? `searchable, newer version ${changing}` : "searchable"];
+  return [changing ?? status ?? "waiting"];
+}
+
+async function remove(document_, button) {
+  if (!confirm(`Delete “${document_.title || document_.id}”? Answers will stop using it at once.`)) return;
+  button.disabled = true;
+  try {
+    await api("DELETE", `/v1/documents/${encodeURIComponent(document_.id)}`);
+    const gone = button.closest("tr");
+    const next = gone.nextElementSibling ?? gone.previousElementSibling;
+    gone.remove();
+    after(listed - 1, cursor);
+    (next?.querySelector("button") ?? $("documents-title")).focus();
+  } catch (error) {
+    button.disabled = false;
+    $("documents-note").replaceChildren(faulty(error));
+  }
+}

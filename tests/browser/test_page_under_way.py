@@ -1,0 +1,182 @@
+"""The page while things take their time, fail, come late or are gone: what was typed, asked or handed in is
+not lost, and what is shown is true."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from tests.live import Instance
+
+pytestmark = pytest.mark.browser
+
+QUESTION = "What caused the gateway outage of 14 March 2025?"
+
+
+def _files(folder: Path, count: int, about: str) -> list[Path]:
+    files = [folder / f"{about}-{number}.md" for number in range(count)]
+    for number, file in enumerate(files):
+        file.write_text(f"# {about} {number}\n\nThe {about} number {number} is painted green.\n")
+    return files
+
+
+@pytest.fixture
+async def held(page: Page, sampled: Instance) -> AsyncIterator[None]:
+    """Documents are accepted, and none is read."""
+    await page.request.post(f"{sampled.url}/v1/queue/pause", data={})
+    yield
+    await page.request.post(f"{sampled.url}/v1/queue/resume", data={})
+
+
+async def test_questions_are_answered_while_many_files_wait(page: Page, held: None, tmp_path: Path) -> None:
+    """A browser opens six connections to a server: files that are followed must not take them all."""
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", _files(tmp_path, 9, "fence"))
+    await expect(page.locator("#uploads li", has_text="waiting")).to_have_count(9)
+    await expect(page.locator("#uploads-note")).to_contain_text("9 to go")
+    await page.goto(f"{page.url.split('#')[0]}#ask")
+    await page.fill("#question", QUESTION)
+    await page.keyboard.press("Enter")
+    await page.locator(".sources button").first.wait_for()
+
+
+async def test_files_are_followed_further_after_the_service_was_away(
+    page: Page, sampled: Instance, tmp_path: Path
+) -> None:
+    away = True
+
+    async def lookup(route: Route) -> None:
+        await (route.abort() if away else route.continue_())
+
+    await page.route("**/v1/jobs/lookup", lookup)
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", _files(tmp_path, 1, "gate"))
+    item = page.locator("#uploads li").first
+    await expect(item).to_contain_text("does not answer, asking again")
+    away = False
+    await expect(item).to_contain_text("searchable")
+
+
+async def test_a_file_that_takes_the_place_of_another_says_so(page: Page, tmp_path: Path) -> None:
+    await page.goto(f"{page.url}#documents")
+    [file] = _files(tmp_path, 1, "hedge")
+    await page.set_input_files("#files", file)
+    await expect(page.locator("#uploads li").first.locator("span").nth(1)).to_have_text("searchable")
+    file.write_text("# Hedge\n\nThe hedge is cut in March.\n")
+    await page.set_input_files("#files", file)
+    await expect(page.locator("#uploads li").nth(1)).to_contain_text("in place of what had this name")
+
+
+async def test_only_the_latest_search_is_shown(page: Page) -> None:
+    first = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        if "late" in (route.request.post_data or ""):
+            await first.wait()
+        await route.continue_()
+
+    await page.route("**/v1/search", late)
+    await page.goto(f"{page.url}#search")
+    await page.fill("#query", "paid leave, late")
+    await page.keyboard.press("Enter")
+    await page.fill("#query", "gateway outage")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#hits li").first).to_contain_text("gateway")
+    first.set()
+    await page.wait_for_timeout(500)
+    await expect(page.locator("#hits li").first).to_contain_text("gateway")
+
+
+async def test_a_search_that_finds_none_of_the_words_says_so(page: Page) -> None:
+    await page.goto(f"{page.url}#search")
+    await page.fill("#query", "zxqv qwpoi")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#search-note")).to_contain_text("None of them has a word of yours")
+
+
+async def test_a_question_that_failed_is_asked_again_with_one_click(page: Page) -> None:
+    await page.route("**/v1/chat/completions", lambda route: route.abort())
+    await page.fill("#question", QUESTION)
+    await page.keyboard.press("Enter")
+    turn = page.locator(".turn")
+    await expect(turn.locator(".error")).to_contain_text("does not answer")
+    await page.unroute("**/v1/chat/completions")
+    await turn.get_by_role("button", name="Ask again").click()
+    await expect(turn.locator(".answer")).to_contain_text("certificate")
+    await expect(turn).to_have_count(1)
+
+
+async def test_an_answer_that_is_cut_off_is_no_answer(page: Page) -> None:
+    piece = {"choices": [{"index": 0, "delta": {"content": "Half of it"}}]}
+    await page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(body=f"data: {json.dumps(piece)}\n\n", content_type="text/event-stream"),
+    )
+    await page.fill("#question", "How long is leave?")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".turn .error")).to_contain_text("cut off")
+
+
+async def test_the_conversation_is_there_after_a_reload_and_goes_on(page: Page) -> None:
+    await page.fill("#question", QUESTION)
+    await page.keyboard.press("Enter")
+    await page.locator(".sources button").first.wait_for()
+    await page.reload()
+    await expect(page.locator(".asked")).to_have_text(QUESTION)
+    await page.locator(".cite").first.click()
+    await expect(page.locator("#passage-text mark")).to_contain_text("certificate")
+    await page.keyboard.press("Escape")
+    async with page.expect_request("**/v1/chat/completions") as sent:
+        await page.fill("#question", "When was it noticed?")
+        await page.keyboard.press("Enter")
+    body = json.loads((await sent.value).post_data or "")
+    assert [one["content"] for one in body["messages"]][::2] == [QUESTION, "When was it noticed?"]
+    assert body["plumbline"]["conversation"]
+    await page.locator(".turn").nth(1).locator(".feedback").wait_for()
+    await page.get_by_role("button", name="Start a new conversation").click()
+    await page.reload()
+    await expect(page.locator(".turn")).to_have_count(0)
+
+
+async def test_a_declined_question_shows_the_nearest_passages(page: Page) -> None:
+    await page.fill("#question", "Wer hat die Pyramiden von Gizeh gebaut?")
+    await page.keyboard.press("Enter")
+    await page.locator(".near summary").click()
+    await expect(page.locator(".near .sources button").first).to_be_visible()
+
+
+async def test_what_was_deleted_is_not_left_standing(page: Page, sampled: Instance, tmp_path: Path) -> None:
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", _files(tmp_path, 1, "turnstile"))
+    await expect(page.locator("#uploads li").first.locator("span").nth(1)).to_have_text("searchable")
+    await page.goto(f"{page.url.split('#')[0]}#search")
+    await page.fill("#query", "turnstile")
+    await page.keyboard.press("Enter")
+    hit = page.locator("#hits button", has_text="turnstile").first
+    await hit.wait_for()
+    await page.request.delete(f"{sampled.url}/v1/documents/turnstile-0.md")
+    await hit.click()
+    await expect(page.locator("#passage-note .error")).to_contain_text("turnstile-0.md")
+    await expect(page.locator("#passage-text")).to_have_text("")
+    await expect(page.locator("#passage-original")).to_be_hidden()
+
+
+async def test_a_key_that_is_being_typed_is_left_alone(page: Page) -> None:
+    """The view of releases asks again every other second."""
+    refused = {"error": {"message": "This service needs a key."}}
+    await page.route("**/v1/releases*", lambda route: route.fulfill(status=401, json=refused))
+    await page.route("**/v1/releases/*", lambda route: route.fulfill(status=401, json=refused))
+    await page.goto(f"{page.url}#releases")
+    await page.locator("#key-value").type("plb_half")
+    await page.wait_for_timeout(2_600)
+    assert await page.locator("#key-value").input_value() == "plb_half"
+    await page.keyboard.press("Escape")
+    await page.wait_for_timeout(2_600)
+    await expect(page.locator("#key")).to_be_hidden()
+    await expect(page.locator("#releases-note")).to_contain_text("needs a key")
+    assert await page.evaluate("sessionStorage.getItem('plumbline-key')") is None
