@@ -19,7 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -45,6 +45,7 @@ _Work = Callable[[], Coroutine[Any, Any, None]]
 
 TEXTS_AT_ONCE = 256
 """Texts per embedding call, and rows per upsert: progress is told and leases are looked at in between."""
+FEW_TEXTS = 16
 GROUP_TEXTS = 1_024
 """Texts that are embedded before any of them is written: enough of like length, few enough to hold."""
 UPSERTS = 4
@@ -93,8 +94,9 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """`embedding` is held while the embedder works, by few at once. `texts` are embedded, or written, at
-    once; before each such turn whoever holds or waits for `first` goes first."""
+    """`embedding` is held while the embedder works, by few at once: for so many `texts` and then anew, so
+    that nobody waits for the whole of a long document. As many are written at once. Before each such turn
+    whoever holds or waits for `first` goes first."""
 
     ledger: Ledger
     blobs: Blobs
@@ -224,7 +226,7 @@ class Pipeline:
         writing: asyncio.Task[None] | None = None
         try:
             for group in _groups(drafts):
-                async with self.embedding, _timed(stages, "embed"):
+                async with _timed(stages, "embed"):
                     vectors = await self._embed(group, indexer)
                 if writing:
                     await writing
@@ -255,9 +257,10 @@ class Pipeline:
         for start in range(0, len(order), self.texts):
             chosen = order[start : start + self.texts]
             await self._let_first()
-            begun = time.monotonic()
-            vectors[chosen] = await indexer.embedder.embed([texts[n] for n in chosen])
-            seconds += time.monotonic() - begun
+            async with self._turn(len(order)):
+                begun = time.monotonic()
+                vectors[chosen] = await indexer.embedder.embed([texts[n] for n in chosen])
+                seconds += time.monotonic() - begun
             for n in chosen:
                 done[owners[n]] += 1
             if len(order) > self.texts:
@@ -267,6 +270,11 @@ class Pipeline:
             vectors[others] = vectors[first]
         _share(drafts, seconds)
         return vectors
+
+    def _turn(self, texts: int) -> AbstractAsyncContextManager[object]:
+        """One of the few turns at the embedder; a document of few texts needs none, since the embedder lets
+        such a call in between the parts of a long one."""
+        return nullcontext() if texts <= FEW_TEXTS else self.embedding
 
     async def _let_first(self) -> None:
         """Wait for those who go first; they are asked in order, so this ends whatever they do next."""

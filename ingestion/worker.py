@@ -1,6 +1,7 @@
 """The worker: leases jobs, takes them through the pipeline, says what became of those that failed.
 
-Several lanes work side by side, so that one batch is parsed or written while another is embedded. Being
+Several lanes work side by side, so that one batch is parsed or written while another is embedded. Where all
+of them turn out to have long work, more are opened, so that what comes meanwhile is not kept waiting. Being
 killed at any moment loses nothing: leases run out and others take the jobs under a higher fence. Generations
 that are being built are filled by a crew of their own, which shares nothing with the ordinary one that it
 could hold up: other jobs, lanes, leases and pauses, and the cores only in small turns.
@@ -43,7 +44,10 @@ OUTAGES: Mapping[type[Exception], str] = {
 """A part is down: no document's fault, so it is waited for and never counted as an attempt."""
 
 EMBEDDING_AT_ONCE = 2
-"""Batches: while the last texts of one are embedded the cores have the first of the next."""
+"""Calls: while the last texts of one are embedded the cores have the first of the next."""
+RELIEF = 10.0
+"""Seconds that every lane is at its batch before one more is opened. What takes long should leave a lane by
+itself (`queue.LONG_AT_ONCE`), but that is told from a file's size, and some sizes deceive."""
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
 IDLE = 0.25
@@ -52,18 +56,20 @@ IDLE_BEHIND = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
-    """Which jobs are taken (`backfill`: those that fill a generation), by how many lanes, how many jobs and
-    texts at a time, and how often an idle lane looks for more, in seconds."""
+    """Which jobs are taken (`backfill`: those that fill a generation), by how many lanes and, when all of
+    them are at long work, by how many `more`; how many jobs and texts at a time, and how often an idle lane
+    looks for more, in seconds."""
 
     backfill: bool
     lanes: int
+    more: int
     batch: int
     texts: int
     idle: float
 
 
-ORDINARY = Crew(backfill=False, lanes=3, batch=48, texts=TEXTS_AT_ONCE, idle=IDLE)
-BACKFILL = Crew(backfill=True, lanes=1, batch=8, texts=32, idle=4 * IDLE)
+ORDINARY = Crew(backfill=False, lanes=3, more=2, batch=48, texts=TEXTS_AT_ONCE, idle=IDLE)
+BACKFILL = Crew(backfill=True, lanes=1, more=0, batch=8, texts=32, idle=4 * IDLE)
 
 
 class Worker:
@@ -99,6 +105,7 @@ class Worker:
         self._more = asyncio.Event()
         self._watching = asyncio.Lock()
         self._failures = 0
+        self._begun: list[float] = []
         self._pipeline = Pipeline(
             ledger=ledger,
             blobs=blobs,
@@ -119,6 +126,7 @@ class Worker:
         others may take it at once."""
         await self._tell(fresh=True)
         lanes = [asyncio.create_task(self._lane(stop)) for _ in range(self._crew.lanes)]
+        lanes += [asyncio.create_task(self._lane(stop, relief=True)) for _ in range(self._crew.more)]
         beat = asyncio.create_task(self._heartbeat())
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -139,8 +147,11 @@ class Worker:
             if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
                 raise end
 
-    async def _lane(self, stop: asyncio.Event) -> None:
+    async def _lane(self, stop: asyncio.Event, *, relief: bool = False) -> None:
         while not stop.is_set():
+            if relief and not self._held_up():
+                await self._pause(stop, self._crew.idle)
+                continue
             try:
                 batch = await self._take()
             except LedgerUnavailable as error:
@@ -148,11 +159,21 @@ class Worker:
                 continue
             if batch:
                 self._more.set()
-                pause = await self._work(batch)
+                begun = time.monotonic()
+                self._begun.append(begun)
+                try:
+                    pause = await self._work(batch)
+                finally:
+                    self._begun.remove(begun)
                 await self._leftovers.tell()
                 await self._pause(stop, pause)
             else:
                 await self._idle(stop)
+
+    def _held_up(self) -> bool:
+        """Whether all lanes that are open have been at their batches for long."""
+        since = time.monotonic() - RELIEF
+        return len(self._begun) >= self._crew.lanes and all(begun < since for begun in self._begun)
 
     async def _take(self) -> list[Lease]:
         take = self._ledger.lease_backfill if self._crew.backfill else self._ledger.lease

@@ -58,7 +58,7 @@ DEADLINE = 0.6
 # One that stands still between looking at its lease and writing does so for less than a sweeper waits.
 LONGEST_STALL = LEASE + 0.7 * DEADLINE
 PATIENCE = 120.0
-CREW = Crew(backfill=False, lanes=2, batch=3, texts=2, idle=0.5)
+CREW = Crew(backfill=False, lanes=2, more=1, batch=3, texts=2, idle=0.5)
 SPEC = IndexSpec(
     embedder="tiny",
     dimension=8,

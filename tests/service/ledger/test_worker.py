@@ -712,3 +712,76 @@ async def test_a_short_document_does_not_wait_for_a_long_one_of_its_batch(
     await running
     assert (short.state, waiting.state, done.state) == ("succeeded", "running", "succeeded")
     assert (await intake.get("acme", None, "a")).chunks == 4
+
+
+@pytest.mark.parametrize("few", [0, pipeline.FEW_TEXTS])
+async def test_a_short_document_does_not_wait_until_long_ones_are_embedded(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+) -> None:
+    monkeypatch.setattr(pipeline, "FEW_TEXTS", few)
+    plain = indexer.embedder
+
+    class Slow:
+        spec = plain.spec
+        token_spans = staticmethod(plain.token_spans)
+
+        async def embed(self, texts: Sequence[str]) -> Matrix:
+            await asyncio.sleep(0.05 if any("whale" in one for one in texts) else 0)
+            return await plain.embed(texts)
+
+    whole = "\n\n".join(f"# Part {n}\n\nThe whale of part {n}." for n in range(100)).encode()
+    stop = asyncio.Event()
+    crew = replace(ORDINARY, texts=1)
+    running = asyncio.create_task(
+        make_worker(store, indexers=[replace(indexer, embedder=Slow())], crew=crew).run(stop)
+    )
+    long = []
+    for name in ("a", "b"):
+        long += await intake.put(
+            "acme", [NewDocument(id=name, content=whole + name.encode(), filename="a.md")]
+        )
+        await _embedding(ledger, running, long[-1])
+    [short] = await intake.put("acme", [NewDocument(id="c", content=_text("fig"))])
+    assert (await _end(ledger, running, short)).state == "succeeded"
+    assert [(await ledger.job("acme", job.id)).state for job in long] == ["running", "running"]
+    assert [(await _end(ledger, running, job)).state for job in long] == ["succeeded", "succeeded"]
+    stop.set()
+    await running
+
+
+async def _embedding(ledger: Ledger, running: asyncio.Task[None], job: Job) -> None:
+    async with asyncio.timeout(30):
+        while (await ledger.job("acme", job.id)).done == 0:
+            assert not running.done()
+            await asyncio.sleep(0.02)
+
+
+async def test_one_more_lane_is_opened_where_all_turn_out_to_have_long_work(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    reader: Reader,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ingestion.worker.RELIEF", 0.2)
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(store, crew=replace(ORDINARY, lanes=2, more=1)).run(stop))
+    long = []
+    for name in ("a", "b"):
+        long += await intake.put("acme", [NewDocument(id=name, content=b"long " + name.encode())])
+        async with asyncio.timeout(30):
+            while (await ledger.job("acme", long[-1].id)).state != "running":
+                await asyncio.sleep(0.02)
+    [short] = await intake.put("acme", [NewDocument(id="c", content=_text("fig"))])
+    assert (await _end(ledger, running, short)).state == "succeeded"
+    reader.turned.set()
+    assert [(await _end(ledger, running, job)).state for job in long] == ["succeeded", "succeeded"]
+    stop.set()
+    await running
