@@ -75,9 +75,9 @@ _LACKING = text(
 _SHOW = text(
     f"""
     INSERT INTO visibility (tenant, document_id, generation, revision, version, chunks, collection, groups,
-                            title, filename, media_type, size, content_hash, metadata)
+                            title, called, filename, media_type, size, content_hash, metadata)
     SELECT s.tenant, s.document_id, w.generation, w.revision, s.version, w.chunks, s.collection, s.groups,
-           s.title, s.filename, s.media_type, s.size, s.content_hash, s.metadata
+           s.title, s.called, s.filename, s.media_type, s.size, s.content_hash, s.metadata
     FROM unnest(CAST(:tenants AS text[]), CAST(:documents AS text[]), CAST(:revisions AS bigint[]),
                 CAST(:generations AS text[]), CAST(:chunks AS int[]))
       AS w(tenant, document_id, revision, generation, chunks)

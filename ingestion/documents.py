@@ -122,8 +122,8 @@ _END_JOBS = text(
     """
 )
 _READ = f"""
-    SELECT d.*, shown.chunks, newest.state AS status, newest.error FROM documents d LEFT JOIN LATERAL (
-        SELECT v.chunks FROM visibility v
+    SELECT d.*, shown.chunks, shown.called, newest.state AS status, newest.error FROM documents d LEFT JOIN LATERAL (
+        SELECT v.chunks, v.called FROM visibility v
         JOIN generations g ON g.id = v.generation AND g.state = 'serving'
         WHERE v.tenant = d.tenant AND v.document_id = d.id ORDER BY v.revision DESC LIMIT 1
     ) AS shown ON true LEFT JOIN LATERAL (
@@ -395,7 +395,12 @@ def default_title(title: str | None, filename: str | None, document_id: str) -> 
 
 def _read(row: Row[Any]) -> Document:
     error = loads(row.error)
-    return replace(_document(row, row.chunks), status=row.status, error=JobError(**error) if error else None)
+    return replace(
+        _document(row, row.chunks),
+        title=default_title(row.title or row.called, row.filename, row.id),
+        status=row.status,
+        error=JobError(**error) if error else None,
+    )
 
 
 def _document(row: Row[Any], chunks: int | None) -> Document:

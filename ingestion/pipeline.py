@@ -322,6 +322,7 @@ class Pipeline:
                 seconds=draft.seconds,
                 reused=draft.reused,
                 handling=draft.handling,
+                called=draft.title,
             )
             for draft in drafts
         ]

@@ -118,7 +118,8 @@ revisions = Table(
 )
 
 # What readers see of a document in one generation. Everything said about it here is of the visible version,
-# which a newer one may be about to replace: another generation is filled from it.
+# which a newer one may be about to replace: another generation is filled from it. `title` is what was given
+# with it, `called` what its passages go by: that, or what was found in it.
 visibility = Table(
     "visibility",
     metadata,
@@ -131,6 +132,7 @@ visibility = Table(
     Column("collection", _name(), nullable=False),
     Column("groups", ARRAY(Text), nullable=False),
     Column("title", Text),
+    Column("called", Text),
     Column("filename", Text),
     Column("media_type", Text, nullable=False),
     Column("size", BigInteger, nullable=False),

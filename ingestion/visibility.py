@@ -33,17 +33,17 @@ _SHOWN_IN = text(
 _SHOW = text(
     """
     INSERT INTO visibility (tenant, document_id, generation, revision, version, chunks, collection, groups,
-                            title, filename, media_type, size, content_hash, metadata)
+                            title, called, filename, media_type, size, content_hash, metadata)
     SELECT d.tenant, d.id, w.generation, w.revision, d.newest_version, w.chunks, d.collection, d.groups,
-           d.title, d.filename, d.media_type, d.size, d.content_hash, d.metadata
+           d.title, w.called, d.filename, d.media_type, d.size, d.content_hash, d.metadata
     FROM unnest(CAST(:tenants AS text[]), CAST(:documents AS text[]), CAST(:revisions AS bigint[]),
-                CAST(:generations AS text[]), CAST(:chunks AS int[]))
-      AS w(tenant, document_id, revision, generation, chunks)
+                CAST(:generations AS text[]), CAST(:chunks AS int[]), CAST(:called AS text[]))
+      AS w(tenant, document_id, revision, generation, chunks, called)
     JOIN documents d ON d.tenant = w.tenant AND d.id = w.document_id
     ON CONFLICT (tenant, document_id, generation) DO UPDATE
     SET revision = excluded.revision, version = excluded.version, chunks = excluded.chunks,
         collection = excluded.collection, groups = excluded.groups, title = excluded.title,
-        filename = excluded.filename, media_type = excluded.media_type, size = excluded.size,
+        called = excluded.called, filename = excluded.filename, media_type = excluded.media_type, size = excluded.size,
         content_hash = excluded.content_hash, metadata = excluded.metadata
     RETURNING tenant, collection AS name
     """
@@ -123,6 +123,7 @@ def _rows(fresh: Sequence[Written], known: Collection[str]) -> dict[str, list[An
         "revisions": [one.revision for one, _ in rows],
         "generations": [generation for _, generation in rows],
         "chunks": [one.chunks[generation] for one, generation in rows],
+        "called": [one.called for one, _ in rows],
     }
 
 

@@ -22,7 +22,7 @@ Flip = Literal["flipped", "superseded", "lost", "generations_changed"]
 class Written:
     """A revision whose rows are in the store: `chunks` is their number in each generation. `characters` were
     embedded for it in `seconds`; reading and writing it took `handling` more. `reused` vectors were at
-    hand."""
+    hand. `called` is the title that its passages go by."""
 
     job: Job
     revision: int
@@ -31,6 +31,7 @@ class Written:
     seconds: float = 0.0
     handling: float = 0.0
     reused: int = 0
+    called: str | None = None
 
 
 _LOCK_DOCUMENTS = text(

@@ -785,3 +785,18 @@ async def test_one_more_lane_is_opened_where_all_turn_out_to_have_long_work(
     assert [(await _end(ledger, running, job)).state for job in long] == ["succeeded", "succeeded"]
     stop.set()
     await running
+
+
+async def test_a_document_is_called_what_its_passages_are_called(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    make_worker: MakeWorker,
+    ended: Callable[[Worker, Sequence[Job]], Awaitable[list[Job]]],
+) -> None:
+    found = NewDocument(id="a", content=b"# The whale\n\nIt is large.\n", filename="w-2.md")
+    given = replace(found, id="b", title="Whales")
+    await ended(make_worker(store), await intake.put("acme", [found, given]))
+    listed, _ = await intake.list_documents("acme", None, collection=None, after=None, limit=9)
+    assert [one.title for one in listed] == ["The whale", "Whales"]
+    assert (await intake.get("acme", None, "a")).title == "The whale"
