@@ -1,5 +1,6 @@
 # make up      sets everything up and runs it, with a sample corpus the first time
 # make test    sets everything up and runs every test that this machine can
+# make eval    sets up evaluation of releases (plumbline eval)
 # make check   format, lint, types and the import rule; no server needed
 # make bench   embedding and search rates, on an instance of its own
 # make stop    stops the instance that `make up` started
@@ -13,7 +14,7 @@ ARGS ?=
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench stop clean lock install install-test
+.PHONY: help up test eval check bench stop clean lock install install-test
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -23,6 +24,9 @@ install:
 
 install-test:
 	@deploy/install.sh test
+
+eval:
+	@deploy/install.sh eval
 
 up: install
 	@exec .venv/bin/plumbline up $(ARGS)

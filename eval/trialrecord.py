@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app.cli.client import Client
-from app.cli.reference import at
+from app.cli.paths import release as at
 from app.release import parse_release
 from eval.types import EvalError, ReleaseRef
 

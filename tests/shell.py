@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from app.cli import build
 
 
-def run(*arguments: str, stdin: str | None = None) -> Result:
+def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
     return CliRunner().invoke(build(), arguments, input=stdin)
 
 

@@ -12,11 +12,22 @@ import typer
 
 PLUGINS = "plumbline.commands"
 _EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+_HELP_NAMES = ["-h", "--help"]
+_OFFERED = {
+    "eval": "Judge releases: run a data set, compare two runs, read a report.",
+    "bench": "Measure the service against a floor, on parts of its own.",
+    "controller": "Watch trials of releases and decide on them; `plumbline up` starts one.",
+    "release.report": "Draft a post-mortem of a release's last trial that ended badly.",
+}
+"""What commands of other folders do, since asking themselves would import them."""
 
 
 def main() -> None:
     """Run the command line of this process; ends with the exit code that decides."""
-    build()()
+    from app.cli import console
+
+    with console.printing():
+        build()()
 
 
 def build() -> typer.Typer:
@@ -43,7 +54,7 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": _HELP_NAMES},
     )
     for module in (up, ingest, search, ask, summarize, serve, doctor):
         module.register(commands)
@@ -72,11 +83,11 @@ def _forward(commands: typer.Typer, name: str, offered: EntryPoint) -> None:
 
     @commands.command(
         name,
-        help=f"See `{called} --help`.",
+        help=_OFFERED.get(offered.name, f"See `{called} --help`."),
         add_help_option=False,
         context_settings=_EVERYTHING,
     )
     def run(context: typer.Context) -> None:
         from typer.main import get_command
 
-        get_command(offered.load())(args=context.args, prog_name=called)
+        get_command(offered.load())(args=context.args, prog_name=called, help_option_names=_HELP_NAMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,16 @@ def look(client: Client, collection: str, sources: Mapping[str, Source]) -> Alre
     return Already(documents, {job["document_id"]: job for job in running}, troubled)
 
 
+def elsewhere(client: Client, ids: Sequence[str]) -> set[str]:
+    """Those of the documents, none of them in the collection to hand in to, that are in another one: handing
+    them in takes them away from there, since an id is one document of a tenant."""
+    found: set[str] = set()
+    for start in range(0, len(ids), PAGE):
+        asked = {"ids": list(ids[start : start + PAGE]), "dry_run": True}
+        found.update(client.post("/v1/documents/delete", asked)["ids"])
+    return found
+
+
 def _documents(client: Client, collection: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     after: str | None = None
@@ -81,6 +91,6 @@ def _same(known: Mapping[str, Any], source: Source, content: bytes, fields: Mapp
     said = json.loads(fields.get("metadata", "{}")), sorted(fields.get("groups", []))
     return (
         known["content_hash"] == hashlib.sha256(content).hexdigest()
-        and known["filename"] == source.path.name
+        and known["filename"] == source.name
         and (known["metadata"], known["groups"]) == said
     )

@@ -54,9 +54,9 @@ def _stream(client: Client, body: dict[str, Any]) -> None:
     told: dict[str, Any] = {"citations": [], "degraded": []}
     for chunk in client.events("POST", PATH, {**body, "stream": True}):
         for choice in chunk["choices"]:
-            print(choice["delta"].get("content") or "", end="", flush=True)
+            console.write(choice["delta"].get("content") or "")
         found = chunk.get("plumbline") or {}
         told = found if "citations" in found else told
     print()
     for line in source_lines(told):
-        print(line)
+        print(console.readable(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.settings import Settings, load_settings
 TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 ATTEMPTS = 4
 LONGEST_WAIT = 10.0
+_KEY = re.compile(r"[\x21-\x7e]+")
 
 
 class ClientError(Exception):
@@ -33,16 +35,17 @@ class Unreachable(ClientError):
     """Nobody answers at the address."""
 
 
+class Misused(ClientError):
+    """What was given can be no address, or no key."""
+
+
 class Client:
     """A caller of one service. Close it, or use it as a context manager. Safe to share between threads."""
 
     def __init__(self, url: str, key: str | None = None, timeout: httpx.Timeout = TIMEOUT) -> None:
-        self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise ClientError(f"{url} is no address: {error}.") from None
+        self.url = _address(url)
+        headers = {"Authorization": f"Bearer {_key(key)}"} if key else {}
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
 
     def __enter__(self) -> Self:
         return self
@@ -136,6 +139,25 @@ def address_of(settings: Settings) -> str:
         return settings.url
     running = instance.running(settings.data)
     return running.url if running else f"http://127.0.0.1:{settings.port}"
+
+
+def _address(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise Misused(f"{url} is no address: {error}.") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise Misused(f"{url} is no address of a service: write one as http://127.0.0.1:8080.")
+    return url.rstrip("/")
+
+
+def _key(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise Misused(
+            "The key (--key, PLUMBLINE_KEY) holds what no key does: a space, a line break, or a character "
+            "beyond ASCII."
+        )
+    return key
 
 
 def _patience(response: httpx.Response, attempt: int) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import console
+from app.cli import console, paths
 
 commands = typer.Typer(help="List collections, set their rules, see what broke them.", no_args_is_help=True)
 
@@ -48,7 +48,7 @@ def rules(
     """Show or set what a collection asks of its documents."""
     from app.cli.client import connect
 
-    path = f"/v1/collections/{_in_path(name)}/rules"
+    path = paths.collection(name, "rules")
     asked = None if to is None else _read(to)
     with console.failures(), connect(url, key, data) as client:
         found = client.get(path) if asked is None else client.put(path, asked)
@@ -76,7 +76,7 @@ def report(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        found = client.get(f"/v1/collections/{_in_path(name)}/report")
+        found = client.get(paths.collection(name, "report"))
     if as_json:
         console.show_json(found)
         return
@@ -99,12 +99,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(asked, dict):
         console.fail(f"{path} must hold a JSON object.", console.USAGE)
     return asked
-
-
-def _in_path(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name, safe="")
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
+import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +19,10 @@ FAILED = 1
 USAGE = 2
 CANNOT_START = 3
 PIPE_WIDTH = 1_000
+_UNSAFE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
+_LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
+_NO_MORE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""What an output that takes no more says."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[
@@ -30,14 +38,25 @@ Port = Annotated[
 ]
 
 
+def readable(text: str) -> str:
+    """A text as a terminal may get it: characters that would steer it, that turn around what is read, or that
+    are none in UTF-8 are escaped as JSON escapes them. Documents bring such along, in their titles too."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def say(line: str) -> None:
     """One line for the person who watches. One who went away is no reason to fail."""
-    with contextlib.suppress(OSError):
-        print(line, flush=True)
+    with contextlib.suppress(BrokenPipeError):
+        print(readable(line), flush=True)
+
+
+def write(text: str) -> None:
+    """A piece of a text that comes bit by bit."""
+    print(readable(text), end="", flush=True)
 
 
 def show_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(readable(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def show(value: Mapping[str, Any], as_json: bool) -> None:
@@ -47,7 +66,7 @@ def show(value: Mapping[str, Any], as_json: bool) -> None:
         return
     for name, field in value.items():
         shown = json.dumps(field, ensure_ascii=False) if isinstance(field, dict | list) else field
-        print(f"{name:<14} {'' if shown is None else shown}")
+        print(f"{name:<14} {'' if shown is None else readable(str(shown))}")
 
 
 def duration(seconds: float) -> str:
@@ -70,21 +89,67 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) 
     folded = (Column(name, overflow="fold") for name in columns)
     shown = Table(*folded, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        shown.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        shown.add_row(*(Text("" if cell is None else _in_line(str(cell))) for cell in row))
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     Console(width=width).print(shown if shown.row_count else Text(empty))
 
 
+def _in_line(text: str) -> str:
+    return readable(_LINE_BREAK.sub(" ", text))
+
+
 def fail(message: str, code: int = FAILED) -> NoReturn:
-    print(message, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(readable(message), file=sys.stderr)
     raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Around all that a process does: characters that the terminal has no code for are escaped, and an
+    output that takes no more ends it with a sentence."""
+    if sys.stdout is None:  # Closed by whoever started this.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  for as long as the process lasts
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if not _took_no_more(error):
+            raise
+        _give_up_output()
+        if not isinstance(error, BrokenPipeError):
+            with contextlib.suppress(OSError):
+                print(_sentence(error), file=sys.stderr)
+        raise SystemExit(FAILED) from None
+
+
+def _took_no_more(error: OSError) -> bool:
+    return error.errno in _NO_MORE and error.filename is None
+
+
+def _give_up_output() -> None:
+    """What is left in the buffer would be tried, and complained of, once more at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _sentence(error: OSError) -> str:
+    why = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {why}."
+    return f"Nothing more can be written: {why}." if _took_no_more(error) else f"{why}."
 
 
 @contextlib.contextmanager
 def failures() -> Iterator[None]:
     """Failures that were foreseen end the command with their sentence and their exit code."""
     from app.child import StartFailed
-    from app.cli.client import ClientError
+    from app.cli.client import ClientError, Misused
     from app.embedded import EmbeddedError
     from app.errors import AppError
     from app.instance import InstanceError
@@ -95,14 +160,21 @@ def failures() -> Iterator[None]:
 
     try:
         yield
-    except SettingsError as error:
+    except (SettingsError, Misused) as error:
         fail(str(error), USAGE)
     except (InstanceError, EmbeddedError, StartFailed) as error:
         fail(str(error), CANNOT_START)
     except (ClientError, AppError, ReleaseInvalid, IngestionError, LlmError) as error:
         fail(str(error))
+    except UnicodeEncodeError as error:
+        fail(f"{error.object[error.start : error.end]!a} in what was given is no text in UTF-8.", USAGE)
     except BrokenPipeError:
+        _give_up_output()
         raise typer.Exit(FAILED) from None
+    except OSError as error:
+        if _took_no_more(error):
+            _give_up_output()
+        fail(_sentence(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

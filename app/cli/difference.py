@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import console
-from app.cli.reference import at
+from app.cli import console, paths
 
 if TYPE_CHECKING:
     from app.changes import Change
@@ -53,8 +52,10 @@ def _canonical(side: str, url: str | None, key: str | None, data: Path | None) -
 
     if Path(side).is_file() or side.endswith(".toml"):
         return load_release(Path(side)).canonical()
+    if not paths.is_release(side):
+        console.fail(f"There is no file {side}, and it is no release's id or name.", console.USAGE)
     with connect(url, key, data) as client:
-        return json.dumps(client.get(at(side))["release"])
+        return json.dumps(client.get(paths.release(side))["release"])
 
 
 def _show(change: Change) -> None:
@@ -65,7 +66,7 @@ def _show(change: Change) -> None:
         return
     console.say(f"{change.path}:")
     for line in hunks(change.before, change.after, context=1):
-        typer.secho(f"  {'...' if line == '@' else line}", fg=_COLOURS.get(line[:1]))
+        typer.secho(f"  {'...' if line == '@' else console.readable(line)}", fg=_COLOURS.get(line[:1]))
 
 
 def _side(value: str | None) -> str:

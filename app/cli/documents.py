@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import console
+from app.cli import console, paths
 from app.cli.where import Where, filter_of
 
 PAGE = 500
@@ -56,7 +56,7 @@ def show(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        found = client.get(f"/v1/documents/{_in_path(document_id)}")
+        found = client.get(paths.document(document_id))
     console.show(found, as_json)
 
 
@@ -76,15 +76,21 @@ def delete(
     """Delete documents by id, metadata or collection. Nothing that is asked afterwards uses their text."""
     from app.cli.client import connect
 
+    meant = bool(where) or collection is not None
+    if bool(document_ids) == meant:
+        console.fail(
+            "Name documents by their ids, or say which with --where and --collection.", console.USAGE
+        )
+    named = {document_id: paths.document(document_id) for document_id in document_ids or ()}
     with console.failures(), connect(url, key, data) as client:
-        if document_ids and not dry_run:
-            for document_id in document_ids:
-                client.delete(f"/v1/documents/{_in_path(document_id)}")
+        if named and not dry_run:
+            for document_id, path in named.items():
+                client.delete(path)
                 if not as_json:
                     console.say(f"deleted {document_id}")
-            gone = {"deleted": document_ids}
+            gone: dict[str, Any] = {"deleted": list(named)}
         else:
-            chosen = {"ids": document_ids or [], "filter": filter_of(where), "dry_run": dry_run}
+            chosen = {"ids": list(named), "filter": filter_of(where), "dry_run": dry_run}
             if collection is not None:
                 chosen["collection"] = collection
             found = client.post("/v1/documents/delete", chosen)
@@ -93,12 +99,6 @@ def delete(
                 console.say(f"{'would delete' if dry_run else 'deleted'} {found['count']} documents")
     if as_json:
         console.show_json(gone)
-
-
-def _in_path(document_id: str) -> str:
-    from urllib.parse import quote
-
-    return quote(document_id, safe=":@~")
 
 
 def _state(document: dict[str, Any]) -> str:

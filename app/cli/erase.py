@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli import console
+from app.cli import console, paths
 from app.cli.where import Where, filter_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def erase(
         return
     from app.cli.client import connect
 
+    if not (ids or where or everything or collection is not None):
+        console.fail("Name --id, --where, --collection or --tenant.", console.USAGE)
+    for name in ids or ():
+        paths.document(name)
     chosen = {"ids": ids or [], "filter": filter_of(where), "tenant": everything}
     if collection is not None:
         chosen["collection"] = collection
@@ -92,7 +97,7 @@ def show(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        found = client.get(f"/v1/erasures/{erasure_id}")
+        found = client.get(paths.erasure(erasure_id))
     console.show_json(found) if as_json else _show(found)
 
 
@@ -168,14 +173,21 @@ def _read(paths: list[Path], data: Path | None) -> list[tuple[Path, Receipt]]:
 def _meant(client: Any, chosen: dict[str, Any]) -> str:
     if chosen["tenant"]:
         return "everything of this tenant"
-    if not (chosen["ids"] or chosen["filter"] or "collection" in chosen):
-        raise typer.BadParameter("Name --id, --where, --collection or --tenant.")
     asked = {name: value for name, value in chosen.items() if name != "tenant"}
     return f"{client.post('/v1/documents/delete', {**asked, 'dry_run': True})['count']} documents"
 
 
 def _confirm(what: str) -> None:
-    typer.confirm(f"Erase {what} from every store, for good?", abort=True, err=True)
+    """Ask, on stderr alone: stdout may be for a program."""
+    print(f"Erase {what} from every store, for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)
+        console.fail(
+            "Nobody answered, and nothing was erased. Say --yes where nobody can be asked.", console.USAGE
+        )
+    if answer.strip().lower() not in ("y", "yes"):
+        console.fail("Nothing was erased.")
 
 
 def _followed(client: Any, erasure: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

@@ -65,14 +65,14 @@ class FirstRun:
             return
         from ingestion.intake import EXTENSIONS  # It brings the whole of SQLAlchemy along.
 
-        sources, _ = find([str(SAMPLE)], EXTENSIONS)
+        sources = find([str(SAMPLE)], EXTENSIONS).sources
         known = {source.id for source in sources}
         if any(
             document["id"] not in known for document in client.get("/v1/documents", limit=500)["documents"]
         ):
             instance.remember(self.settings.data, sample="not needed")
             return
-        handed_in = hand_in(client, sources, {}, lambda done, total: None)
+        handed_in = hand_in(client, sources, {}, lambda done, total: None, most=self.settings.upload_limit)
         self.say(f"sample   {len(handed_in)} documents handed in")
         if not self._wait(client, handed_in, stopping):
             return

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,11 +14,13 @@ from app.cli import console
 
 if TYPE_CHECKING:
     from app.cli.client import Client
+    from app.cli.sources import Found
     from app.cli.upload import Outcome
 
 Told = Callable[[int, int, str], None]
 """Told how many are done, of how many, and anything else that is worth saying."""
 MOST_SHOWN = 50
+MOST_NAMED = 3
 
 
 def register(commands: typer.Typer) -> None:
@@ -53,31 +54,41 @@ def ingest(
     What is there already in the same form is left out: a run that was cut short goes on when it is run again.
     Fails if any document does.
     """
-    from app.cli.already import Already, look
+    from app.cli.already import Already, elsewhere, look
     from app.cli.client import connect
-    from app.cli.sources import SourcesInvalid, find
+    from app.cli.describing import described
     from app.cli.upload import hand_in
-    from ingestion.intake import EXTENSIONS
+    from app.settings import load_settings
 
+    fields = described(collection, group or (), metadata or (), priority)
     with console.failures(), connect(url, key, data) as client, _bars(as_json) as bar:
-        try:
-            sources, left_out = find(paths, EXTENSIONS)
-        except SourcesInvalid as error:
-            console.fail(str(error), console.USAGE)
-        if not sources:
-            known = " ".join(sorted(EXTENSIONS))
-            console.fail(f"No file there that can be read. Endings that are: {known}.", console.USAGE)
-        fields = {"collection": collection, **_said(group, metadata)}
-        if priority != "normal":
-            fields["priority"] = priority
-        already = Already({}) if again else look(client, collection, {one.id: one for one in sources})
-        told = bar("handing in", "files")
-        outcomes = hand_in(client, sources, fields, lambda done, total: told(done, total, ""), already)
+        most, found = load_settings(data=data).upload_limit, _found(paths)
+        known = look(client, collection, {one.id: one for one in found.sources})
+        moved = elsewhere(client, [one.id for one in found.sources if one.id not in known.documents])
+        already, told = Already({}) if again else known, bar("handing in", "files")
+        outcomes = hand_in(
+            client, found.sources, fields, lambda done, total: told(done, total, ""), already, most=most
+        )
+        moved -= {outcome.document_id for outcome in outcomes if outcome.status == "refused"}
         if wait:
             outcomes = _waited(client, outcomes, bar("indexing", "documents"))
-    _report(outcomes, left_out, as_json)
+    _report(outcomes, found, moved, as_json)
     if any(outcome.failed for outcome in outcomes):
         raise typer.Exit(console.FAILED)
+
+
+def _found(paths: Sequence[str]) -> Found:
+    from app.cli.sources import SourcesInvalid, find
+    from ingestion.intake import EXTENSIONS
+
+    try:
+        found = find(paths, EXTENSIONS)
+    except SourcesInvalid as error:
+        console.fail(str(error), console.USAGE)
+    if not found.sources:
+        known = " ".join(sorted(EXTENSIONS))
+        console.fail(f"No file there that can be read. Endings that are: {known}.", console.USAGE)
+    return found
 
 
 def _waited(client: Client, outcomes: Sequence[Outcome], told: Told) -> list[Outcome]:
@@ -97,28 +108,7 @@ def _waited(client: Client, outcomes: Sequence[Outcome], told: Told) -> list[Out
     return sorted(ended, key=lambda outcome: places[outcome.document_id])
 
 
-def _said(group: Sequence[str] | None, metadata: Sequence[str] | None) -> dict[str, Any]:
-    """The query fields that describe each document."""
-    said: dict[str, Any] = {"groups": list(group)} if group else {}
-    pairs = [pair.partition("=") for pair in metadata or ()]
-    for name, equals, _ in pairs:
-        if not (name and equals):
-            console.fail(f"--metadata {name!r}: write KEY=VALUE.", console.USAGE)
-    if pairs:
-        said["metadata"] = json.dumps({name: _value(value) for name, _, value in pairs})
-    return said
-
-
-def _value(text: str) -> Any:
-    """A number, true or false where the text is one, else the text."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, bool | int | float) else text
-
-
-def _report(outcomes: Sequence[Outcome], left_out: int, as_json: bool) -> None:
+def _report(outcomes: Sequence[Outcome], found: Found, moved: Collection[str], as_json: bool) -> None:
     failed = [outcome for outcome in outcomes if outcome.failed]
     reasons = Counter(outcome.reason or outcome.status for outcome in failed)
     if as_json:
@@ -127,7 +117,9 @@ def _report(outcomes: Sequence[Outcome], left_out: int, as_json: bool) -> None:
                 "documents": len(outcomes),
                 "failed": len(failed),
                 "reasons": dict(reasons.most_common()),
-                "left_out": left_out,
+                "left_out": found.left_out,
+                "passed_over": found.passed_over,
+                "moved": len(moved),
                 "chunks": sum(outcome.chunks for outcome in outcomes),
                 "outcomes": [_json(outcome) for outcome in outcomes],
             }
@@ -140,12 +132,15 @@ def _report(outcomes: Sequence[Outcome], left_out: int, as_json: bool) -> None:
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         console.say(f"and {len(failed) - MOST_SHOWN} more; in all {told}. `plumbline jobs list` shows them.")
     states = Counter(outcome.status for outcome in outcomes)
+    named = ", ".join(found.passed_over[:MOST_NAMED])
     parts = (
         f"{states['succeeded']} indexed",
         f"{states['unchanged']} there already",
         f"{states['queued'] + states['running']} queued",
         f"{len(failed)} failed",
-        f"{left_out} of other types left out",
+        f"{len(moved)} moved here from other collections",
+        f"{found.left_out} of other types left out",
+        f"{len(found.passed_over)} passed over that are no files ({named})",
     )
     console.say(", ".join(part for part in parts if not part.startswith("0 ")))
 

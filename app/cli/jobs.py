@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli import console
+from app.cli import console, paths
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -135,7 +135,7 @@ def show(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        console.show(client.get(f"/v1/jobs/{_in_path(job_id)}"), as_json)
+        console.show(client.get(paths.job(job_id)), as_json)
 
 
 @commands.command("cancel")
@@ -196,9 +196,9 @@ def watch(
 
     job: dict[str, Any] = {}
     with console.failures(), connect(url, key, data) as client:
-        for job in client.events("GET", f"/v1/jobs/{_in_path(job_id)}/events"):
+        for job in client.events("GET", paths.job(job_id, "events")):
             line = f"{job['status']:<12} {job['stage']:<8} {_progress(job)} {_why(job)}"
-            print(json.dumps(job) if as_json else line.rstrip(), flush=True)
+            print(json.dumps(job) if as_json else console.readable(line.rstrip()), flush=True)
     if job.get("status") != "succeeded":
         raise typer.Exit(console.FAILED)
 
@@ -217,7 +217,7 @@ def _change(
     if bool(job_ids) == (bool(meant) or every):
         console.fail("Name jobs by their ids, or say which with options (--all: every one).", console.USAGE)
     if job_ids:
-        jobs = [client.post(f"/v1/jobs/{_in_path(job_id)}/{verb}") for job_id in job_ids]
+        jobs = [client.post(path) for path in [paths.job(job_id, verb) for job_id in job_ids]]
         if as_json:
             console.show_json({"jobs": jobs})
         for job in jobs if not as_json else ():
@@ -268,9 +268,3 @@ def _why(job: dict[str, Any]) -> str:
         return ""
     part = f" ({error['part']})" if error["part"] else ""
     return f"{error['code']}: {error['message']}{part}"
-
-
-def _in_path(job_id: str) -> str:
-    from urllib.parse import quote
-
-    return quote(job_id, safe="")

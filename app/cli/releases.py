@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import console, difference, trials
-from app.cli.reference import Reason, Reference, at
+from app.cli.paths import release as at
+from app.cli.reference import Reason, Reference
 from app.cli.servecommand import serve_command
 
 commands = typer.Typer(

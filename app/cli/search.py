@@ -45,10 +45,10 @@ def search(
         console.show_json(found)
         return
     rows = [
-        (f"{hit['score']:.3f}", hit["title"] or hit["document_id"], hit["page"], _snippet(hit["text"]))
+        (f"{hit['score']:.3f}", hit["document_id"], hit["title"], hit["page"], _snippet(hit["text"]))
         for hit in found["hits"]
     ]
-    console.table(("score", "title", "page", "passage"), rows, "Nothing matches.")
+    console.table(("score", "document", "title", "page", "passage"), rows, "Nothing matches.")
     if found["degraded"]:
         print(f"(searched without: {', '.join(found['degraded'])})")
 

@@ -24,37 +24,57 @@ class Source:
     path: Path
     id: str
 
+    @property
+    def name(self) -> str:
+        """The file's name, with U+FFFD for each byte of it that is not UTF-8."""
+        return os.fsencode(self.path.name).decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What to hand in. `left_out` have other endings; `passed_over` are pipes, devices, links to nothing:
+    what a folder holds beside files."""
+
+    sources: list[Source]
+    left_out: int
+    passed_over: list[str]
+
 
 def document_id(relative: str) -> str:
     """The id of a file by its path below the folder that was named: `/` becomes `:`."""
     name = _FORBIDDEN.sub("-", relative.replace(os.sep, ":"))
     if len(name) <= LONGEST_ID:
         return name
-    return f"{name[: LONGEST_ID - 17]}-{hashlib.sha256(relative.encode()).hexdigest()[:16]}"
+    return f"{name[: LONGEST_ID - 17]}-{hashlib.sha256(os.fsencode(relative)).hexdigest()[:16]}"
 
 
-def find(paths: Sequence[str], extensions: Collection[str]) -> tuple[list[Source], int]:
+def find(paths: Sequence[str], extensions: Collection[str]) -> Found:
     """The files under these folders and patterns that have one of the extensions, and those named
-    themselves, whatever they are; and how many others were left out. Hidden ones are not looked at."""
+    themselves, whatever they are. Hidden ones are not looked at."""
     found: dict[str, Path] = {}
-    left_out = 0
+    left_out, passed_over = 0, list[str]()
     for path, relative, named in _files(paths):
         if not named and path.suffix.lower() not in extensions:
             left_out += 1
             continue
+        if not (named or path.is_file()):
+            passed_over.append(str(path))
+            continue
         key = document_id(relative)
         other = found.setdefault(key, path)
-        if not other.exists() or not other.samefile(path):
+        if not other.samefile(path):
             raise SourcesInvalid(
                 f"{other} and {path} would both become document {key}. Name a folder that holds both."
             )
-    return [Source(path, key) for key, path in sorted(found.items())], left_out
+    return Found([Source(path, key) for key, path in sorted(found.items())], left_out, passed_over)
 
 
 def _files(paths: Sequence[str]) -> Iterator[tuple[Path, str, bool]]:
     """Each file, its path below what was named, and whether it was named itself."""
     for given in paths:
         path = Path(given)
+        if not given:
+            raise SourcesInvalid("An empty path names no file: it would be the folder that this runs in.")
         if path.is_dir():
             for file in _below(path):
                 yield file, str(file.relative_to(path)), False
@@ -80,5 +100,5 @@ def _matching(pattern: str) -> Iterator[tuple[Path, str, bool]]:
     plain = next((n for n, part in enumerate(parts) if _WILD.search(part)), len(parts))
     base = Path(*parts[:plain])
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (Path.glob refuses absolute ones)
-        if Path(match).is_file():
+        if not Path(match).is_dir():
             yield Path(match), str(Path(match).relative_to(base)), False

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import console
-from app.cli.reference import Reason, Reference, at
+from app.cli.paths import release as at
+from app.cli.reference import Reason, Reference
 
 Force = Annotated[bool, typer.Option("--force", help="Without a passed evaluation; needs a reason.")]
 STOPPED = 3

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,6 +33,14 @@ _MENDED_BY_WAITING = frozenset({0, 429, 502, 503, 504})
 Progress = Callable[[int, int], None]
 """Told how many are done, of how many."""
 _NOTHING = Already({})
+
+
+class NotHandedIn(Exception):
+    """A file is refused before the service is asked; the message says why, and `code` in a word."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +78,22 @@ def hand_in(
     fields: Mapping[str, Any],
     progress: Progress,
     already: Already = _NOTHING,
+    *,
+    most: int,
 ) -> list[Outcome]:
     """Hand every file in that is not there already; the outcomes are `queued`, `refused` or `unchanged`, in
-    the order of the sources. A queue that is full is waited for."""
+    the order of the sources. A queue that is full is waited for. No file is read that has more bytes than
+    `most`."""
     stopped = threading.Event()
 
     def one(source: Source) -> Outcome:
         try:
-            content = source.path.read_bytes()
+            content = _content(source.path, most)
             job = already.job(source, content, fields)
             if job is None:
                 job = _patiently(client, source, content, fields, stopped)
+        except NotHandedIn as error:
+            return Outcome(document_id=source.id, status="refused", reason=error.code, message=str(error))
         except ClientError as error:
             if error.status not in _OF_ONE_DOCUMENT:
                 raise
@@ -100,6 +115,28 @@ def hand_in(
     return outcomes
 
 
+def _content(path: Path, most: int) -> bytes:
+    """Raises `NotHandedIn` for what is no file, which might never end, and for what is too large."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise NotHandedIn("It is not a regular file.", "not_a_file")
+    if about.st_size > most:
+        raise _too_large(about.st_size, most)
+    with path.open("rb") as file:
+        content = file.read(most + 1)  # It may have grown, and files of the system say 0.
+    if len(content) > most:
+        raise _too_large(len(content), most)
+    return content
+
+
+def _too_large(size: int, most: int) -> NotHandedIn:
+    return NotHandedIn(
+        f"It has {size:,} bytes; at most {most:,} are handed in. PLUMBLINE_UPLOAD_LIMIT raises that, if the "
+        "service was started with as much.",
+        "document_too_large",
+    )
+
+
 def _patiently(
     client: Client, source: Source, content: bytes, fields: Mapping[str, Any], stopped: threading.Event
 ) -> Any:
@@ -108,7 +145,7 @@ def _patiently(
     once, pause, given_up = str(uuid4()), FIRST_PAUSE, time.monotonic() + PATIENCE
     while True:
         try:
-            return client.put_file(source.id, source.path.name, content, fields, once)
+            return client.put_file(source.id, source.name, content, fields, once)
         except ClientError as error:
             full = error.code == "queue_full"
             if error.status not in _MENDED_BY_WAITING or (not full and time.monotonic() > given_up):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -33,7 +34,7 @@ def filter_of(said: Sequence[str] | None) -> dict[str, Any]:
 def _condition(text: str) -> dict[str, Any]:
     if text.lstrip().startswith("{"):
         try:
-            return dict(json.loads(text))
+            return dict(json.loads(text, parse_constant=_no_number))
         except ValueError as error:
             raise typer.BadParameter(f"--where: this is no JSON: {error}") from None
     compared = _COMPARISON.fullmatch(text)
@@ -50,7 +51,13 @@ def _condition(text: str) -> dict[str, Any]:
 def _value(text: str) -> Any:
     """A number, true, false, a list or a text in quotes, as in JSON; else the text as it stands."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
     except ValueError:
         return text
-    return text if value is None or isinstance(value, dict) else value
+    endless = isinstance(value, float) and not math.isfinite(value)
+    return text if value is None or endless or isinstance(value, dict) else value
+
+
+def _no_number(name: str) -> None:
+    """Python reads NaN and Infinity as numbers, JSON does not."""
+    raise ValueError(f"{name} is no number")

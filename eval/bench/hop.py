@@ -145,7 +145,8 @@ def _middle(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _times(rounds: Sequence[dict[str, Any]], floor: Sequence[dict[str, Any]]) -> float:
     """How many times as long as the floor in the same round the service takes: on a machine whose speed
     changes this changes least."""
-    return round(median(one["p50"] / bare["p50"] for one, bare in zip(rounds, floor, strict=True)), 1)
+    times = median(float(one["p50"] / bare["p50"]) for one, bare in zip(rounds, floor, strict=True))
+    return round(times, 1)
 
 
 def _inside(own: Sequence[dict[str, float]]) -> dict[str, float]:

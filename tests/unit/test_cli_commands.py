@@ -30,6 +30,15 @@ def _job(document: str, status: str, **more: Any) -> dict[str, Any]:
     return {**fields, "done": 0, "total": 0, "eta_seconds": None, "error": None, **more}
 
 
+def _holds_nothing(server: Server) -> None:
+    server.reply("/v1/documents", {"documents": [], "next": None})
+    server.reply("/v1/documents/delete", {"ids": []})
+
+
+def _put(server: Server) -> list[str]:
+    return [line for line, _ in server.sent if line.startswith("PUT")]
+
+
 CITATION = {"number": 2, "title": "Leave", "heading": "Days", "page": 3, "document_id": "leave.pdf"}
 TOLD = {"citations": [CITATION], "degraded": ["rerank"]}
 
@@ -134,7 +143,7 @@ def test_a_failed_document_is_named_with_its_reason_and_fails_the_command(
     (tmp_path / "a.md").write_text("x")
     (tmp_path / "b.md").write_text("")
     job = _job("a.md", "queued")
-    server.reply("/v1/documents", {"documents": [], "next": None})
+    _holds_nothing(server)
     error = {"code": "damaged", "message": "The file is damaged.", "part": "page 2"}
     server.reply("/v1/documents/a.md", {"jobs": [job]}, status=202)
     server.reply("/v1/documents/b.md", {"error": {"message": "It is empty.", "code": "empty"}}, status=400)
@@ -171,13 +180,12 @@ def test_a_run_that_was_cut_short_goes_on_where_it_was(server: Server, tmp_path:
     taken = run("ingest", str(tmp_path), "--no-wait", "--url", server.url)
     assert taken.exit_code == 0, taken.stderr
     assert taken.stdout.strip() == "1 there already, 3 queued"
-    put = [line for line, _ in server.sent if line.startswith("PUT")]
-    assert len(put) == 2
+    assert len(_put(server)) == 2
 
 
 def test_a_full_queue_is_waited_for_and_nothing_is_handed_in_twice(server: Server, tmp_path: Any) -> None:
     (tmp_path / "a.md").write_text("x")
-    server.reply("/v1/documents", {"documents": [], "next": None})
+    _holds_nothing(server)
     full = {"error": {"message": "Too many wait.", "code": "queue_full"}}
     server.reply("/v1/documents/a.md", full, status=429, headers={"Retry-After": "0"})
     server.reply("/v1/documents/a.md", {"jobs": [_job("a.md", "queued")]}, status=202)
@@ -218,11 +226,11 @@ def test_a_drain_ends_when_nothing_runs_any_more(server: Server) -> None:
 
 def test_metadata_and_groups_go_with_every_file(server: Server, tmp_path: Any) -> None:
     (tmp_path / "a.md").write_text("x")
-    server.reply("/v1/documents", {"documents": [], "next": None})
+    _holds_nothing(server)
     server.reply("/v1/documents/a.md", {"jobs": [_job("a.md", "succeeded")]}, status=202)
     arguments = ("--metadata", "year=2026", "--metadata", "kind=memo", "--group", "hr", "--no-wait")
     assert run("ingest", str(tmp_path), *arguments, "--url", server.url).exit_code == 0
-    asked = server.sent[1][0]
+    asked = _put(server)[0]
     assert "groups=hr" in asked
     assert "%22year%22%3A%202026" in asked.replace("+", "%20")
 

@@ -84,8 +84,8 @@ def test_steps_that_cannot_be_read_are_a_usage_error(server: Server, steps: str)
 
 
 def test_a_shadow_is_started_with_its_share_and_its_pairs(server: Server) -> None:
-    server.reply("/v1/releases/a%20b/shadow", {**TRIAL, "kind": "shadow"}, status=201)
-    started = run("release", "shadow", "a b", "--share", "0.5", "--pairs", "300", "--url", server.url)
+    server.reply("/v1/releases/b2/shadow", {**TRIAL, "kind": "shadow"}, status=201)
+    started = run("release", "shadow", "b2", "--share", "0.5", "--pairs", "300", "--url", server.url)
     assert started.exit_code == 0, started.stderr
     assert server.sent[0][1] == {"force": False, "reason": "", "share": 0.5, "pairs": 300}
 

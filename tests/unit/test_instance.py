@@ -91,4 +91,4 @@ def test_our_own_json_lines_are_shown_as_sentences(tmp_path: Path) -> None:
     log.feed(b'{"level": "info", "message": "no error at all"}\n')
     log.feed(b'{"level": "error", "message": "Disk full.", "exception": "a\\nb"}\n')
     log.close()
-    assert shown == ["worker | error: Disk full.\na\nb"]
+    assert shown == ["worker | error: Disk full.\n  a\n  b"]

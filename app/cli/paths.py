@@ -1,0 +1,56 @@
+"""Addresses of things by their ids. What is no id is refused before it is put into one, where it would name
+another thing, or none."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import quote
+
+from app.cli import console
+
+_ID = re.compile(r"[A-Za-z0-9._:~@-]{1,200}")
+_ERASURE = re.compile(r"[0-9a-f-]{36}")
+_COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ABOVE: Final = frozenset({".", ".."})
+"""Ids by their characters, but no address can end in one."""
+
+
+def is_document(text: str) -> bool:
+    return bool(_ID.fullmatch(text)) and text not in _ABOVE
+
+
+def document(document_id: str) -> str:
+    if not is_document(document_id):
+        console.fail(
+            f"{document_id!r} is no document's id: 1 to 200 of A-Z a-z 0-9 . _ : ~ @ -", console.USAGE
+        )
+    return f"/v1/documents/{document_id}"
+
+
+def job(job_id: str, *rest: str) -> str:
+    return _of("/v1/jobs", _ID, job_id, "job's id", rest)
+
+
+def erasure(erasure_id: str) -> str:
+    return _of("/v1/erasures", _ERASURE, erasure_id, "erasure's id; `plumbline erase list` shows them", ())
+
+
+def collection(name: str, *rest: str) -> str:
+    return _of("/v1/collections", _COLLECTION, name, "collection's name", rest)
+
+
+def is_release(text: str) -> bool:
+    return bool(_RELEASE.fullmatch(text))
+
+
+def release(reference: str, *rest: str) -> str:
+    """The address of a release, or of something of it."""
+    return _of("/v1/releases", _RELEASE, reference, "release's id or name", rest)
+
+
+def _of(folder: str, pattern: re.Pattern[str], given: str, what: str, rest: tuple[str, ...]) -> str:
+    if not pattern.fullmatch(given) or given in _ABOVE:
+        console.fail(f"{given!r} is no {what}.", console.USAGE)
+    return "/".join((folder, quote(given, safe=":@~"), *rest))
