@@ -122,7 +122,8 @@ _END_JOBS = text(
     """
 )
 _READ = f"""
-    SELECT d.*, shown.chunks, shown.called, newest.state AS status, newest.error FROM documents d LEFT JOIN LATERAL (
+    SELECT d.*, shown.chunks, shown.called, newest.state AS status, newest.error
+    FROM documents d LEFT JOIN LATERAL (
         SELECT v.chunks, v.called FROM visibility v
         JOIN generations g ON g.id = v.generation AND g.state = 'serving'
         WHERE v.tenant = d.tenant AND v.document_id = d.id ORDER BY v.revision DESC LIMIT 1
