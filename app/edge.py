@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import telemetry
 from app.metrics import Metrics
+from app.printable import printable
 from app.problems import CLIENT_GONE, problem_of, respond
 from app.served import Served, Spans
 
@@ -65,7 +66,8 @@ class Edge:
     def _done(self, scope: Scope, route: str, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.request(method, route, status, seconds)
-        log.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, seconds * 1_000)
+        path = printable(scope["path"])
+        log.info("%s %s %d %.1f ms", scope["method"], path, status, seconds * 1_000)
 
 
 class _Out:

@@ -101,6 +101,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        responses=problems.described(),
         middleware=[
             Middleware(Edge, metrics=counters, body_limit=_body_limit(settings), spans=spans),
             Middleware(Straight, chat.router, search.router, summarize.router),
@@ -203,7 +204,7 @@ def _serve_page(app: FastAPI) -> None:
         headers = {"Content-Security-Policy": _PAGE_POLICY, "Referrer-Policy": "no-referrer"}
         return FileResponse(WEB / "index.html", headers=headers)
 
-    app.add_route("/", page, include_in_schema=False)
+    app.add_route("/", page, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB))
 
 

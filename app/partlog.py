@@ -10,6 +10,8 @@ from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from app.printable import printable
+
 FILE_BYTES = 8 * 2**20
 OLD_FILES = 2
 LONGEST_LINE = 16_384
@@ -81,7 +83,7 @@ class PartLog:
 
     def _line(self, raw: bytes) -> None:
         line = raw.decode("utf-8", "replace").rstrip()
-        self._last.append(line)
+        self._last.append(printable(line))
         self.heard = self.heard or (self._awaited is not None and self._awaited in line)
         self._file.handle(
             logging.LogRecord(self.name, logging.INFO, "", 0, line.replace("%", "%%"), (), None)
@@ -92,13 +94,18 @@ class PartLog:
 
 
 def _read(line: str) -> tuple[bool, str]:
-    """Whether a line matters, and how a person reads it: our own processes write JSON lines."""
+    """Whether a line matters, and how a person reads it: our own processes write JSON lines.
+
+    What is in it may be a caller's: a message is one line, and a stack trace's are set in.
+    """
     if line.startswith("{"):
         try:
             said = json.loads(line)
             level, text = str(said["level"]), str(said["message"])
         except (ValueError, KeyError, TypeError):
-            return bool(_MATTERS.search(line)), line
+            return bool(_MATTERS.search(line)), printable(line)
         shown = text if level == "info" else f"{level}: {text}"
-        return level in _LEVELS_THAT_MATTER, "\n".join((shown, *said.get("exception", "").splitlines()))
-    return bool(_MATTERS.search(line)), line
+        trace = str(said.get("exception", "")).splitlines()
+        lines = (printable(shown), *(f"  {printable(one)}" for one in trace))
+        return level in _LEVELS_THAT_MATTER, "\n".join(lines)
+    return bool(_MATTERS.search(line)), printable(line)

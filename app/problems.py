@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -112,6 +113,42 @@ class Problem:
         return {"error": told}
 
 
+class Told(BaseModel):
+    """What went wrong: in a sentence, of what type, in which field, and as a code that stays the same."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Failure(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: Told
+
+
+def described() -> dict[int | str, dict[str, Any]]:
+    """The errors of every route, for the OpenAPI document."""
+    mine = {
+        400: "the request is malformed",
+        401: "a key is needed",
+        403: "the key does not allow it",
+        404: "there is no such thing",
+        409: "its state does not allow it",
+        413: "too large",
+        415: "not of a type that is read",
+        422: "a rule of the collection is broken",
+        429: "too much at once: again after `Retry-After`",
+    }
+    ours = {500: "a defect", 502: "the answer broke off", 503: "a part is away", 504: "no time was left"}
+    return {"4XX": _described(mine), "5XX": _described(ours)}
+
+
+def _described(why: Mapping[int, str]) -> dict[str, Any]:
+    return {"model": Failure, "description": "; ".join(f"{status}: {told}" for status, told in why.items())}
+
+
 def told_as(error: Exception) -> tuple[int, str]:
     """The status and the code that an error of ours is told with."""
     for base in type(error).__mro__:
@@ -182,24 +219,27 @@ def _validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     if kind == "json_invalid":
         reason = (first.get("ctx") or {}).get("error", "it cannot be parsed")
         return Problem(status=400, code="invalid_json", message=f"The body is not valid JSON: {reason}.")
-    if tuple(where) == ("body",):
+    if tuple(where) == ("body",) and kind != "value_error":
         told = "The body must be a JSON object, sent with `Content-Type: application/json`."
         return Problem(status=400, code="invalid_body", message=told)
-    param = ".".join(str(part) for part in where[1:])
+    param = ".".join(str(part) for part in where[1:]) or None
     codes = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
     return Problem(
         status=400,
         code=codes.get(kind, "invalid_value"),
-        message=_field_message(kind, param, first, len(errors) - 1),
+        message=_message(kind, param, first, len(errors) - 1),
         param=param,
     )
 
 
-def _field_message(kind: str, param: str, first: Mapping[str, Any], others: int) -> str:
-    if kind == "extra_forbidden":
+def _message(kind: str, param: str | None, first: Mapping[str, Any], others: int) -> str:
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    if param is None:
+        told = f"{reason[0].upper()}{reason[1:]}."
+    elif kind == "extra_forbidden":
         told = f"Unknown field `{param}`."
     elif kind == "missing":
         told = f"The field `{param}` is missing."
     else:
-        told = f"`{param}`: {str(first['msg']).removeprefix('Value error, ')}."
-    return f"{told} ({others} more problems.)" if others else told
+        told = f"`{param}`: {reason}."
+    return f"{told} ({others} more {'problem' if others == 1 else 'problems'}.)" if others else told

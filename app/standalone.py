@@ -24,6 +24,7 @@ from app.embedded import NotReady, Part
 from app.modelserver import START as MODEL_START
 from app.modelserver import ModelServer, model_server
 from app.partlog import PartLog
+from app.release import ReleaseInvalid, load_release
 from app.settings import Settings
 from app.supervisor import Supervisor, signals
 
@@ -74,6 +75,7 @@ class Standalone:
     async def run(self) -> None:
         """Run until a signal says stop. Raises `InstanceError`, `PortTaken`, `EmbeddedError` or
         `StartFailed` when it cannot start; nothing is left behind either way."""
+        _check_release(self.settings)
         stop, supervisor = asyncio.Event(), Supervisor(self.say)
         with instance.hold(self.data, self.url), signals(stop, supervisor.hurry):
             check_port(self.settings.host, self.settings.port)
@@ -220,6 +222,16 @@ class Standalone:
                 },
             ),
         )
+
+
+def _check_release(settings: Settings) -> None:
+    """Raise `StartFailed` for a release file that the API could not start with: before anything is there."""
+    if settings.release is None:
+        return
+    try:
+        load_release(settings.release)
+    except ReleaseInvalid as error:
+        raise StartFailed(str(error)) from None
 
 
 def check_port(host: str, port: int) -> None:

@@ -62,7 +62,10 @@ async def _told_apart() -> AsyncIterator[asyncio.TaskGroup]:
     try:
         async with asyncio.TaskGroup() as group:
             yield group
-    except* StartFailed as failed:
+    except BaseExceptionGroup as failed:  # What is raised within `except*` would be a group again.
+        _, unforeseen = failed.split(StartFailed)
+        if unforeseen:
+            raise
         raise failed.exceptions[0] from None
 
 

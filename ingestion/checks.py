@@ -31,6 +31,7 @@ ID_LENGTH = 200
 MOST_PRIORITY = 10
 
 ID = re.compile(rf"[A-Za-z0-9._:~@-]{{1,{ID_LENGTH}}}")
+STEPS = frozenset({".", ".."})
 COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -134,9 +135,14 @@ def _id(document: NewDocument, digest: str, place: str) -> str:
                 f"{_shown(document.id)} is no document id: 1 to {ID_LENGTH} of A-Z a-z 0-9 . _ : ~ @ -",
                 f"{place}.id",
             )
+        if document.id in STEPS:
+            raise DocumentInvalid(
+                f"{document.id!r} is no document id: clients leave it out of an address, as a folder.",
+                f"{place}.id",
+            )
         return document.id
     path = (document.filename or "").replace("\\", "/").strip("/").replace("/", ":")
-    if not path:
+    if not path or path in STEPS:
         return f"doc-{digest[:16]}"
     name = re.sub(r"[^A-Za-z0-9._:~@-]", "-", path)
     if len(name) <= ID_LENGTH:

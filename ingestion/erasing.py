@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import uuid4
@@ -29,6 +29,11 @@ class Erasing:
         self._engine = engine
 
     # For whoever asks for one.
+
+    async def known(self, tenant: str, ids: Collection[str]) -> set[str]:
+        """Those of these documents of which anything is left, deleted or not."""
+        async with reading(self._engine) as connection:
+            return await erasures.known(connection, tenant, ids)
 
     async def begin(self, which: Filter, scope: ErasureScope, who: str) -> Erasure:
         """A new erasure; what was deleted before is chosen with it, where the filter says which that is."""

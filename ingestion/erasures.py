@@ -28,6 +28,7 @@ STALE = 60.0
 """Whoever chooses the documents and was not heard of for so many seconds will not go on."""
 
 _BEGIN = text("INSERT INTO erasures (id, tenant, scope, who) VALUES (:id, :tenant, :scope, :who) RETURNING *")
+_HANDED_IN = text("SELECT id FROM documents WHERE tenant = :tenant AND id = ANY(CAST(:ids AS text[]))")
 _ADD = text(
     """
     INSERT INTO erased (erasure, document_id, tenant, version, words)
@@ -165,6 +166,11 @@ _FORGET_COLLECTIONS = text(
       AND NOT EXISTS (SELECT FROM documents d WHERE d.tenant = c.tenant AND d.collection = c.name)
     """
 )
+
+
+async def known(connection: AsyncConnection, tenant: str, ids: Collection[str]) -> set[str]:
+    """Those of these documents that were handed in, deleted ones too, and not erased since."""
+    return set(await connection.scalars(_HANDED_IN, {"tenant": tenant, "ids": list(ids)}))
 
 
 async def begin(

@@ -215,7 +215,13 @@ class Intake:
 
     async def erase(self, which: Filter, scope: ErasureScope, who: str) -> Erasure:
         """Delete every document that the filter means, and have what is left of it, and of those that were
-        deleted before, taken out of every store."""
+        deleted before, taken out of every store. Raises `NotFound` for the first named document of which the
+        ledger knows nothing: a receipt for a misspelt id would be taken for one of the document."""
+        if which.document_ids:
+            known = await self._ledger.erasing.known(which.tenant, which.document_ids)
+            for name in which.document_ids:
+                if name not in known:
+                    raise NotFound("document", name)
         erasure = await erase(self._ledger.erasing, which, scope, who)
         for name in which.collections:
             await self._ledger.close_collection(which.tenant, name)
@@ -310,6 +316,8 @@ class Intake:
     async def rules(self, tenant: str, collection: str) -> Rules:
         """What a collection asks of its documents. Raises `NotFound` for one that is not known and asks
         nothing."""
+        if not COLLECTION.fullmatch(collection):
+            raise NotFound("collection", collection)
         rules, _ = await self._ledger.rules(tenant, collection)
         if rules == NONE:
             await self.require_collections(tenant, [collection])

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
 
+from asyncpg import DataError as ValueRefused
 from asyncpg import InterfaceError, PostgresError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -46,11 +47,22 @@ class reaching_ledger:  # noqa: N801  (it reads as the statement that it makes)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None:
+            return
         if isinstance(error, _BUGS):
             if error.connection_invalidated:
                 raise _unavailable(error) from error
-        elif isinstance(error, _AWAY):
+        elif isinstance(error, _AWAY) and not _of_a_value(error):
             raise _unavailable(error) from error
+
+
+def _of_a_value(error: BaseException) -> bool:
+    """Whether a value was refused, by PostgreSQL or on the way there, which no waiting mends either.
+    SQLAlchemy has no name for these; the driver's own error lies under its."""
+    told = getattr(error, "orig", error)
+    cause = told.__cause__ or told
+    unsendable = isinstance(cause, InterfaceError) and isinstance(cause, ValueError)
+    return unsendable or isinstance(cause, ValueRefused)
 
 
 def _unavailable(error: BaseException) -> LedgerUnavailable:

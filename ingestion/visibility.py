@@ -43,8 +43,8 @@ _SHOW = text(
     ON CONFLICT (tenant, document_id, generation) DO UPDATE
     SET revision = excluded.revision, version = excluded.version, chunks = excluded.chunks,
         collection = excluded.collection, groups = excluded.groups, title = excluded.title,
-        called = excluded.called, filename = excluded.filename, media_type = excluded.media_type, size = excluded.size,
-        content_hash = excluded.content_hash, metadata = excluded.metadata
+        called = excluded.called, filename = excluded.filename, media_type = excluded.media_type,
+        size = excluded.size, content_hash = excluded.content_hash, metadata = excluded.metadata
     RETURNING tenant, collection AS name
     """
 )

@@ -8,6 +8,7 @@ import typer
 
 from app.cli import console
 from app.cli.where import Where, filter_of
+from app.printable import readable
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -59,4 +60,4 @@ def _stream(client: Client, body: dict[str, Any]) -> None:
         told = found if "citations" in found else told
     print()
     for line in source_lines(told):
-        print(console.readable(line))
+        print(readable(line))

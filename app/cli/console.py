@@ -15,11 +15,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from app.printable import readable
+
 FAILED = 1
 USAGE = 2
 CANNOT_START = 3
 PIPE_WIDTH = 1_000
-_UNSAFE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
 _LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
 _NO_MORE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 """What an output that takes no more says."""
@@ -36,12 +37,6 @@ Data = Annotated[
 Port = Annotated[
     int | None, typer.Option("--port", help="Port of the API (PLUMBLINE_PORT).", show_default=False)
 ]
-
-
-def readable(text: str) -> str:
-    """A text as a terminal may get it: characters that would steer it, that turn around what is read, or that
-    are none in UTF-8 are escaped as JSON escapes them. Documents bring such along, in their titles too."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def say(line: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import console, paths
+from app.printable import readable
 
 if TYPE_CHECKING:
     from app.changes import Change
@@ -66,7 +67,7 @@ def _show(change: Change) -> None:
         return
     console.say(f"{change.path}:")
     for line in hunks(change.before, change.after, context=1):
-        typer.secho(f"  {'...' if line == '@' else console.readable(line)}", fg=_COLOURS.get(line[:1]))
+        typer.secho(f"  {'...' if line == '@' else readable(line)}", fg=_COLOURS.get(line[:1]))
 
 
 def _side(value: str | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import console, paths
+from app.printable import readable
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -198,7 +199,7 @@ def watch(
     with console.failures(), connect(url, key, data) as client:
         for job in client.events("GET", paths.job(job_id, "events")):
             line = f"{job['status']:<12} {job['stage']:<8} {_progress(job)} {_why(job)}"
-            print(json.dumps(job) if as_json else console.readable(line.rstrip()), flush=True)
+            print(json.dumps(job) if as_json else readable(line.rstrip()), flush=True)
     if job.get("status") != "succeeded":
         raise typer.Exit(console.FAILED)
 

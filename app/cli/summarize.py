@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from app.cli import console, paths
+from app.printable import readable
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -153,5 +154,5 @@ def _stream(client: Client, body: dict[str, Any]) -> None:
             told = event
     print()
     for line in source_lines(told):
-        print(console.readable(line))
+        print(readable(line))
     print(f"(speaks of {told['coverage']:.0%} of the text)")

@@ -1,7 +1,9 @@
-"""What request bodies have in common: unknown fields are refused, and what to search in is said one way."""
+"""What request bodies have in common: unknown fields are refused; what to search in, whole numbers and times
+are each said one way."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -20,9 +22,31 @@ def _printable(text: str) -> str:
     return text
 
 
+def _in_our_time(moment: datetime) -> datetime:
+    """Near the first and the last year that there is, a time cannot be told in another zone."""
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not 1970 <= moment.year < 9999:
+        raise ValueError("the year must lie between 1970 and 9998")
+    return moment
+
+
+_LEFT_OUT = "Left out, it means all; an empty list is refused."
+
+
+def _not_empty(names: list[str]) -> list[str]:
+    """Whoever computes a list, and finds none, does not mean everything. The default is not validated."""
+    if not names:
+        raise ValueError("an empty list names none; leave it out to look in all")
+    return names
+
+
 Text = Annotated[str, AfterValidator(_printable)]
 CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
 DocumentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:~@-]{1,200}$")]
+Whole = Annotated[int, Field(strict=True)]
+"""A whole number; true, `"1"` and 1.0 are none."""
+Time = Annotated[datetime, AfterValidator(_in_our_time)]
+"""A date-time or a date, in UTC where it names no offset."""
 
 
 class Selection(Strict):
@@ -30,8 +54,12 @@ class Selection(Strict):
 
     collection: CollectionName | None = Field(default=None, description="One collection to search in.")
     # Of factories: defaults would be copied deeply for every request.
-    collections: list[CollectionName] = Field(default_factory=list, max_length=50, description="Several.")
-    document_ids: list[DocumentId] = Field(default_factory=list, max_length=1_000)
+    collections: Annotated[list[CollectionName], AfterValidator(_not_empty)] = Field(
+        default_factory=list, max_length=50, description=f"Several. {_LEFT_OUT}"
+    )
+    document_ids: Annotated[list[DocumentId], AfterValidator(_not_empty)] = Field(
+        default_factory=list, max_length=1_000, description=_LEFT_OUT
+    )
     filter: dict[str, Any] = Field(
         default_factory=dict, description=filters.DESCRIPTION, examples=filters.EXAMPLES
     )

@@ -24,6 +24,7 @@ from app.outcomes import Facts, facts_of
 from app.routes import cited
 from app.routes.caller import Asked, caching, reach, reply
 from app.routes.openai import ChatRequest, messages_of, refuse_unsupported
+from app.routes.route import Route
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Answer, Question, Sources, Support, Token
 from app.watched import Watched, watched
@@ -32,7 +33,7 @@ from llm.errors import StreamBroken
 from llm.types import Message
 from retrieval.types import Hit
 
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=Route)
 
 
 @dataclass(frozen=True, slots=True)

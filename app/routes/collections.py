@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from starlette.responses import Response
 
-from app.routes.bodies import Strict
+from app.routes.bodies import Strict, Whole
 from app.routes.caller import Admin, Parts, Reader, reply
+from app.routes.route import Exact
 from ingestion.rules import LANGUAGES, RULES, Rule, Rules, RulesReport, rules_json
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=Exact)
 
 Name = Annotated[str, Path(max_length=200, description="The collection's name.")]
 
@@ -25,7 +26,7 @@ def _known_language(name: str) -> str:
 
 Language = Annotated[str, AfterValidator(_known_language)]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-Characters = Annotated[int, Field(ge=1, le=10**9)]
+Characters = Annotated[Whole, Field(ge=1, le=10**9)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 

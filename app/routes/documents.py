@@ -22,6 +22,7 @@ from app.routes.caller import Deadline, Parts, Reader, Writer, reply, uploads_of
 from app.routes.cited import span_json
 from app.routes.erasures import Chosen
 from app.routes.jobs import error_json, job_json
+from app.routes.route import Exact
 from app.types import Principal
 from app.wiring import Services
 from ingestion.errors import NotFound
@@ -29,7 +30,7 @@ from ingestion.rules import breaches_json
 from ingestion.types import Document, NewDocument
 from retrieval.types import Chunk
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=Exact)
 
 MOST_NAMED = 1_000
 """Ids in the answer to a deletion."""
@@ -66,6 +67,10 @@ _SAID = {
     "id": {"type": "string"},
     "priority": {"type": "string", "description": "high, normal, low, or a number from -10 to 10."},
 }
+_QUERY = [
+    {"name": name, "in": "query", "schema": _SAID.get(name, {"type": "string"})}
+    for name in uploads.QUERY_FIELDS
+]
 _FORM = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE}, **_SAID}}
 
 
@@ -95,11 +100,14 @@ async def add(
     "/v1/documents/{document_id}",
     status_code=202,
     summary="Hand in or replace one document",
-    openapi_extra=_in_schema(
-        ("application/octet-stream", _FILE),
-        ("multipart/form-data", _FORM),
-        ("application/json", uploads.OneJsonDocument.model_json_schema()),
-    ),
+    openapi_extra={
+        **_in_schema(
+            ("application/octet-stream", _FILE),
+            ("multipart/form-data", _FORM),
+            ("application/json", uploads.OneJsonDocument.model_json_schema()),
+        ),
+        "parameters": _QUERY,
+    },
 )
 async def put(
     request: Request,

@@ -12,14 +12,15 @@ from starlette.responses import Response
 
 from app import deadline as time_left
 from app.errors import ModelUnknown, RequestInvalid
-from app.routes.bodies import Strict, Text
+from app.routes.bodies import Strict, Text, Whole
 from app.routes.caller import Deadline, Parts, Reader, reply
+from app.routes.route import Route
 from app.sse import Connected
 from retrieval.types import Embedder, Vector
 
 MOST_TEXTS = 512
 LONGEST_TEXT = 100_000
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=Route)
 
 
 def _several(value: Any) -> Any:
@@ -34,7 +35,7 @@ class EmbeddingsRequest(Strict):
     ]
     model: str = Field("plumbline", max_length=200)
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
+    dimensions: Whole | None = None
     user: str | None = None
 
 

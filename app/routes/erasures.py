@@ -12,10 +12,11 @@ from app import access
 from app.routes import filters
 from app.routes.bodies import CollectionName, DocumentId, Strict
 from app.routes.caller import Admin, Parts, reply
+from app.routes.route import Exact
 from ingestion.types import Erasure, ErasureScope
 from retrieval.types import Condition
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=Exact)
 
 MOST_IDS = 1_000
 Id = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$", description="The erasure's id.")]
@@ -65,7 +66,11 @@ class ToErase(Chosen):
 @router.post("/v1/erase", status_code=202, summary="Erase documents from every store")
 async def erase(parts: Parts, caller: Admin, body: ToErase) -> Response:
     """Once this is answered nobody is shown any of them. Ledger, index, files, outputs, logs and what the
-    database keeps of rows that are gone follow; then there is a signed receipt."""
+    database keeps of rows that are gone follow; then there is a signed receipt.
+
+    An id of which nothing is known, not as a deleted document's either, is misspelt or was erased before: the
+    answer is 404, and nothing is erased.
+    """
     if body.collections:
         await parts.intake.require_collections(caller.tenant, body.collections)
     which = access.filter_for(caller, body.collections, body.ids, body.where())

@@ -110,14 +110,30 @@ class _Reader:
         return tuple(map(self.scalar, values))
 
     def scalar(self, value: Any) -> Scalar:
-        if isinstance(value, str) and len(value) <= LONGEST_VALUE and "\x00" not in value:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, bool):
             return value
-        if isinstance(value, bool) or conditions.is_number(value):
-            return value
-        raise self.wrong(f"a value is a text of at most {LONGEST_VALUE} characters, a number, true or false")
+        if isinstance(value, int | float):
+            return self.number(value)
+        raise self.wrong("a value is a text, a number, true or false")
+
+    def text(self, value: str) -> str:
+        if "\x00" in value:
+            raise self.wrong("a text must not hold the character U+0000")
+        if len(value) > LONGEST_VALUE:
+            raise self.wrong(f"a text has at most {LONGEST_VALUE} characters, not {len(value)}")
+        return value
+
+    def number(self, value: int | float) -> int | float:
+        if not conditions.is_number(value):
+            raise self.wrong("a number must be finite, and a whole one fit into 64 bits")
+        return value
 
     def bound(self, value: Any) -> int | float | str:
-        if conditions.is_number(value) or (isinstance(value, str) and conditions.instant(value) is not None):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return self.number(value)
+        if isinstance(value, str) and conditions.instant(value) is not None:
             return value
         raise self.wrong("a bound is a number, a date as 2024-03-01 or a date-time as 2024-03-01T09:30:00Z")
 

@@ -13,21 +13,29 @@ from starlette.responses import Response
 
 from app.metrics import CONTENT_TYPE
 from app.routes.caller import Counters, Parts, reply
+from app.routes.route import Route
 from ingestion.errors import LedgerUnavailable
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=Route)
 
 PATIENCE = 2.0
 NEEDED = frozenset({"ledger", "store"})
 """Without these nothing can be answered; without any other part answers are degraded and say so."""
 
 
+# Load balancers ask with HEAD.
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Whether the process runs")
 async def live() -> Response:
     return reply({"status": "live"})
 
 
-@router.get("/health/ready", summary="Whether questions can be answered, and what is down")
+@router.head("/health/ready", include_in_schema=False)
+@router.get(
+    "/health/ready",
+    summary="Whether questions can be answered, and what is down",
+    responses={503: {"description": "None can; the body is the same."}},
+)
 async def ready(parts: Parts) -> Response:
     checks = parts.health
     states = dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))

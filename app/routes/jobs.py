@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from app.metrics import Metrics
-from app.routes.bodies import CollectionName, Strict
+from app.routes.bodies import CollectionName, Strict, Time
 from app.routes.caller import Counters, Parts, Reader, Writer, reply
+from app.routes.route import Exact
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Principal
 from app.wiring import Services
@@ -21,7 +22,7 @@ from ingestion.errors import NotFound
 from ingestion.rules import breaches_json
 from ingestion.types import Job, JobError, JobQuery, JobState
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=Exact)
 
 UNFINISHED: tuple[JobState, ...] = ("queued", "running")
 UNSUCCESSFUL: tuple[JobState, ...] = ("failed", "quarantined")
@@ -32,14 +33,16 @@ Reason = Annotated[
     str | None, Query(pattern=_REASON, description="Only jobs with this error code, as `needs_ocr`.")
 ]
 Collection = Annotated[str | None, Query(max_length=200, description="Only of this collection.")]
-Since = Annotated[AwareDatetime | None, Query(description="Only accepted, or ended, at this time or later.")]
+Since = Annotated[
+    Time | None, Query(description="Only accepted, or ended, at this time or later; UTC without an offset.")
+]
 
 
 class Which(Strict):
     """Which jobs to change. Nothing named means all that can be."""
 
     collection: CollectionName | None = None
-    since: AwareDatetime | None = Field(None, description="Accepted, or ended, at this time or later.")
+    since: Time | None = Field(None, description="Accepted, or ended, at this time or later.")
 
 
 class Named(Strict):
@@ -69,6 +72,7 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
     query = _query(caller, status, reason, collection, since)
+    await _require(parts, caller, collection)
     jobs = await parts.intake.jobs(caller.tenant, query, limit=limit, before=before)
     return reply({"jobs": [job_json(job) for job in jobs]})
 
@@ -77,6 +81,7 @@ async def list_jobs(
 async def summary(
     parts: Parts, caller: Reader, status: Status = None, collection: Collection = None, since: Since = None
 ) -> Response:
+    await _require(parts, caller, collection)
     tallies = await parts.intake.tally(caller.tenant, _query(caller, status, None, collection, since))
     states: dict[str, int] = {}
     for one in tallies:
@@ -87,6 +92,7 @@ async def summary(
 
 @router.post("/v1/jobs/cancel", summary="Cancel many jobs")
 async def cancel_many(body: Cancelled, parts: Parts, caller: Writer) -> Response:
+    await _require(parts, caller, body.collection)
     states = (body.status,) if body.status else UNFINISHED
     query = JobQuery(states=states, collection=body.collection, since=body.since, groups=caller.groups)
     return reply({"cancelled": await parts.intake.cancel_jobs(caller.tenant, query)})
@@ -94,6 +100,7 @@ async def cancel_many(body: Cancelled, parts: Parts, caller: Writer) -> Response
 
 @router.post("/v1/jobs/retry", summary="Try many jobs again")
 async def retry_many(body: Retried, parts: Parts, caller: Writer) -> Response:
+    await _require(parts, caller, body.collection)
     states = (body.status,) if body.status else UNSUCCESSFUL
     query = JobQuery(
         states=states,
@@ -144,6 +151,12 @@ async def retry(parts: Parts, caller: Writer, job_id: str) -> Response:
     return reply(job_json(await parts.intake.retry(caller.tenant, job_id)))
 
 
+async def _require(parts: Services, caller: Principal, collection: str | None) -> None:
+    """A collection that is not there is an error: a misspelt one would look like one without jobs."""
+    if collection is not None:
+        await parts.intake.require_collections(caller.tenant, [collection])
+
+
 async def _job(parts: Services, caller: Principal, job_id: str) -> Job:
     """The job, if the caller may read its document: a job tells the document's id."""
     job = await parts.intake.job(caller.tenant, job_id)
@@ -167,7 +180,7 @@ def _query(
     status: JobState | None,
     reason: str | None,
     collection: str | None,
-    since: AwareDatetime | None,
+    since: Time | None,
 ) -> JobQuery:
     return JobQuery(
         states=(status,) if status else (),

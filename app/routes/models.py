@@ -11,9 +11,10 @@ from app.errors import ModelUnknown
 from app.release import Release
 from app.releases import MODEL
 from app.routes.caller import Parts, Reader, champion_id, reply
+from app.routes.route import Route
 from app.wiring import Services
 
-router = APIRouter(tags=["releases"])
+router = APIRouter(tags=["releases"], route_class=Route)
 
 
 @router.get("/v1/models", summary="List models")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 
 from app.errors import RequestInvalid
-from app.routes.bodies import Selection, Strict
+from app.routes.bodies import Selection, Strict, Whole
 from llm.types import Message
 
 MOST_MESSAGES = 200
@@ -62,11 +62,11 @@ class ChatRequest(Strict):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
-    max_completion_tokens: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
+    max_tokens: Annotated[Whole, Field(gt=0, le=1_000_000)] | None = None
+    max_completion_tokens: Annotated[Whole, Field(gt=0, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: str | list[str] | None = None
     plumbline: Extra = Extra()
 

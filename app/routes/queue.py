@@ -15,9 +15,10 @@ from starlette.responses import Response
 from app.routes.bodies import Strict, Text
 from app.routes.caller import Admin, Parts, Reader, reply
 from app.routes.releases import who
+from app.routes.route import Exact
 from ingestion.types import Pause, Queue, WorkerStatus
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=Exact)
 
 
 class Held(Strict):

@@ -15,10 +15,11 @@ from starlette.responses import Response
 from app.releases import Registered
 from app.routes.bodies import Strict, Text
 from app.routes.caller import Admin, Parts, Reader, champion_id, reply
+from app.routes.route import Exact
 from app.types import Principal
 from ingestion.types import Build
 
-router = APIRouter(tags=["releases"])
+router = APIRouter(tags=["releases"], route_class=Exact)
 
 Reference = Annotated[str, Path(max_length=100, description="Id, the beginning of one, or name.")]
 

@@ -14,8 +14,9 @@ from starlette.responses import Response
 from app import deadline as time_left
 from app.errors import ModelUnknown, RequestInvalid
 from app.rerankers import rerank_seconds
-from app.routes.bodies import Strict, Text
+from app.routes.bodies import Strict, Text, Whole
 from app.routes.caller import Deadline, Parts, Reader, reply
+from app.routes.route import Route
 from app.similarity import Similarity
 from app.sse import Connected
 from retrieval.errors import RerankerUnavailable
@@ -23,7 +24,7 @@ from retrieval.search import Index
 
 MOST_DOCUMENTS = 512
 LONGEST_DOCUMENT = 100_000
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=Route)
 
 
 class RerankDocument(Strict):
@@ -37,7 +38,7 @@ class RerankRequest(Strict):
         Field(min_length=1, max_length=MOST_DOCUMENTS),
     ]
     model: str = Field("plumbline", max_length=200)
-    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="At most so many; by default all.")
+    top_n: Annotated[Whole, Field(ge=1)] | None = Field(None, description="At most so many; by default all.")
     return_documents: bool = False
 
 

@@ -13,20 +13,21 @@ from app.assignment import Conversation, digest
 from app.errors import RequestInvalid
 from app.outcomes import facts_of_search
 from app.releases import MODEL
-from app.routes.bodies import Selection, Text
+from app.routes.bodies import Selection, Text, Whole
 from app.routes.caller import Asked, reach, reply
 from app.routes.cited import span_json
+from app.routes.route import Route
 from app.sse import Connected
 from app.watched import watched
 from retrieval.types import Hit
 
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=Route)
 
 
 class SearchRequest(Selection):
     model: str = Field(MODEL, min_length=1, max_length=200, description="`plumbline@<release>` for one.")
     query: Text = Field(description="What to look for, in plain words.")
-    limit: Annotated[int, Field(ge=1, le=100)] | None = Field(
+    limit: Annotated[Whole, Field(ge=1, le=100)] | None = Field(
         None, description="At most this many hits; by default as many as the release says."
     )
     group: Literal["chunk", "document"] = Field(

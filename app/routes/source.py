@@ -12,9 +12,10 @@ from app.errors import RequestInvalid
 from app.routes.caller import Parts, Reader, reply
 from app.routes.cited import span_json
 from app.routes.documents import Id
+from app.routes.route import Exact
 from retrieval.types import Span
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], route_class=Exact)
 
 LONGEST = 50_000
 """Characters that one request may ask for, and on each side of them at most a fifth of it."""

@@ -20,8 +20,9 @@ from app.metrics import Metrics
 from app.outcomes import Facts, facts_of
 from app.releases import MODEL
 from app.routes import cited
-from app.routes.bodies import CollectionName, DocumentId, Strict, Text
+from app.routes.bodies import CollectionName, DocumentId, Strict, Text, Whole
 from app.routes.caller import Asked, caching, reach, reply
+from app.routes.route import Route
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Support, Token
 from app.watched import watched
@@ -29,7 +30,7 @@ from app.wiring import Services
 from llm.errors import StreamBroken
 
 LONGEST_TEXT = 2_000_000
-router = APIRouter(tags=["answers"])
+router = APIRouter(tags=["answers"], route_class=Route)
 
 
 class SummarizeRequest(Strict):
@@ -42,7 +43,7 @@ class SummarizeRequest(Strict):
     collection: CollectionName | None = None
     collections: list[CollectionName] | None = Field(None, min_length=1, max_length=50)
     focus: Text | None = Field(None, max_length=8_000, description="A question to answer along the way.")
-    max_words: Annotated[int, Field(ge=10, le=2_000)] = 200
+    max_words: Annotated[Whole, Field(ge=10, le=2_000)] = 200
     language: Literal["en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "da"] | None = Field(
         None, description="The language to write in; by default that of the text."
     )

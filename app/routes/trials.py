@@ -14,13 +14,14 @@ from starlette.responses import Response
 
 from app.errors import ReleaseConflict
 from app.releases import OnTrial
-from app.routes.bodies import Strict, Text
+from app.routes.bodies import Strict, Text, Whole
 from app.routes.caller import Admin, Parts, Reader, reply
 from app.routes.releases import Reference, release_json, who
+from app.routes.route import Exact
 from app.trials import Trial, TrialKind
 from app.wiring import Services
 
-router = APIRouter(tags=["releases"])
+router = APIRouter(tags=["releases"], route_class=Exact)
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -29,14 +30,14 @@ class Step(Strict):
     """A share of the conversations, until so many of them have gone to the candidate."""
 
     share: Annotated[float, Field(gt=0, lt=1)]
-    units: Annotated[int, Field(ge=1, le=10_000_000)]
+    units: Annotated[Whole, Field(ge=1, le=10_000_000)]
 
 
 class StartTrial(Strict):
     force: bool = Field(False, description="Without a passed evaluation; needs a reason.")
     reason: Text = Field("", max_length=2_000)
     share: Share | None = Field(None, description="Shadow: the share of answers that is mirrored.")
-    pairs: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+    pairs: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = Field(
         None, description="Shadow: so many pairs without harm are enough."
     )
     steps: list[Step] | None = Field(None, max_length=20, description="Canary: in place of the usual steps.")

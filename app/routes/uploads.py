@@ -6,12 +6,12 @@ is silently dropped (a misspelt `groups`) would publish what was meant to be res
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from typing import Annotated, Any, Literal, TypeVar
 
-import orjson
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -20,6 +20,7 @@ from starlette.requests import Request
 
 from app.errors import RequestInvalid
 from app.routes.bodies import Strict
+from app.routes.route import parsed
 from ingestion.intake import MOST_PRIORITY
 from ingestion.types import NewDocument
 
@@ -27,7 +28,8 @@ MOST_FILES = 1_000
 _MULTIPART_OVERHEAD = 2**20
 _FORM_FIELDS = frozenset({"collection", "groups", "metadata", "title", "id", "priority"})
 _FILE_FIELDS = frozenset({"file", "files", "files[]", "file[]"})
-_QUERY_FIELDS = frozenset({"collection", "groups", "metadata", "title", "filename", "priority"})
+QUERY_FIELDS = ("collection", "groups", "metadata", "title", "filename", "priority")
+"""What the address says about a file that is the body itself."""
 _FORM_DEFAULT = "application/x-www-form-urlencoded"
 
 
@@ -116,6 +118,8 @@ async def documents_of(request: Request) -> list[NewDocument]:
 async def document_of(request: Request, document_id: str) -> NewDocument:
     """What `PUT /v1/documents/{id}` hands in: a form with one file, JSON, or the file itself."""
     kind = media_type(request)
+    if kind in ("multipart/form-data", "application/json"):
+        _refuse_query(request)
     if kind == "multipart/form-data":
         [document] = await _from_form(request, document_id)
         return document
@@ -125,6 +129,13 @@ async def document_of(request: Request, document_id: str) -> NewDocument:
             raise RequestInvalid("`id` differs from the address. Leave it out.", "id")
         return body.document(body.collection, document_id)
     return await _raw(request, document_id, None if kind in ("", _FORM_DEFAULT) else kind)
+
+
+def _refuse_query(request: Request) -> None:
+    """Passing over `?groups=hr` would publish what was meant to be restricted."""
+    name = next(iter(request.query_params), None)
+    if name is not None:
+        raise RequestInvalid(f"`{name}` belongs into the body here, not into the address.", name)
 
 
 def media_type(request: Request) -> str:
@@ -169,8 +180,6 @@ def _form_fields(form: FormData) -> dict[str, list[str]]:
 async def _raw(request: Request, document_id: str, kind: str | None) -> NewDocument:
     fields: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
-        if name not in _QUERY_FIELDS:
-            raise RequestInvalid(f"Unknown query parameter `{name[:80]}`.", name[:80], "unknown_parameter")
         fields.setdefault(name, []).append(value)
     said = _said(fields)
     filename = said.filename or _filename(request.headers.get("content-disposition", ""))
@@ -207,11 +216,14 @@ def _filename(disposition: str) -> str | None:
 
 
 def _said(fields: Mapping[str, Sequence[str]]) -> _Said:
-    """Form or query fields: `groups` may be repeated or separated by commas, `metadata` is JSON."""
+    """Form or query fields: `groups` may be repeated or separated by commas, `metadata` is JSON.
+
+    An empty group is kept, to be refused: it is what a variable that is not set leaves behind.
+    """
     raw: dict[str, Any] = {}
     for name, values in fields.items():
         if name == "groups":
-            raw[name] = [group.strip() for value in values for group in value.split(",") if group.strip()]
+            raw[name] = [group.strip() for value in values for group in value.split(",")]
         elif len(values) > 1:
             raise RequestInvalid(f"`{name}` was sent {len(values)} times.", name)
         else:
@@ -221,16 +233,16 @@ def _said(fields: Mapping[str, Sequence[str]]) -> _Said:
 
 def _parsed(text: str, param: str) -> Any:
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise RequestInvalid(f"`{param}` is not valid JSON: {error}.", param, "invalid_json") from None
+        return parsed(text)
+    except json.JSONDecodeError as error:
+        raise RequestInvalid(f"`{param}` is not valid JSON: {error.msg}.", param, "invalid_json") from None
 
 
 async def _json(request: Request) -> Any:
     try:
-        return orjson.loads(await request.body())
-    except orjson.JSONDecodeError as error:
-        raise RequestInvalid(f"The body is not valid JSON: {error}.", None, "invalid_json") from None
+        return parsed(await request.body())
+    except json.JSONDecodeError as error:
+        raise RequestInvalid(f"The body is not valid JSON: {error.msg}.", None, "invalid_json") from None
 
 
 def _model(kind: type[M], raw: Any) -> M:

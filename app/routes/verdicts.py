@@ -21,11 +21,12 @@ from app.releases import Registered
 from app.routes.bodies import Text
 from app.routes.caller import Parts, identify, reply
 from app.routes.releases import Reference
+from app.routes.route import Route
 from app.trials import Trial
 from app.types import Principal
 from app.wiring import Services
 
-router = APIRouter(tags=["releases"])
+router = APIRouter(tags=["releases"], route_class=Route)
 
 Result = Literal["successful", "failed", "running", "inconclusive"]
 Required = Literal["no-harm", "passed"]

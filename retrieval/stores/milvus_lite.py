@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import lru_cache, wraps
 from typing import Any
 
+import grpc
 import numpy as np
 import pyarrow as pa
 from milvus_lite import cmdline
@@ -38,10 +39,18 @@ long for a write each time that it comes back from computing."""
 TERMS = 2**17
 """Terms whose numbers are remembered: computing one takes a loop over its bytes."""
 
+PINGS = (
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+"""pymilvus asks every ten seconds whether the server is there, which Milvus allows; a server with gRPC's
+usual settings takes that for an attack, and hangs up."""
+
 
 def main() -> int:
     """Milvus Lite's own command, changed."""
     sys.setswitchinterval(SWITCH)
+    grpc.server = _patient(grpc.server)
     protocol.term_to_id = lru_cache(TERMS)(protocol.term_to_id)
     for name in WRITES:
         setattr(Collection, name, _in_turn(getattr(Collection, name)))
@@ -52,6 +61,16 @@ def main() -> int:
     milvus_lite_search.install(Collection, DeltaIndex)
     milvus_lite_purge.install()
     return int(cmdline.main() or 0)
+
+
+def _patient(server: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes servers that let themselves be asked as often as `PINGS` say."""
+
+    @wraps(server)
+    def patient(pool: Any, *given: Any, options: Sequence[Any] = (), **named: Any) -> Any:
+        return server(pool, *given, options=[*options, *PINGS], **named)
+
+    return patient
 
 
 def _in_turn(write: Callable[..., Any]) -> Callable[..., Any]:

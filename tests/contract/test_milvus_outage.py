@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -31,6 +32,8 @@ GENERATION = SPEC.generation
 VECTOR = np.array([1, 0, 0, 0], np.float32)
 EVERYONE = Filter(tenant="acme", groups=None)
 QUERIES: list[Query] = [Dense(VECTOR), Keyword("word")]
+
+SILENT_PINGS = {"grpc.http2.max_pings_without_data": 0, "grpc.keepalive_permit_without_calls": 1}
 
 
 class Server:
@@ -227,3 +230,14 @@ async def test_enough_waiting_rows_do_not_wait_for_the_time_to_pass(server: Serv
         assert await found(store, QUERIES[0]) == {1, 2, 3, 4}
     finally:
         await store.close()
+
+
+async def test_a_client_that_asks_often_whether_the_server_is_there_is_not_hung_up_on(
+    milvus_uri: str,
+) -> None:
+    """The third ping that comes too soon ends a connection: of pymilvus's, within a minute of silence."""
+    often = {**SILENT_PINGS, "grpc.keepalive_time_ms": 1_200}
+    async with grpc.aio.insecure_channel(milvus_uri.removeprefix("http://"), list(often.items())) as channel:
+        await asyncio.wait_for(channel.channel_ready(), 20)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(channel.wait_for_state_change(grpc.ChannelConnectivity.READY), 7)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.cli import console
+from app.printable import readable
 from tests.shell import Server, run, serving
 
 HIT = {"score": 0.5, "title": "Leave", "document_id": "leave.md", "page": None, "text": "28 days."}
@@ -254,4 +254,4 @@ def test_a_row_of_a_pipe_is_a_line(server: Server) -> None:
 
 def test_text_of_any_script_stays_as_it_is() -> None:
     for text in ("می‌خواهم", "👩‍🔬", "a\tb\nc\r\n", "Übung", "שלום\u200f!"):
-        assert console.readable(text) == text
+        assert readable(text) == text

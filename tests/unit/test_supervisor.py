@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -13,8 +14,10 @@ import psutil
 import pytest
 
 from app.child import Child, StartFailed, delay_after
-from app.embedded import NotReady, Part
+from app.embedded import NotReady, Part, free_port
 from app.partlog import PartLog
+from app.settings import load_settings
+from app.standalone import Standalone
 from app.supervisor import Supervisor
 
 Said = list[str]
@@ -186,6 +189,32 @@ async def test_stages_stop_in_the_reverse_order(tmp_path: Path) -> None:
     assert supervisor.children == []
 
 
+async def test_a_start_that_fails_is_told_as_one_failure_however_many_parts_there_are(tmp_path: Path) -> None:
+    async def never() -> None:
+        raise NotReady("no")
+
+    hopeless = "import sys; print('there is no such file', flush=True); sys.exit(3)"
+    parts = [python_part("worker", SLEEPS, tmp_path), python_part("api", hopeless, tmp_path, never)]
+    supervisor = Supervisor(lambda line: None)
+    with pytest.raises(StartFailed, match="there is no such file"):
+        await supervisor.start([child(part, tmp_path, []) for part in parts])
+    await supervisor.stop()
+
+
+@pytest.mark.parametrize("written", [None, "models = 7", "[["])
+async def test_a_release_that_cannot_serve_is_told_before_anything_is_made(
+    tmp_path: Path, written: str | None
+) -> None:
+    release, said = tmp_path / "release.toml", Said()
+    if written is not None:
+        release.write_text(written)
+    settings = load_settings({}, data=tmp_path / "data", port=free_port(), release=release)
+    with pytest.raises(StartFailed, match=r"release\.toml"):
+        await Standalone(settings, said.append).run()
+    assert not (tmp_path / "data").exists()
+    assert said == []
+
+
 async def test_a_part_that_yields_to_others_does_so_between_sessions_too(tmp_path: Path) -> None:
     part = replace(python_part("meek", SLEEPS, tmp_path), nice=7)
     meek = child(part, tmp_path, [])
@@ -209,6 +238,24 @@ async def test_warnings_reach_the_terminal_and_chatter_only_the_file(tmp_path: P
     log.close()
     assert shown == ["p | WARNING: 100% full"]
     assert "all is well" in (tmp_path / "p.log").read_text()
+
+
+async def test_what_a_caller_sent_begins_no_line_and_moves_no_cursor(tmp_path: Path) -> None:
+    shown: Said = []
+    log = PartLog("api", tmp_path, shown.append, always=True)
+    said = {"level": "info", "message": "GET /\x1b[31mX\r\napi | GET /forged 200\u202e\u2028\x00\x9b 404"}
+    log.feed(json.dumps(said).encode() + b"\n")
+    log.feed(json.dumps(said, ensure_ascii=False).encode() + b"\n")
+    log.feed("WARNING:\tgrüße\x1b[2J\u202e\n".encode())
+    broken = {"level": "error", "message": "Oh.", "exception": "Traceback\nKeyError: '\x1b\napi | forged'"}
+    log.feed(json.dumps(broken).encode() + b"\n")
+    log.close()
+    assert shown == [
+        *[r"api | GET /\u001b[31mX\u000d\u000aapi | GET /forged 200\u202e\u2028\u0000\u009b 404"] * 2,
+        "api | WARNING:\tgrüße\\u001b[2J\\u202e",
+        "api | error: Oh.\n  Traceback\n  KeyError: '\\u001b\n  api | forged'",
+    ]
+    assert not any(set("\x1b\u202e\x9b") & set(line) for line in log.tail())
 
 
 async def test_a_log_without_line_ends_stays_bounded(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -38,12 +39,13 @@ for _ in range(9):
 # (method, path, what httpx is told, status, code, param)
 CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", CHAT, {"content": b"{", "headers": JSON}, 400, "invalid_json", None),
-    ("POST", CHAT, {"content": b"\xff\xfe\xfa", "headers": JSON}, 400, "invalid_request", None),
+    ("POST", CHAT, {"content": b"\xff\xfe\xfa", "headers": JSON}, 400, "invalid_json", None),
     ("POST", CHAT, {"content": b"[1]", "headers": JSON}, 400, "invalid_body", None),
     ("POST", CHAT, {"content": b"", "headers": JSON}, 400, "invalid_body", None),
     ("POST", CHAT, {"content": b'{"messages": []}'}, 400, "invalid_body", None),
-    ("POST", CHAT, {"content": b"[" * 100_000, "headers": JSON}, 400, "invalid_request", None),
-    ("POST", CHAT, {"content": b"9" * 10_000, "headers": JSON}, 400, "invalid_request", None),
+    ("POST", CHAT, {"content": b"[" * 100_000, "headers": JSON}, 400, "invalid_json", None),
+    ("POST", CHAT, {"content": b"9" * 10_000, "headers": JSON}, 400, "invalid_json", None),
+    ("POST", CHAT, {"content": b'{"seed": ' + b"9" * 5_000 + b"}", "headers": JSON}, 400, "invalid_json", None),
     ("POST", CHAT, {"json": {"messages": [user()], "tempreature": 1}}, 400, "unknown_parameter", "tempreature"),
     ("POST", CHAT, {"json": {}}, 400, "missing_required_parameter", "messages"),
     ("POST", CHAT, {"json": chat(messages=[])}, 400, "invalid_value", "messages"),
@@ -79,7 +81,12 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", SEARCH, {"json": {"query": "x", "group": "page"}}, 400, "invalid_value", "group"),
     ("POST", SEARCH, {"json": {"query": "x", "collection": "nowhere"}}, 404, "collection_not_found", None),
     ("POST", SEARCH, {"json": {"query": "x", "collection": "' OR 1=1 --"}}, 404, "collection_not_found", None),
-    ("POST", SEARCH, {"json": {"query": "x", "collection": "a", "collections": ["b"]}}, 400, "invalid_body", None),
+    ("POST", SEARCH, {"json": {"query": "x", "collection": "a", "collections": ["b"]}}, 400, "invalid_value", None),
+    ("POST", SEARCH, {"json": {"query": "x", "collections": []}}, 400, "invalid_value", "collections"),
+    ("POST", SEARCH, {"json": {"query": "x", "document_ids": []}}, 400, "invalid_value", "document_ids"),
+    ("POST", CHAT, {"json": chat(plumbline={"collections": []})}, 400, "invalid_value", "plumbline.collections"),
+    ("POST", SEARCH, {"json": {"query": "x", "limit": True}}, 400, "invalid_value", "limit"),
+    ("POST", CHAT, {"json": chat(max_tokens=True)}, 400, "invalid_value", "max_tokens"),
     ("POST", SEARCH, filtered({"a": {"$above": 1}}), 400, "filter_invalid", "filter.a.$above"),
     ("POST", SEARCH, filtered({"a": {}}), 400, "filter_invalid", "filter.a"),
     ("POST", SEARCH, filtered({"a": {"$gt": "soon"}}), 400, "filter_invalid", "filter.a.$gt"),
@@ -124,6 +131,15 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", DOCUMENTS, {"json": {"collection": "A B", "documents": [{"text": "a"}]}}, 400, "document_invalid", None),
     ("POST", DOCUMENTS, {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "invalid_request", None),
     ("POST", DOCUMENTS, {"data": {"collection": "x"}, "files": {"nonsense": b"x"}}, 400, "unknown_parameter", "nonsense"),
+    ("POST", DOCUMENTS, {"data": {"groups": ""}, "files": {"files": ("a.txt", b"a")}}, 400, "document_invalid", None),
+    ("POST", DOCUMENTS, {"data": {"groups": "hr,"}, "files": {"files": ("a.txt", b"a")}}, 400, "document_invalid", None),
+    ("PUT", f"{DOCUMENTS}/a?groups=", {"content": b"x"}, 400, "document_invalid", "documents[0].groups"),
+    ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "id": ".."}]}}, 400, "document_invalid", "documents[0].id"),
+    ("POST", DOCUMENTS, {"data": {"id": "."}, "files": {"files": ("a.txt", b"a")}}, 400, "document_invalid", None),
+    ("PUT", f"{DOCUMENTS}/%2e%2e", {"content": b"x"}, 400, "document_invalid", "documents[0].id"),
+    ("POST", f"{DOCUMENTS}/delete", {"json": {}}, 400, "invalid_value", None),
+    ("POST", f"{DOCUMENTS}/delete", {"json": []}, 400, "invalid_body", None),
+    ("POST", "/v1/erase", {"json": {}}, 400, "invalid_value", None),
     ("POST", DOCUMENTS, {"files": {"files": ("a.txt", b"")}}, 400, "empty_document", None),
     ("POST", DOCUMENTS, {"files": {"files": ("a.pdf", b"MZ\x90\x00 not a pdf")}}, 415, "unsupported_type", None),
     ("POST", DOCUMENTS, {"files": {"files": ("a.exe", b"MZ\x90\x00" * 9)}}, 415, "unsupported_type", None),
@@ -140,10 +156,26 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("DELETE", f"{DOCUMENTS}/nothing", {}, 404, "document_not_found", None),
     ("GET", f"{DOCUMENTS}?limit=0", {}, 400, "invalid_value", "limit"),
     ("GET", f"{DOCUMENTS}?collection=nowhere", {}, 404, "collection_not_found", None),
-    ("GET", f"{DOCUMENTS}?after=%00", {}, 400, "document_invalid", "after"),
+    ("GET", f"{DOCUMENTS}?after=%00", {}, 400, "invalid_value", "after"),
+    ("GET", f"{DOCUMENTS}?after=a/b", {}, 400, "document_invalid", "after"),
+    ("GET", f"{DOCUMENTS}?colection=x", {}, 400, "unknown_parameter", "colection"),
+    ("DELETE", f"{DOCUMENTS}/a?dry_run=true", {}, 400, "unknown_parameter", "dry_run"),
+    ("POST", f"{DOCUMENTS}?collection=x", {"json": {"documents": [{"text": "a"}]}}, 400, "unknown_parameter", "collection"),
+    ("PUT", f"{DOCUMENTS}/a?groups=hr", {"json": {"text": "a"}}, 400, "invalid_value", "groups"),
+    ("PUT", f"{DOCUMENTS}/a?groups=hr", {"files": {"files": ("a.txt", b"a")}}, 400, "invalid_value", "groups"),
     ("GET", "/v1/jobs/nothing", {}, 404, "job_not_found", None),
     ("GET", "/v1/jobs/nothing/events", {}, 404, "job_not_found", None),
     ("GET", "/v1/jobs?status=lost", {}, 400, "invalid_value", "status"),
+    ("GET", "/v1/jobs?collection=nowhere", {}, 404, "collection_not_found", None),
+    ("GET", "/v1/jobs/summary?collection=nowhere", {}, 404, "collection_not_found", None),
+    ("POST", "/v1/jobs/retry", {"json": {"collection": "nowhere"}}, 404, "collection_not_found", None),
+    ("GET", "/v1/jobs?collection=%00", {}, 400, "invalid_value", "collection"),
+    ("GET", "/v1/jobs/summary?collection=%00", {}, 400, "invalid_value", "collection"),
+    ("GET", "/v1/jobs?since=0001-01-01T00:00%2B14:00", {}, 400, "invalid_value", "since"),
+    ("GET", "/v1/jobs?since=9999-12-31T23:59-14:00", {}, 400, "invalid_value", "since"),
+    ("POST", "/v1/jobs/cancel", {"json": {"since": "0001-01-01T00:00:00+14:00"}}, 400, "invalid_value", "since"),
+    ("GET", "/v1/collections/%00/rules", {}, 404, "collection_not_found", None),
+    ("GET", "/v1/collections/%00/report", {}, 404, "collection_not_found", None),
     ("POST", "/v1/jobs/nothing/cancel", {}, 404, "job_not_found", None),
     ("GET", "/v1/releases/nothing", {}, 404, "release_not_found", None),
     ("GET", "/v1/releases/%00%00%00%00", {}, 404, "release_not_found", None),
@@ -174,6 +206,102 @@ async def test_bad_input_is_refused_by_name_and_the_service_goes_on(
         assert error["param"] == param
     assert reply.headers["x-request-id"]
     assert (await shared.http.get("/v1/models")).status_code == 200
+
+
+HALF = r"\ud800 x"
+"""Half of a surrogate pair, as JSON may spell it and as no text can hold it."""
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, '{"messages": [{"role": "user", "content": "%s"}]}'),
+        (CHAT, '{"messages": [{"role": "user", "content": "%s"}], "stream": true}'),
+        (CHAT, '{"messages": [{"role": "user", "content": "hello"}], "stop": ["%s"]}'),
+        (SEARCH, '{"query": "%s"}'),
+        (SEARCH, '{"query": "x", "filter": {"a": {"$in": ["%s"]}}}'),
+        (SUMMARY, '{"text": "%s"}'),
+        (EMBED, '{"input": ["%s"]}'),
+        ("/v1/rerank", '{"query": "x", "documents": ["%s"]}'),
+        (DOCUMENTS, '{"documents": [{"text": "a", "metadata": {"a": "%s"}}]}'),
+        (f"{DOCUMENTS}/delete", '{"filter": {"a": "%s"}}'),
+        ("/v1/queue/pause", '{"reason": "%s"}'),
+    ],
+)
+async def test_half_a_surrogate_pair_is_refused_alike_everywhere(
+    shared: Tenant, path: str, body: str
+) -> None:
+    reply = await shared.http.post(path, content=(body % HALF).encode(), headers=JSON)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (400, "invalid_json"), error
+    assert "half of a surrogate pair at line 1 column" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        (f"{DOCUMENTS}/delete", {"ids": []}, "Name `ids`, `filter` or `collection`."),
+        (
+            f"{DOCUMENTS}/delete",
+            {"ids": ["x"], "collection": "default"},
+            "Name `ids`, or else `filter`, `collection` or both.",
+        ),
+        ("/v1/erase", {}, "Name `ids`, `filter`, `collection`, or set `tenant`."),
+        (
+            SEARCH,
+            {"query": "x", "collection": "a", "collections": ["b"]},
+            "Name `collection` or `collections`, not both.",
+        ),
+        (SEARCH, {"query": "x", "a": 1, "b": 2}, "Unknown field `a`. (1 more problem.)"),
+        (SEARCH, {"query": "x", "a": 1, "b": 2, "c": 3}, "Unknown field `a`. (2 more problems.)"),
+        (
+            SEARCH,
+            {"query": "x", "collections": []},
+            "`collections`: an empty list names none; leave it out to look in all.",
+        ),
+        (
+            SEARCH,
+            {"query": "x", "filter": {"a": "b\x00"}},
+            "`filter.a`: a text must not hold the character U+0000.",
+        ),
+        (
+            SEARCH,
+            {"query": "x", "filter": {"a": {"$gt": 10**25}}},
+            "`filter.a.$gt`: a number must be finite, and a whole one fit into 64 bits.",
+        ),
+        (
+            SEARCH,
+            {"query": "x", "filter": {"a": "b" * 1_001}},
+            "`filter.a`: a text has at most 1000 characters, not 1001.",
+        ),
+    ],
+)
+async def test_a_refusal_says_what_is_wrong(
+    shared: Tenant, path: str, body: dict[str, Any], sentence: str
+) -> None:
+    reply = await shared.http.post(path, json=body)
+    assert (reply.status_code, reply.json()["error"]["message"]) == (400, sentence)
+
+
+async def test_a_nul_at_any_place_of_any_address_is_the_callers_mistake(shared: Tenant) -> None:
+    paths = (await shared.http.get("/openapi.json")).json()["paths"]
+    asked = [
+        (method, re.sub("{.*?}", "%00", path) + (f"?{one['name']}=%00" if one["in"] == "query" else ""))
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        for one in operation.get("parameters", ())
+        if one["in"] in ("path", "query")
+    ]
+    assert len(asked) > 40
+    for method, address in asked:
+        reply = await shared.http.request(method, address, json={} if method in ("post", "put") else None)
+        assert reply.status_code in (400, 404), (method, address, reply.text)
+
+
+async def test_an_address_for_other_services_clients_takes_what_they_add_to_it(shared: Tenant) -> None:
+    for path in ("/v1/models?user=x", "/health/live?t=1"):
+        assert (await shared.http.get(path)).status_code == 200
+    assert (await shared.http.post(f"{EMBED}?api-version=1", json={"input": "x"})).status_code == 200
 
 
 @pytest.fixture(scope="session")

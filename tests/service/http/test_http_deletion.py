@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ingestion import checks
 from tests.service.http.house import House, Tenant
 
 
@@ -117,6 +118,32 @@ async def test_only_an_administrator_erases_and_nobody_is_shown_it_from_the_answ
     assert (shown["state"], shown["scope"], shown["receipt"]) == ("erasing", "filter", None)
     assert [one["id"] for one in (await tenant.http.get("/v1/erasures")).json()["erasures"]] == [shown["id"]]
     assert (await tenant.http.get("/v1/erasures/00000000-0000-0000-0000-000000000000")).status_code == 404
+
+
+async def test_an_erasure_of_an_unknown_id_is_refused_whole_and_one_of_a_deleted_document_is_not(
+    tenant: Tenant,
+) -> None:
+    await three(tenant)
+    refused = await tenant.http.post("/v1/erase", json={"ids": ["a", "nope"]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "document_not_found")
+    assert "'nope'" in refused.json()["error"]["message"]
+    assert await ids(tenant) == {"a", "b", "c"}
+    assert (await tenant.http.get("/v1/erasures")).json()["erasures"] == []
+
+    await delete(tenant, ids=["a"])
+    begun = await tenant.http.post("/v1/erase", json={"ids": ["a"]})
+    assert (begun.status_code, begun.json()["documents"]) == (202, 1)
+
+
+async def test_a_document_whose_id_no_client_can_address_is_deleted_by_its_id_all_the_same(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(checks, "STEPS", frozenset())
+        await tenant.add({"id": "..", "text": "Paid leave."})
+    assert await ids(tenant) == {".."}
+    assert (await delete(tenant, ids=[".."]))["ids"] == [".."]
+    assert await ids(tenant) == set()
 
 
 @pytest.mark.parametrize("body", [{}, {"tenant": True, "ids": ["a"]}, {"tenant": False}])

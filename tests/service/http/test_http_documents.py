@@ -378,3 +378,27 @@ async def test_open_access_is_for_loopback_names_and_its_own_pages(house: House)
             assert reply.status_code == status, headers
             if status != 200:
                 assert reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "../.."])
+async def test_a_file_named_as_a_step_between_folders_gets_an_id_that_can_be_addressed(
+    tenant: Tenant, name: str
+) -> None:
+    reply = await tenant.http.post("/v1/documents", files={"files": (name, b"Paid leave.")})
+    assert reply.status_code == 202, reply.text
+    (job,) = reply.json()["jobs"]
+    await tenant.done(job["id"])
+    assert (await tenant.http.get(f"/v1/documents/{job['document_id']}")).status_code == 200
+
+
+async def test_an_empty_group_does_not_publish_a_document(tenant: Tenant) -> None:
+    for sent in (
+        tenant.http.post("/v1/documents", data={"groups": ""}, files={"files": ("a.txt", b"Secret.")}),
+        tenant.http.put("/v1/documents/a?groups=", content=b"Secret."),
+        tenant.http.put("/v1/documents/a?groups=hr,%20", content=b"Secret."),
+        tenant.http.post("/v1/documents", json={"documents": [{"text": "Secret.", "groups": [""]}]}),
+    ):
+        reply = await sent
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "document_invalid")
+        assert reply.json()["error"]["message"].startswith("'' is no group name")
+    assert (await tenant.http.get("/v1/documents")).json()["documents"] == []

@@ -157,3 +157,12 @@ async def test_metrics_tell_of_the_queue_its_workers_and_how_good_estimates_were
     assert "plumbline_queue_paused 0.0" in metrics
     assert "plumbline_queue_oldest_seconds" in metrics
     assert "plumbline_job_eta_ratio_bucket" in metrics
+
+
+async def test_jobs_since_a_plain_date_are_those_since_its_first_instant_in_utc(tenant: Tenant) -> None:
+    await tenant.add({"id": "a", "text": "Paid leave."})
+    for since, count in (("2001-02-03", 1), ("2001-02-03T04:05", 1), ("9000-01-01", 0)):
+        found = await tenant.http.get("/v1/jobs", params={"since": since})
+        assert (found.status_code, len(found.json()["jobs"])) == (200, count), found.text
+    again = await tenant.http.post("/v1/jobs/retry", json={"since": "2001-02-03"})
+    assert again.json() == {"retried": 0}

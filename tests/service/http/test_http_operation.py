@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from dataclasses import replace
 
@@ -210,6 +211,37 @@ async def test_the_description_covers_every_address_and_names_what_each_does(ten
     assert len(operations) >= 25
     assert all(one["summary"] and one["tags"] for one in operations)
     assert "/v1/chat/completions" in description["paths"]
+
+
+async def test_the_description_names_the_shape_of_errors_at_every_address(tenant: Tenant) -> None:
+    description = (await tenant.http.get("/openapi.json")).json()
+    operations = [one for path in description["paths"].values() for one in path.values()]
+    for one in operations:
+        assert "422" not in one["responses"]
+        for kind in ("4XX", "5XX"):
+            schema = one["responses"][kind]["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Failure"}
+    told = description["components"]["schemas"]["Told"]
+    error = (await tenant.http.get("/v1/documents/nothing")).json()["error"]
+    assert set(told["required"]) == set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/"])
+async def test_a_load_balancer_may_ask_with_head(tenant: Tenant, path: str) -> None:
+    asked, shown = await tenant.http.head(path), await tenant.http.get(path)
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-type"] == shown.headers["content-type"]
+
+
+async def test_a_path_forges_no_line_of_the_log(tenant: Tenant, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "plumbline.access"):
+        forged = "/%1b%5b31mX%0d%0aapi%20|%20GET%20/forged%20200%00%E2%80%AE%C2%9b"
+        assert (await tenant.http.get(forged)).status_code == 404
+        assert (await tenant.http.get("/v1/documents/stra%C3%9Fe")).status_code == 404
+    lines = [record.getMessage() for record in caplog.records if record.name == "plumbline.access"]
+    assert all(line.isprintable() for line in lines)
+    assert lines[0].startswith(r"GET /\u001b[31mX\u000d\u000aapi | GET /forged 200\u0000\u202e\u009b 404")
+    assert lines[1].startswith("GET /v1/documents/straße 404")
 
 
 async def test_the_page_comes_with_a_policy_that_runs_nothing_else(tenant: Tenant) -> None:

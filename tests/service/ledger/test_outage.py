@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import embedded, migrate
-from app.database import ASKED_AFTER, open_engine
+from app.database import ASKED_AFTER, connect_args, dsn, open_engine
 from app.settings import SettingsError
 from ingestion.errors import LedgerUnavailable
 from ingestion.ledger import Ledger
-from ingestion.types import Job
-from retrieval.types import IndexSpec
+from ingestion.reads import Reads
+from ingestion.types import Job, JobQuery
+from retrieval.types import Filter, IndexSpec
+
+LONG_AGO = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
 
 
 @contextmanager
@@ -83,6 +87,22 @@ async def test_a_ledger_that_hangs_is_said_to_be_away(
     assert (await Ledger(hasty).document("acme", None, "handbook")).id == "handbook"
     assert len(await Ledger(hasty).lease("w", 30, 1)) == 1
     await hasty.dispose()
+
+
+async def test_a_value_that_postgresql_cannot_hold_is_no_outage(ledger_url: str, ledger: Ledger) -> None:
+    """Waiting mends nothing: it is a defect of whoever let it through."""
+    reads = Reads(dsn(ledger_url), connect_args())
+    for ask in (
+        lambda: ledger.rules("acme", "\0"),
+        lambda: ledger.jobs("acme", JobQuery(since=LONG_AGO), limit=1),
+        lambda: ledger.jobs("acme", JobQuery(collection="\0"), limit=1),
+        lambda: reads.epoch(Filter(tenant="\0", groups=None)),
+    ):
+        with pytest.raises(Exception, match=r"invalid byte sequence|out of range|invalid input") as raised:
+            await ask()
+        assert not isinstance(raised.value, LedgerUnavailable)
+    await ledger.ping()
+    await reads.close()
 
 
 async def test_an_idle_connection_that_leads_nowhere_is_replaced(ledger_url: str, tmp_path: Path) -> None:
