@@ -170,10 +170,10 @@ async def test_the_link_to_the_content_stays_in_the_view(page: Page) -> None:
 
 async def test_a_document_is_read_and_summarized_on_the_page(page: Page) -> None:
     await page.goto(f"{page.url}#documents")
-    await page.locator("#rows tr", has_text="gateway-outage").get_by_role("button").first.click()
+    await page.locator("#rows tr", has_text="gateway outage").get_by_role("button").first.click()
     await expect(page.locator("#passage-text")).to_contain_text("The TLS certificate")
     await page.get_by_role("button", name="Summarize this document").click()
-    await expect(page.locator("#summary-documents")).to_contain_text("gateway-outage")
+    await expect(page.locator("#summary-documents")).to_contain_text("gateway outage")
     await page.get_by_role("button", name="Summarize", exact=True).click()
     await expect(page.locator("#summary-note")).to_contain_text("of the text")
     await page.locator("#summary .cite").first.click()
