@@ -184,7 +184,7 @@ class Chat:
                     limit=context.depth(params),
                     rerank_seconds=seconds,
                 )
-        return found, missing
+        return context.in_force(found, query, serving.release.body.context), missing
 
     async def _passages(
         self, question: Question, serving: Serving, found: Sequence[Hit], rung: Rung

@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from app.evidence import Statement
 from app.release import ContextPart, Release
 from app.types import Citation
 from llm.prompts import render_passages
+from llm.superseded import current_first, holds_no_more
 from llm.tokens import Tokens, estimate, estimated
 from llm.types import Message, Passage
-from retrieval.types import Chunk, Hit, SearchParams
+from retrieval.types import Chunk, Found, Hit, SearchParams
 
 NEAR = 0.9
 """Cosine from which one passage may repeat another, so that few are compared word by word. Any from 0.7 to
@@ -37,6 +38,16 @@ def depth(params: SearchParams) -> int:
     """How many hits to ask a search for, so that others can take the place of repetitions: as many as it
     looks up anyway."""
     return max(params.limit, params.smoothing_depth)
+
+
+def in_force(found: Found, question: str, part: ContextPart) -> Found:
+    """With passages of texts that no longer hold where the release wants them."""
+    if part.superseded == "alike" or not any(
+        holds_no_more(h.chunk.title, h.chunk.heading) for h in found.hits
+    ):
+        return found
+    paths = [[hit.chunk.title, *hit.chunk.heading.split(" > ")] for hit in found.hits]
+    return replace(found, hits=tuple(found.hits[at] for at in current_first(question, paths)))
 
 
 def chosen(hits: Sequence[Hit], part: ContextPart, most: int) -> tuple[Hit, ...]:

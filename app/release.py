@@ -146,10 +146,13 @@ class RerankPart(_Strict):
 
 class ContextPart(_Strict):
     """`order` is that of the passages in the prompt: `canonical` keeps it the same for the same sources.
-    `distinct`: a passage that only repeats a better one gives its place to the next."""
+    `distinct`: a passage that only repeats a better one gives its place to the next. `superseded` passages,
+    of texts that say in their titles that they no longer hold, come after others (`late`) but for the best
+    two, unless the question asks for them, or have the place of their score (`alike`)."""
 
     max_characters: Annotated[int, Field(ge=200, le=1_000_000)] = 12_000
     distinct: bool = True
+    superseded: Literal["late", "alike"] = "late"
     order: Literal["canonical", "score"] = "canonical"
 
 

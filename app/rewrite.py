@@ -12,10 +12,8 @@ from app.answers import rights
 from app.serving import Serving
 from app.types import Question
 from llm.errors import LlmError
+from llm.followup import TURNS
 from llm.types import Call, Message, Sampling, Scope
-
-TURNS = 6
-"""Messages of history that are looked at."""
 
 
 async def standalone(question: Question, serving: Serving, product: str) -> tuple[str, tuple[str, ...]]:

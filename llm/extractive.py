@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from llm import digest, quoting
 from llm.errors import ModelTimeout
-from llm.followup import joined
+from llm.followup import TURNS, Reading, joined, readings
 from llm.language import LANGUAGES, code_of, detect, not_found
 from llm.prompts import parse_passages
 from llm.quoting import Quote, Relevance, Scores
@@ -38,6 +38,7 @@ class _Request:
     like a tag, since its text is escaped; what the user wrote is cut out before passages are looked for."""
 
     message: str
+    turns: tuple[str, ...] = ()
 
     @property
     def quotes(self) -> list[Quote]:
@@ -68,7 +69,7 @@ class Extractive:
     async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
         try:
             async with asyncio.timeout(call.timeout):
-                request = _Request(_last_user(call.prompt.messages))
+                request = _Request(_last_user(call.prompt.messages), _earlier(call.prompt.messages))
                 said = await self._said(call.prompt.name, request, call.scope.tenant)
         except TimeoutError as error:
             raise ModelTimeout(f"Model {NAME!r} was not done within the time given.") from error
@@ -91,15 +92,34 @@ class Extractive:
         found = await asyncio.to_thread(lambda: request.quotes)
         if purpose == "summarize":
             return await self._summary(request, found, tenant)
-        return await self._answer(
-            request.question, quoting.in_language(detect(request.question), found), tenant
-        )
+        return await self._answer(request, found, tenant)
 
-    async def _answer(self, question: str, found: Sequence[Quote], tenant: str) -> list[str]:
-        relevance = await asyncio.to_thread(Relevance, question, found)
-        scores = await self._scores(question, found, relevance, tenant, relevance.candidates())
+    async def _answer(self, request: _Request, found: Sequence[Quote], tenant: str) -> list[str]:
+        for reading in readings(request.turns, request.question):
+            spoken = quoting.in_language(detect(reading.question), found)
+            current = quoting.in_force(reading.whole, spoken)
+            for among in (current, spoken) if len(current) < len(spoken) else (spoken,):
+                if chosen := await self._chosen(reading, among, tenant):
+                    return _cited(among, chosen)
+        return [not_found(request.question)]
+
+    async def _chosen(self, reading: Reading, found: Sequence[Quote], tenant: str) -> list[int]:
+        relevance = await asyncio.to_thread(Relevance, reading, found)
+        scores = await self._scores(reading.whole, found, relevance, tenant, relevance.candidates())
         chosen = quoting.choose(relevance, scores)
-        return _cited(found, chosen) or [not_found(question)]
+        if chosen and reading.topic and not relevance.tells(chosen[0]):
+            return chosen if await self._added(reading, found[chosen[0]], tenant) >= quoting.ADDED else []
+        return chosen
+
+    async def _added(self, reading: Reading, quote: Quote, tenant: str) -> float:
+        """How much nearer the quote is to the question with its topic than to the topic alone."""
+        if self._score is None:
+            return 0.0
+        topic = " ".join(reading.topic)
+        alone, whole = [
+            await self._score(tenant, text, [quote.in_context]) for text in (topic, reading.whole)
+        ]
+        return float(whole[0]) - float(alone[0])
 
     async def _summary(self, request: _Request, found: Sequence[Quote], tenant: str) -> list[str]:
         focus, language = request.tagged("focus"), code_of(request.tagged("language"))
@@ -115,7 +135,7 @@ class Extractive:
         self, focus: str, found: Sequence[Quote], tenant: str, words: int
     ) -> Sequence[float] | None:
         """How far each quote covers the focus; None when none has to do with it."""
-        relevance = await asyncio.to_thread(Relevance, focus, found)
+        relevance = await asyncio.to_thread(Relevance, Reading(focus), found)
         enough = max(quoting.CANDIDATES, words // WORDS_OF_A_PIECE)
         scores = await self._scores(focus, found, relevance, tenant, relevance.candidates(enough, behind=1.0))
         return scores.each if relevance.touched(scores) else None
@@ -143,6 +163,12 @@ def guessed(messages: Sequence[Message]) -> str:
 
 def _last_user(messages: Sequence[Message]) -> str:
     return next((m.content for m in reversed(messages) if m.role == "user"), "")
+
+
+def _earlier(messages: Sequence[Message]) -> tuple[str, ...]:
+    """What the user said before, as far back as a follow-up looks."""
+    before = [m for m in messages if m.role != "system"][:-1]
+    return tuple(m.content for m in before[-TURNS:] if m.role == "user")
 
 
 def _cited(found: Sequence[Quote], chosen: Sequence[int]) -> list[str]:

@@ -82,7 +82,13 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_LASTS = re.compile(r"\bhow long\b(.*)\b(?:last|take)\b", re.IGNORECASE)
 _NAME = re.compile(r"(?<![.!?:]\s)(?<!^)(?<![^\W_])[A-Z][\w'’-]*\w")
+
+
+def lasting(question: str) -> str:
+    """The question without the words that only ask how long something lasts: no text says them so."""
+    return _LASTS.sub(r"how\1", question)
 
 
 def doubtful(question: str, said: str, above: str, nearest: float | None) -> bool:
@@ -108,7 +114,7 @@ def measures(question: str, found: Mapping[str, bool], nearest: float) -> dict[s
 
 def signs(question: str, said: str, above: str) -> dict[str, bool]:
     asked, told, around = frozenset(words(question)), frozenset(words(said)), frozenset(words(above))
-    more, less = _leaning(question)
+    more, less = _leaning(lasting(question))
     said_more, said_less = _leaning(said)
     new_numbers = _new_numbers(question, f"{above} {said}")
     new_dates = any(date.lower() not in question.lower() for date in _DATE.findall(said))

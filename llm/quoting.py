@@ -15,9 +15,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from llm import mismatch
+from llm import mismatch, wanted
+from llm.followup import Reading
 from llm.language import detect
 from llm.sentences import Piece, split
+from llm.superseded import asked_for, superseded
 from llm.terms import terms
 from llm.types import Passage
 
@@ -40,10 +42,18 @@ MOST = 3
 ITEMS = 8
 NEAR = 0.82
 """A further piece must score this share of the best, or add words of the question."""
+NEAR_TOPIC = 0.87
+"""The same where all share the topic that a follow-up does not say."""
 CANDIDATES = 10
 """Pieces that an embedder is asked about: those whose words cover most of the question,"""
 BEHIND = 0.3
 """and no share of it that is so much smaller than the best one's: similarity hardly ever makes up for it."""
+TOPIC = 0.3
+"""Share of a follow-up's score that this topic has."""
+TOLD = 0.1
+"""The share of its own words that an answer to it says,"""
+ADDED = 0.05
+"""or what these add to its similarity to the topic: else it speaks of the topic, not of the question."""
 
 _IN_CONTEXT, _IN_TITLE, _BESIDE = 0.75, 0.6, 0.35
 _CUE = 0.08
@@ -55,26 +65,6 @@ _NOWHERE = 0.6
 """What remains for each that is in none."""
 _CODE = re.compile(r"(?=\D*\d)(?=.*[^\W\d_]).*|\d+[.:]\d+(?:[.:]\d+)*|(?:19|20)\d\d")
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+")
-_ASKS_NUMBER = re.compile(
-    r"\bhow (?:many|much|long|often|far|old|high|large|big|fast|quickly|soon|late|early|heavy|deep)\b"
-    r"|\bwhat (?:percentage|price|number|amount|share|does .* cost)\b|\bwie(?:viele?| viele?| lange| oft)\b",
-    re.IGNORECASE,
-)
-_ASKS_TIME = re.compile(
-    r"\b(?:when|since when|by when|until when|wann)\b|\b(?:what|which) (?:date|year|time|day|month)\b",
-    re.IGNORECASE,
-)
-_NUMBER = re.compile(
-    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|fifty|hundred"
-    r"|thousand|million|half|once|twice|daily|weekly|monthly|yearly|no|none|every|unlimited)\b",
-    re.IGNORECASE,
-)
-_TIME = re.compile(
-    r"\d|\b(?:january|february|march|april|may|june|july|august|september|october|november|december|monday"
-    r"|tuesday|wednesday|thursday|friday|saturday|sunday|day|week|month|year|hour|minute|first|last|after"
-    r"|before|until|within|once|soon|immediately)s?\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +80,11 @@ class Quote:
     def heading(self) -> str:
         """What stands right above the piece: the last heading and a list's introduction."""
         return f"{self.title.rpartition(' > ')[2] if ' > ' in self.title else ''} {self.piece.context}"
+
+    @property
+    def path(self) -> list[str]:
+        """The document's title and the headings above the piece."""
+        return [*self.title.split(" > "), self.piece.heading]
 
     @property
     def in_context(self) -> str:
@@ -115,17 +110,29 @@ def in_language(wanted: str | None, found: Sequence[Quote]) -> list[Quote]:
     spoken_in = {number: detect(" ".join(texts)) for number, texts in said.items()}
     if set(spoken_in.values()) <= {None, wanted} or wanted not in spoken_in.values():
         return list(found)
-    return [
-        replace(quote, at=at)
-        for at, quote in enumerate(q for q in found if spoken_in[q.number] in (None, wanted))
-    ]
+    return _numbered(quote for quote in found if spoken_in[quote.number] in (None, wanted))
+
+
+def in_force(question: str, found: Sequence[Quote]) -> list[Quote]:
+    """The quotes without those of texts that say of themselves that they no longer hold, unless the question
+    asks for these."""
+    old = {quote.at for quote in found if superseded(quote.path)}
+    titles = [" ".join(quote.path) for quote in found if quote.at not in old]
+    if not old or asked_for(question, [t for quote in found if quote.at in old for t in quote.path], titles):
+        return list(found)
+    return _numbered(quote for quote in found if quote.at not in old)
+
+
+def _numbered(found: Iterable[Quote]) -> list[Quote]:
+    return [replace(quote, at=at) for at, quote in enumerate(found)]
 
 
 class Relevance:
-    """How far each quote covers a question, in [0, 1]."""
+    """How far each quote covers a question: about 0 to 1."""
 
-    def __init__(self, question: str, found: Sequence[Quote]) -> None:
-        self._question = question
+    def __init__(self, reading: Reading, found: Sequence[Quote]) -> None:
+        self._question = question = reading.question
+        self._topic = frozenset(terms(" ".join(reading.topic))) - frozenset(terms(question))
         self._language = detect(question) or detect(" ".join(quote.piece.text for quote in found[:SAMPLE]))
         self.quotes = found
         self._said = [frozenset(terms(quote.piece.text)) for quote in found]
@@ -133,8 +140,26 @@ class Relevance:
         self._titled = [frozenset(terms(quote.title)) for quote in found]
         self.weights = self._weigh()
         self._named = self._by_passage(_names(question, nouns=self._language == "de"))
+        self._new = frozenset(terms(reading.new))
         self._unseen = self._share(self.weights.keys() - self._seen())
-        self.lexical = [self._covered(at) for at in range(len(found))]
+        self.own = [self._covered(at) for at in range(len(found))]
+        self.lexical = self._with_topic(self.own)
+
+    def _with_topic(self, covered: list[float]) -> list[float]:
+        """A passage is about the topic wherever in it the topic's words stand; which of its pieces answers
+        is for the question's own words to tell."""
+        if not self._topic:
+            return covered
+        held: dict[int, frozenset[str]] = {}
+        for at, quote in enumerate(self.quotes):
+            said = self._said[at] | self._around[at] | self._titled[at]
+            held[quote.number] = held.get(quote.number, frozenset()) | said
+        share = {number: len(self._topic & text) / len(self._topic) for number, text in held.items()}
+        weight = TOPIC if self.weights else 1.0
+        return [
+            (1 - weight) * own + weight * share[quote.number]
+            for own, quote in zip(covered, self.quotes, strict=True)
+        ]
 
     def candidates(self, most: int = CANDIDATES, behind: float = BEHIND) -> list[int]:
         """The quotes worth an embedder's time, best first."""
@@ -152,11 +177,33 @@ class Relevance:
         return [self._cued(at, lexical, None) for at, lexical in enumerate(self.lexical)]
 
     @property
+    def leans(self) -> bool:
+        """Whether the question is about something that it does not say."""
+        return bool(self._topic)
+
+    def tells(self, at: int) -> bool:
+        """Whether a quote has to do with a leaning question's own words, and not only with its topic."""
+        if self.weights:
+            return self.own[at] >= TOLD
+        return any(wanted.fits(self._question, self.quotes[at].piece.text))
+
+    def ranked(self, scores: Sequence[float]) -> list[int]:
+        """The quotes that score at all, best first."""
+        worth = {
+            at: score + wanted.counting(self._question, self.quotes[at].piece.text)
+            for at, score in enumerate(scores)
+            if score > 0
+        }
+        return sorted(worth, key=lambda at: -worth[at])
+
+    @property
     def _foreign(self) -> bool:
         return self._language not in (None, "en")
 
     def enough(self, given: Scores) -> bool:
         """Whether the best quote is about the question."""
+        if self._new and self._new.isdisjoint(self._seen()):
+            return False
         near = given.nearest is None or self._foreign or (given.best + given.nearest / 2) / 1.5 >= SURE
         return near and given.best >= self._needed(given)
 
@@ -207,7 +254,7 @@ class Relevance:
         total = len(self.quotes)
         return {
             term: math.log(1 + (total - count[term] + 0.5) / (count[term] + 0.5))
-            for term in terms(self._question)
+            for term in terms(mismatch.lasting(self._question))
         }
 
     def _covered(self, at: int) -> float:
@@ -239,10 +286,10 @@ class Relevance:
         # The same thing said in other words: then it does not matter that the words are nowhere.
         score -= _UNSEEN * self._unseen * (1 - (similarity or 0.0))
         text = self.quotes[at].piece.text
-        for asks, gives in ((_ASKS_NUMBER, _NUMBER), (_ASKS_TIME, _TIME)):
-            if asks.search(self._question):
-                score += _CUE if gives.search(text) else -_CUE
-        return max(0.0, min(1.0, score))
+        if wanted.given(self._question, text):
+            return 0.0
+        score += sum(_CUE if fits else -_CUE for fits in wanted.fits(self._question, text))
+        return max(0.0, score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +301,7 @@ class Scores:
 
     @property
     def best(self) -> float:
-        return max(self.each, default=0.0)
+        return min(1.0, max(self.each, default=0.0))
 
 
 def choose(relevance: Relevance, given: Scores) -> list[int]:
@@ -267,10 +314,11 @@ def choose(relevance: Relevance, given: Scores) -> list[int]:
 
 
 def _best(relevance: Relevance, scores: Sequence[float]) -> list[int]:
-    order = sorted(range(len(scores)), key=lambda at: -scores[at])
-    chosen = [order[0]]
+    order = relevance.ranked(scores)
+    chosen = order[:1]
+    near = NEAR_TOPIC if relevance.leans else NEAR
     for at in order[1:]:
-        close = scores[at] >= NEAR * scores[order[0]]
+        close = scores[at] >= near * scores[order[0]]
         adds = scores[at] >= 0.5 * scores[order[0]] and relevance.new_words(at, chosen) >= 0.2
         if len(chosen) < MOST and (close or adds):
             chosen.append(at)

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -302,6 +303,104 @@ async def test_a_follow_up_gets_the_words_it_leans_on() -> None:
 async def test_a_question_that_stands_alone_is_left_as_it_is() -> None:
     question = "What does the Gold support plan cost per year?"
     assert await text(Extractive(), rewrite("user: Tell me about leave.", question)) == question
+
+
+INCIDENT = Passage(
+    1,
+    "Incident report: gateway outage of 14 March 2025 > Summary",
+    "On 14 March 2025 the gateways were out of service for 3 hours and 20 minutes. "
+    "Written by Anselm Roth. The cause of the outage was an expired certificate.",
+)
+
+
+def conversation(turns: Sequence[tuple[str, str]], question: str, passages: Sequence[Passage]) -> Call:
+    """The call that a question becomes after these questions and answers."""
+    call = asked(question, passages)
+    system, last = call.prompt.messages
+    before = [Message(role, text) for turn in turns for role, text in zip(ROLES, turn, strict=True)]
+    return replace(call, prompt=replace(call.prompt, messages=(system, *before, last)))
+
+
+ROLES: tuple[Literal["user", "assistant"], ...] = ("user", "assistant")
+CAUSE = ("What was the cause of the gateway outage of 14 March 2025?", "An expired certificate. [1]")
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("How long did it last?", "3 hours and 20 minutes"),
+        ("Who has written the report about it?", "Anselm Roth"),
+    ],
+)
+async def test_a_follow_up_is_answered_about_what_was_asked_before(question: str, said: str) -> None:
+    answer = await text(Extractive(), conversation([CAUSE], question, [INCIDENT]))
+    assert said in answer
+    assert "certificate" not in answer
+    assert await text(Extractive(), asked(question, PASSAGES)) == NOT_FOUND
+
+
+async def test_a_follow_up_asks_the_last_question_about_something_else() -> None:
+    gold = ("What does the Gold plan cost per year?", "EUR 4,800. [3]")
+    answer = await text(Extractive(), conversation([gold], "And the Silver plan?", PASSAGES))
+    assert "EUR 1,200" in answer
+    assert "EUR 4,800" not in answer
+
+
+@pytest.mark.parametrize("question", ["Who was fired for it?", "What did the press say about it?", "Thanks!"])
+async def test_a_follow_up_is_not_answered_by_its_topic_alone(question: str) -> None:
+    async def near(tenant: str, question: str, sentences: Sequence[str]) -> list[float]:
+        return [0.65] * len(sentences)
+
+    for model in (Extractive(), Extractive(near)):
+        assert await text(model, conversation([CAUSE], question, [INCIDENT])) == NOT_FOUND
+
+
+async def test_a_new_topic_is_answered_as_if_nothing_had_been_asked_before() -> None:
+    for question in ("What does the Gold plan cost per year?", "What is the Gold plan?"):
+        alone = await text(Extractive(), asked(question, PASSAGES))
+        assert "EUR 4,800" in alone
+        assert await text(Extractive(), conversation([CAUSE], question, PASSAGES)) == alone
+
+
+OLD_LEAVE = Passage(
+    1,
+    "Paid leave policy 2025 (superseded)",
+    "Every employee had 26 days of paid leave per year. Managers signed requests on paper.",
+)
+NEW_LEAVE = Passage(2, "Paid leave policy 2026", "Every employee has 28 days of paid leave per year.")
+
+
+@pytest.mark.parametrize(
+    ("question", "days"),
+    [
+        ("How many days of paid leave per year?", {"28"}),
+        ("How many days of paid leave per year in 2026?", {"28"}),
+        ("How many days of paid leave per year in 2025?", {"26"}),
+    ],
+)
+async def test_what_no_longer_holds_is_quoted_for_who_asks_for_it(question: str, days: set[str]) -> None:
+    answer = await text(Extractive(), asked(question, [OLD_LEAVE, NEW_LEAVE]))
+    assert re.findall(r"(\d\d) days", answer)[0] in days
+
+
+async def test_what_no_longer_holds_is_quoted_where_nothing_else_answers() -> None:
+    question = "Who signed requests on paper?"
+    assert "Managers" in await text(Extractive(), asked(question, [OLD_LEAVE, NEW_LEAVE]))
+    assert await text(Extractive(), asked(question, [NEW_LEAVE])) == NOT_FOUND
+
+
+async def test_a_field_whose_value_was_asked_with_is_no_answer() -> None:
+    report = Passage(
+        1, "Inventory report", "Report ID: ABC-2024-77\n\nPrepared in the warehouse by the night shift."
+    )
+    assert await text(Extractive(), asked("What is the total of ABC-2024-77?", [report])) == NOT_FOUND
+
+
+async def test_a_question_how_many_prefers_a_number_of_those() -> None:
+    lapse = Passage(1, "Lapse", "Days of paid leave lapse after 15 months.")
+    days = Passage(2, "Days", "Everybody here has 28 days of paid leave.")
+    answer = await text(Extractive(), asked("How many days of paid leave do I get?", [lapse, days]))
+    assert answer.startswith("Everybody here has 28 days")
 
 
 async def test_the_purpose_of_a_prompt_can_be_told_from_its_messages() -> None:

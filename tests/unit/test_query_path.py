@@ -306,6 +306,24 @@ async def test_a_follow_up_is_searched_as_a_question_of_its_own() -> None:
     assert "And what does it show then?" in said[-1]
 
 
+async def test_passages_that_no_longer_hold_leave_room_for_those_that_do() -> None:
+    service, _ = await _service(ANSWER)
+    old = [f"In season {n} paid leave was {n} days." for n in range(20, 30)]
+    await service.write("Leave 2025 (superseded)", *old)
+    await service.write("Leave 2026", "Our new entitlement, whatever the season, is 31 days of leave.")
+
+    async def documents(question: str) -> list[str]:
+        events = [event async for event in service.chat.ask(_question(question))]
+        sources = next(event for event in events if isinstance(event, Sources))
+        return [hit.chunk.document_id for hit in sources.hits]
+
+    found = await documents("In which season was paid leave 24 days?")
+    assert "Leave 2026" in found
+    assert found.count("Leave 2025 (superseded)") >= 2
+    found = await documents("In which season of 2025 was paid leave 24 days?")
+    assert "Leave 2026" not in found
+
+
 async def test_a_past_deadline_is_an_error_before_anything_is_said() -> None:
     service, _ = await _service(ANSWER)
     with pytest.raises(DeadlineExceeded):
