@@ -48,8 +48,8 @@ commands = typer.Typer(
 )
 
 CANNOT = 2
-INSTALL = f"{shlex.quote(sys.executable)} -m pip install 'plumbline[eval]'"
-"""In a checkout as in an installed package: pip takes the extra of the Plumbline that is there."""
+INSTALL = f"{shlex.quote(sys.executable)} -m pip install 'plumbline[eval]' (in a checkout: make eval)"
+"""pip takes the extra of the Plumbline that is there."""
 _CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "no_verdict": CANNOT}
 
 
@@ -487,5 +487,5 @@ def _failures() -> Iterator[None]:
         typer.echo(f"plumbline eval: {error}", err=True)
         raise typer.Exit(CANNOT) from None
     except ModuleNotFoundError as error:
-        typer.echo(f"plumbline eval: {error}. Install it with: {INSTALL} (in a checkout: make eval)", err=True)
+        typer.echo(f"plumbline eval: {error}. Install it with: {INSTALL}", err=True)
         raise typer.Exit(CANNOT) from None
