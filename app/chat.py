@@ -184,7 +184,7 @@ class Chat:
                     limit=context.depth(params),
                     rerank_seconds=seconds,
                 )
-        return context.in_force(found, query, serving.release.body.context), missing
+        return context.in_force(found, query, serving.release.body.context, params.limit), missing
 
     async def _passages(
         self, question: Question, serving: Serving, found: Sequence[Hit], rung: Rung
@@ -237,6 +237,8 @@ class Chat:
         prompt = serving.release.answer.render(
             passages=render_passages(context.passages(chunks)), question=asked, not_found=not_found(asked)
         )
+        if len(question.messages) == 1:
+            return prompt
         *history, last = prompt.messages
         return replace(prompt, messages=(*history, *question.messages[:-1], last))
 

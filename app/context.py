@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from app.evidence import Statement
 from app.release import ContextPart, Release
 from app.types import Citation
@@ -40,11 +42,11 @@ def depth(params: SearchParams) -> int:
     return max(params.limit, params.smoothing_depth)
 
 
-def in_force(found: Found, question: str, part: ContextPart) -> Found:
-    """With passages of texts that no longer hold where the release wants them."""
-    if part.superseded == "alike" or not any(
-        holds_no_more(h.chunk.title, h.chunk.heading) for h in found.hits
-    ):
+def in_force(found: Found, question: str, part: ContextPart, most: int) -> Found:
+    """With passages of texts that no longer hold where the release wants them. Where none is among the best
+    `most`, none takes the place of another."""
+    best = found.hits[:most]
+    if part.superseded == "alike" or not any(holds_no_more(h.chunk.title, h.chunk.heading) for h in best):
         return found
     paths = [[hit.chunk.title, *hit.chunk.heading.split(" > ")] for hit in found.hits]
     return replace(found, hits=tuple(found.hits[at] for at in current_first(question, paths)))
@@ -55,16 +57,28 @@ def chosen(hits: Sequence[Hit], part: ContextPart, most: int) -> tuple[Hit, ...]
     is one, and where the release wants it none that says nothing but what a better one says."""
     kept: list[_Said] = []
     used = 0
+    distinct = part.distinct and _any_near(hits[:most])
     for said in map(_Said, hits):
         if len(kept) == most:
             break
-        if part.distinct and any(said.repeats(better) for better in kept):
+        if distinct and any(said.repeats(better) for better in kept):
             continue
         used += len(said.hit.chunk.text)
         if kept and used > part.max_characters:
             break
         kept.append(said)
     return tuple(said.hit for said in kept)
+
+
+def _any_near(hits: Sequence[Hit]) -> bool:
+    """Whether any of these may repeat another. Mostly none may, which one product tells of all of them."""
+    vectors = [hit.vector for hit in hits if hit.vector is not None]
+    if len(vectors) < 2:
+        return False
+    stacked = np.concatenate(vectors).reshape(len(vectors), -1)
+    cosines = stacked @ stacked.T
+    np.fill_diagonal(cosines, 0)
+    return bool(cosines.max() >= NEAR)
 
 
 async def fitting(

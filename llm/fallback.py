@@ -36,7 +36,7 @@ class Fallback:
         for model in self._models[min(call.spare, len(self._models) - 1) :]:
             started = False
             try:
-                left = replace(call, timeout=end - clock())
+                left = replace(call, timeout=end - clock()) if first else call
                 async with aclosing(model.stream(left)) as deltas:
                     async for delta in deltas:
                         started = True

@@ -99,7 +99,8 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
         lambda: parts.answers.neutral(question),
         lambda release: parts.answers.key(question, release),
     )
-    question = replace(question, cache=caching(assigned, extra.cache))
+    if (cache := caching(assigned, extra.cache)) != question.cache:
+        question = replace(question, cache=cache)
     asked = _Asked(parts, question, assigned, _conversation(extra.conversation))
     events = asked.events()
     if body.stream:

@@ -56,11 +56,17 @@ export async function api(method, path, body, { accept = [], blob = false, quiet
   return blob ? response.blob() : response.status === 204 ? null : response.json();
 }
 
+// A connection that breaks ends what is read from it; whoever reads knows whether it was complete.
+function cutOff(error) {
+  if (error.name === "AbortError") throw error;
+  return { done: true };
+}
+
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch(cutOff);
     if (done) return;
     rest += value;
     const parts = rest.split(/\r?\n\r?\n/);
@@ -75,15 +81,11 @@ async function* events(response) {
 async function stream(path, body, signal, onEvent) {
   const response = await call(path, { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...body, stream: true }) });
   if (!response.ok) throw await failure(response);
-  try {
-    for await (const data of events(response)) {
-      if (data === "[DONE]") return;
-      const told = JSON.parse(data);
-      if (told.error) throw new Error(told.error.message);
-      onEvent(told);
-    }
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
+  for await (const data of events(response)) {
+    if (data === "[DONE]") return;
+    const told = JSON.parse(data);
+    if (told.error) throw new Error(told.error.message);
+    onEvent(told);
   }
   throw new Error("It was cut off before it was complete.");
 }
