@@ -83,7 +83,8 @@ def current_first(question: str, paths: Sequence[Sequence[str]]) -> list[int]:
         others = [title for at, path in enumerate(paths) if at not in gone for title in path]
         if asked_for(question, [title for at in old for title in paths[at]], others):
             late = []
-    return [*(at for at in range(len(paths)) if at not in set(late)), *late]
+    behind = set(late)
+    return [*(at for at in range(len(paths)) if at not in behind), *late]
 
 
 @lru_cache(maxsize=4_096)

@@ -4,21 +4,17 @@ another thing, or none."""
 from __future__ import annotations
 
 import re
-from typing import Final
 from urllib.parse import quote
 
 from app.cli import console
+from ingestion.checks import COLLECTION, ID, STEPS
 
-_ID = re.compile(r"[A-Za-z0-9._:~@-]{1,200}")
 _ERASURE = re.compile(r"[0-9a-f-]{36}")
-_COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_ABOVE: Final = frozenset({".", ".."})
-"""Ids by their characters, but no address can end in one."""
 
 
 def is_document(text: str) -> bool:
-    return bool(_ID.fullmatch(text)) and text not in _ABOVE
+    return bool(ID.fullmatch(text)) and text not in STEPS
 
 
 def document(document_id: str) -> str:
@@ -30,7 +26,7 @@ def document(document_id: str) -> str:
 
 
 def job(job_id: str, *rest: str) -> str:
-    return _of("/v1/jobs", _ID, job_id, "job's id", rest)
+    return _of("/v1/jobs", ID, job_id, "job's id", rest)
 
 
 def erasure(erasure_id: str) -> str:
@@ -38,7 +34,7 @@ def erasure(erasure_id: str) -> str:
 
 
 def collection(name: str, *rest: str) -> str:
-    return _of("/v1/collections", _COLLECTION, name, "collection's name", rest)
+    return _of("/v1/collections", COLLECTION, name, "collection's name", rest)
 
 
 def is_release(text: str) -> bool:
@@ -51,6 +47,6 @@ def release(reference: str, *rest: str) -> str:
 
 
 def _of(folder: str, pattern: re.Pattern[str], given: str, what: str, rest: tuple[str, ...]) -> str:
-    if not pattern.fullmatch(given) or given in _ABOVE:
+    if not pattern.fullmatch(given) or given in STEPS:
         console.fail(f"{given!r} is no {what}.", console.USAGE)
     return "/".join((folder, quote(given, safe=":@~"), *rest))
