@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from ingestion.documents import Accepted
 from ingestion.errors import DocumentInvalid, DocumentTooLarge, EmptyDocument, Refused
+from ingestion.names import COLLECTION, ID, ID_LENGTH, STEPS
 from ingestion.parse import FORMATS, sniff
 from ingestion.parse.formats import bare
 from ingestion.types import NewDocument
@@ -27,12 +28,8 @@ MAX_METADATA_ITEMS = 1_000
 """Texts in all lists together: a row is found by each."""
 MAX_GROUPS = 64
 MAX_TEXT = 1_000
-ID_LENGTH = 200
 MOST_PRIORITY = 10
 
-ID = re.compile(rf"[A-Za-z0-9._:~@-]{{1,{ID_LENGTH}}}")
-STEPS = frozenset({".", ".."})
-COLLECTION = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 METADATA_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 

@@ -12,12 +12,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, replace
 
 from ingestion.blobs import Blobs
-from ingestion.checks import COLLECTION, ID, check_idempotency_key, checked, request_hash
 from ingestion.checks import MOST_PRIORITY as MOST_PRIORITY  # What callers may ask for.
+from ingestion.checks import check_idempotency_key, checked, request_hash
 from ingestion.documents import Accepted, Claim
 from ingestion.erase import erase
 from ingestion.errors import DocumentInvalid, NotFound, QueueFull, RuleBroken
 from ingestion.ledger import Ledger
+from ingestion.names import COLLECTION, ID
 from ingestion.parse import EXTENSIONS as EXTENSIONS  # Which files of a folder can be handed in.
 from ingestion.rules import NONE, Rules, RulesReport, missing_metadata
 from ingestion.types import (

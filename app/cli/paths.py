@@ -7,7 +7,7 @@ import re
 from urllib.parse import quote
 
 from app.cli import console
-from ingestion.checks import COLLECTION, ID, STEPS
+from ingestion.names import COLLECTION, ID, STEPS
 
 _ERASURE = re.compile(r"[0-9a-f-]{36}")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
