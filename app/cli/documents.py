@@ -90,7 +90,9 @@ def delete(
                     console.say(f"deleted {document_id}")
             gone: dict[str, Any] = {"deleted": list(named)}
         else:
-            chosen = {"ids": list(named), "filter": filter_of(where), "dry_run": dry_run}
+            chosen = {"filter": filter_of(where), "dry_run": dry_run}
+            if named:
+                chosen["ids"] = list(named)
             if collection is not None:
                 chosen["collection"] = collection
             found = client.post("/v1/documents/delete", chosen)

@@ -47,7 +47,9 @@ def erase(
         console.fail("Name --id, --where, --collection or --tenant.", console.USAGE)
     for name in ids or ():
         paths.document(name)
-    chosen = {"ids": ids or [], "filter": filter_of(where), "tenant": everything}
+    chosen: dict[str, Any] = {"filter": filter_of(where), "tenant": everything}
+    if ids:
+        chosen["ids"] = ids
     if collection is not None:
         chosen["collection"] = collection
     with console.failures(), connect(url, key, data) as client:

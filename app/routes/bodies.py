@@ -33,10 +33,10 @@ def _in_our_time(moment: datetime) -> datetime:
 _LEFT_OUT = "Left out, it means all; an empty list is refused."
 
 
-def _not_empty(names: list[str]) -> list[str]:
+def not_empty(names: list[str]) -> list[str]:
     """Whoever computes a list, and finds none, does not mean everything. The default is not validated."""
     if not names:
-        raise ValueError("an empty list names none; leave it out to look in all")
+        raise ValueError("an empty list names none; leave it out instead")
     return names
 
 
@@ -54,10 +54,10 @@ class Selection(Strict):
 
     collection: CollectionName | None = Field(default=None, description="One collection to search in.")
     # Of factories: defaults would be copied deeply for every request.
-    collections: Annotated[list[CollectionName], AfterValidator(_not_empty)] = Field(
+    collections: Annotated[list[CollectionName], AfterValidator(not_empty)] = Field(
         default_factory=list, max_length=50, description=f"Several. {_LEFT_OUT}"
     )
-    document_ids: Annotated[list[DocumentId], AfterValidator(_not_empty)] = Field(
+    document_ids: Annotated[list[DocumentId], AfterValidator(not_empty)] = Field(
         default_factory=list, max_length=1_000, description=_LEFT_OUT
     )
     filter: dict[str, Any] = Field(

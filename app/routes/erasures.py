@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from starlette.responses import Response
 
 from app import access
 from app.routes import filters
-from app.routes.bodies import CollectionName, DocumentId, Strict
+from app.routes.bodies import CollectionName, DocumentId, Strict, not_empty
 from app.routes.caller import Admin, Parts, reply
 from app.routes.route import Exact
 from ingestion.types import Erasure, ErasureScope
@@ -25,7 +25,7 @@ Id = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$", description="The erasure's 
 class Chosen(Strict):
     """Documents by their ids, by what was said about them, or all of a collection."""
 
-    ids: list[DocumentId] = Field(default=[], max_length=MOST_IDS)
+    ids: Annotated[list[DocumentId], AfterValidator(not_empty)] = Field(default=[], max_length=MOST_IDS)
     filter: dict[str, Any] = Field(default={}, description=filters.DESCRIPTION, examples=filters.EXAMPLES)
     collection: CollectionName | None = None
 

@@ -240,7 +240,8 @@ async def test_half_a_surrogate_pair_is_refused_alike_everywhere(
 @pytest.mark.parametrize(
     ("path", "body", "sentence"),
     [
-        (f"{DOCUMENTS}/delete", {"ids": []}, "Name `ids`, `filter` or `collection`."),
+        (f"{DOCUMENTS}/delete", {}, "Name `ids`, `filter` or `collection`."),
+        (f"{DOCUMENTS}/delete", {"ids": []}, "`ids`: an empty list names none; leave it out instead."),
         (
             f"{DOCUMENTS}/delete",
             {"ids": ["x"], "collection": "default"},
@@ -257,7 +258,7 @@ async def test_half_a_surrogate_pair_is_refused_alike_everywhere(
         (
             SEARCH,
             {"query": "x", "collections": []},
-            "`collections`: an empty list names none; leave it out to look in all.",
+            "`collections`: an empty list names none; leave it out instead.",
         ),
         (
             SEARCH,

@@ -97,7 +97,15 @@ async def test_a_key_of_some_groups_deletes_only_what_it_reads(house: House, ten
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"ids": []}, {"ids": ["a"], "collection": "default"}, {"filter": {"$bad": 1}}, {"all": True}]
+    "body",
+    [
+        {},
+        {"ids": []},
+        {"ids": [], "collection": "default"},
+        {"ids": ["a"], "collection": "default"},
+        {"filter": {"$bad": 1}},
+        {"all": True},
+    ],
 )
 async def test_a_deletion_that_names_nothing_clearly_is_refused(tenant: Tenant, body: dict[str, Any]) -> None:
     await three(tenant)
@@ -146,6 +154,8 @@ async def test_a_document_whose_id_no_client_can_address_is_deleted_by_its_id_al
     assert await ids(tenant) == set()
 
 
-@pytest.mark.parametrize("body", [{}, {"tenant": True, "ids": ["a"]}, {"tenant": False}])
+@pytest.mark.parametrize(
+    "body", [{}, {"tenant": True, "ids": ["a"]}, {"tenant": False}, {"ids": [], "tenant": True}]
+)
 async def test_an_erasure_says_what_it_is_about(tenant: Tenant, body: dict[str, Any]) -> None:
     assert (await tenant.http.post("/v1/erase", json=body)).status_code == 400
