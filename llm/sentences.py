@@ -23,7 +23,13 @@ _RULE = re.compile(r"[\s|:+=-]+")
 _CELL = re.compile(r"(?<!\\)\|")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 _MARKUP = re.compile(r"(\*\*|__|`)(?=\S)(.{1,300}?)(?<=\S)\1")
-_LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\s]{0,2000}\)")
+# The target may hold brackets in pairs, and the tags of Jekyll, Hugo and their like; a title may follow it.
+_LINK = re.compile(
+    r"""!?\[([^\[\]]{0,300})\]\(\s*+
+    (?:<[^<>]{0,2000}>|(?:[^()\s{<]|\{(?![{%<])|\([^()\s]{0,300}\)|\{[{%<][^{}]{0,300}\}){0,2000}+)
+    (?:\s++(?:"[^"]{0,300}"|'[^']{0,300}'))?\s*+\)""",
+    re.VERBOSE,
+)
 _END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s+[\"'“‘(\[]*[^\W_a-z])|[。！？]")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|e\.g|i\.e|Mr|Mrs|Ms|Dr|Prof|St|vs|cf|al|ca|approx|[Nn]o|Nos|Fig|Sec|Art|Inc|Ltd|Co|Jr|Sr"

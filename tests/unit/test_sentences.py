@@ -24,6 +24,12 @@ def texts(passage: str) -> list[str]:
         ("wrapped at a column that is wide enough to be a wrapped\nline of text. Next.", None),
         ("Weight 2.4 kg\nProtection IP65\nRadio LoRa", ["Weight 2.4 kg", "Protection IP65", "Radio LoRa"]),
         ("See [the **handbook**](https://x.example/a) or `make up`.", ["See the handbook or make up."]),
+        ('[Terms](/t "All. Of them."), [a](x(y).z) [b](<c d>).', ["Terms, a b."]),
+        (
+            '[Ask. Then go!]({% page "/go/#how" %}) [Or not]({{ site.url }}/b).',
+            ["Ask.", "Then go!", "Or not."],
+        ),
+        ("[not a link](of two words).", ["[not a link](of two words)."]),
         ("", []),
         (" \n\n ", []),
     ],
@@ -72,7 +78,26 @@ def test_any_text_is_split_into_bounded_lines(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", ["|", "*", "`a", "[", "[a](", "- ", "**a", ". ", "A. ", "\n#", "x", "1. ", "｡"]
+    "seed",
+    [
+        "|",
+        "*",
+        "`a",
+        "[",
+        "[a](",
+        "[a](<",
+        '[a](b "',
+        "[a]({%",
+        "[a]((",
+        "- ",
+        "**a",
+        ". ",
+        "A. ",
+        "\n#",
+        "x",
+        "1. ",
+        "｡",
+    ],
 )
 def test_no_text_takes_long(seed: str) -> None:
     """In quadratic time these would run into the limit."""
