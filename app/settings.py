@@ -7,13 +7,26 @@ Every name can also be given as `NAME_FILE`, the path of a file that holds the v
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_CREDENTIALS = re.compile(r"//[^/@,]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it can be shown: `value` is what it is now, without what may be a secret."""
+
+    variable: str
+    value: str
+    description: str
 
 
 class SettingsError(Exception):
@@ -137,19 +150,25 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings
 
+    @field_validator("weaviate_url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError("it is not a URL like http://127.0.0.1:8080")
+        return url
+
+    def listed(self) -> Iterator[Setting]:
+        """Every setting by the variable that people know."""
+        for name, field in type(self).model_fields.items():
+            alias = field.validation_alias
+            known = alias.choices[0] if isinstance(alias, AliasChoices) else f"PLUMBLINE_{name.upper()}"
+            yield Setting(str(known), _shown(getattr(self, name)), field.description or "")
+
     def model_urls(self, name: str) -> tuple[str, ...]:
         """The servers of a model."""
         listed = [part.strip() for part in (self.model_url or "").split(",") if part.strip()]
         parted = [part.rpartition("=") if not part.startswith("http") else ("", "", part) for part in listed]
         return tuple(url for model, _, url in parted if model in ("", name))
-
-    def store(self) -> Literal["milvus", "weaviate"] | None:
-        """The vector store that is named. Raises `SettingsError` when two are."""
-        if self.milvus_uri and self.weaviate_url:
-            raise SettingsError("MILVUS_URI and WEAVIATE_URL are both set; name one store.")
-        if self.weaviate_url and urlsplit(self.weaviate_url).scheme not in ("http", "https"):
-            raise SettingsError("WEAVIATE_URL is not a URL like http://127.0.0.1:8080.")
-        return "weaviate" if self.weaviate_url else "milvus" if self.milvus_uri else None
 
     def require(self, *names: str) -> None:
         """Raise `SettingsError` naming every one of these settings that is not set."""
@@ -170,6 +189,13 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError(f"Settings that cannot be used: {problems}") from None
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    # An address may hold a password.
+    return _CREDENTIALS.sub("//", str(value))
 
 
 def _from_files(environ: Mapping[str, str]) -> dict[str, str]:

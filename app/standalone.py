@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from pydantic import SecretStr
 
-from app import embedded, instance
+from app import embedded, instance, stores
 from app.child import Child, StartFailed
 from app.embedded import NotReady, Part
 from app.modelserver import START as MODEL_START
@@ -135,7 +135,7 @@ class Standalone:
             wanted["DATABASE_URL"] = lambda: embedded.postgres(self.data / "postgres", sockets)
         if self.settings.redis_url is None:
             wanted["REDIS_URL"] = lambda: embedded.redis(self.data / "redis", sockets)
-        if self.settings.store() is None:
+        if stores.named(self.settings) is None:
             # The API listens last: until then its port looks free.
             besides = [self.settings.port]
             wanted["MILVUS_URI"] = lambda: embedded.milvus(self.data / "milvus", embedded.free_port(besides))

@@ -1,39 +1,46 @@
-"""The vector store that the settings name. A store's client is imported only where it is used."""
+"""The vector stores that settings can name. A store's client is imported only where it is used."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from pydantic import SecretStr
 
 from app.settings import Settings, SettingsError
-from retrieval.types import Store
+from retrieval.types import ServedStore
 
 STORE_TIMEOUT = 5.0
 
 
-class ServedStore(Store, Protocol):
-    """A store behind a connection."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of store: `name` is what traces call it, `setting` the one that holds its address. `open`
+    connects when the store is first used."""
 
-    async def ping(self) -> None:
-        """Raises `StoreUnavailable` when it does not answer now."""
-        ...
+    name: str
+    setting: str
+    open: Callable[[Settings], ServedStore]
 
-    async def close(self) -> None: ...
+
+def named(settings: Settings) -> Kind | None:
+    """The store that the settings name, None for that of `plumbline up`. Raises `SettingsError` for two."""
+    found = [kind for kind in KINDS if getattr(settings, kind.setting) is not None]
+    if len(found) > 1:
+        both = " and ".join(kind.setting.upper() for kind in found)
+        raise SettingsError(f"{both} are both set; name one store.")
+    return found[0] if found else None
 
 
 def open_store(settings: Settings) -> ServedStore:
     """Connects when it is first used. Raises `SettingsError` unless exactly one store is named."""
-    match settings.store():
-        case "milvus":
-            return _milvus(settings)
-        case "weaviate":
-            return _weaviate(settings)
-        case None:
-            raise SettingsError(
-                "Not set: MILVUS_URI or WEAVIATE_URL. Set one of them in the environment, or run "
-                "`plumbline up`, which starts Milvus Lite itself."
-            )
+    kind = named(settings)
+    if kind is None:
+        raise SettingsError(
+            f"Not set: {ADDRESSES}. Set one of them in the environment, or run `plumbline up`, "
+            "which starts Milvus Lite itself."
+        )
+    return kind.open(settings)
 
 
 def _milvus(settings: Settings) -> ServedStore:
@@ -59,3 +66,11 @@ def _weaviate(settings: Settings) -> ServedStore:
 
 def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
+
+
+KINDS = (
+    Kind(name="milvus", setting="milvus_uri", open=_milvus),
+    Kind(name="weaviate", setting="weaviate_url", open=_weaviate),
+)
+ADDRESSES = " or ".join(kind.setting.upper() for kind in KINDS)
+"""One of these says where the store is."""

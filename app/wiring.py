@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import access, migrate, telemetry
+from app import access, migrate, stores, telemetry
 from app.admission import Admission
 from app.answers import Answers
 from app.assignment import Assigner, Assignments
@@ -38,7 +38,7 @@ from app.serving import Current, Serving, Servings
 from app.settings import Settings
 from app.shadow import Shadow
 from app.similarity import Similarity
-from app.stores import STORE_TIMEOUT, ServedStore, open_store
+from app.stores import STORE_TIMEOUT, open_store
 from app.summarize import Summarizer
 from app.tracing import JobTraces, TracedStore
 from app.trials import Trials
@@ -66,7 +66,7 @@ from llm.types import Outputs as KeptOutputs
 from retrieval.analyze import analyzer
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.search import Index
-from retrieval.types import Embedder, IndexSpec, Store, Visibility
+from retrieval.types import Embedder, IndexSpec, ServedStore, Store, Visibility
 
 PRODUCT = version("plumbline")
 LONGEST_WRITE = 4 * STORE_TIMEOUT
@@ -136,7 +136,7 @@ class _Ground:
 
 @asynccontextmanager
 async def open_services(settings: Settings, replacements: Replacements = REAL) -> AsyncIterator[Services]:
-    """The query side. Needs DATABASE_URL, REDIS_URL and MILVUS_URI or WEAVIATE_URL."""
+    """The query side. Needs DATABASE_URL, REDIS_URL and a store (`app.stores`)."""
     settings.require("database_url", "redis_url")
     async with AsyncExitStack() as stack:
         ground = await _ground(settings, stack, replacements)
@@ -381,7 +381,8 @@ async def _ground(settings: Settings, stack: AsyncExitStack, replacements: Repla
     served = replacements.store
     system = None
     if served is None:
-        served, system = open_store(settings), settings.store()
+        served, kind = open_store(settings), stores.named(settings)
+        system = kind.name if kind else None
         stack.push_async_callback(served.close)
     rerankers = Rerankers(settings)
     stack.push_async_callback(rerankers.aclose)

@@ -21,6 +21,7 @@ import psutil
 
 from app import launcher
 from app.embedded import free_port
+from app.stores import KINDS
 from eval.target import HttpTarget
 from eval.types import InstanceFailed
 
@@ -29,11 +30,7 @@ STOP = 60.0
 _ELSEWHERE = (
     "DATABASE_URL",
     "REDIS_URL",
-    "MILVUS_URI",
-    "MILVUS_TOKEN",
-    "WEAVIATE_URL",
-    "WEAVIATE_GRPC_URL",
-    "WEAVIATE_API_KEY",
+    *(kind.setting.upper() for kind in KINDS),
     "BLOBS_URL",
     "RELEASE",
     "DATA",

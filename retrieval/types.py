@@ -308,9 +308,11 @@ class Store(Protocol):
     async def search(
         self, generation: str, query: Query, where: Filter, limit: int, exclude: frozenset[int]
     ) -> list[Hit]:
-        """The best `limit` rows that match the filter and are of no revision in `exclude`, best first.
+        """The best `limit` rows that match the filter and are of no revision in `exclude`, best first, those
+        of one score by their chunk ids; none for a limit of 0.
 
-        A keyword search finds only rows that share a term with it. Raises `FilterInvalid`."""
+        A keyword search finds only rows that share a term with it. Raises `FilterInvalid` for what
+        `stores.filters.check` refuses."""
         ...
 
     async def read(self, generation: str, tenant: str, ids: Sequence[str]) -> list[Chunk]:
@@ -335,6 +337,17 @@ class Store(Protocol):
     async def drop(self, generation: str) -> None:
         """Delete the whole generation."""
         ...
+
+
+class ServedStore(Store, Protocol):
+    """A store behind a connection: what every adapter in `stores` is. It connects when it is first used, and
+    again when the connection was lost."""
+
+    async def ping(self) -> None:
+        """Raises `StoreUnavailable` when it does not answer now."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,8 @@ def serve(
     port: console.Port = None,
     data: console.Data = None,
 ) -> None:
-    """Run the API. Needs DATABASE_URL, REDIS_URL and a store (MILVUS_URI or WEAVIATE_URL), as `plumbline up`
-    starts them."""
+    """Run the API. Needs DATABASE_URL, REDIS_URL and a store (such as MILVUS_URI), as `plumbline up` starts
+    them."""
     from app import main
     from app.settings import load_settings
 
@@ -33,7 +33,7 @@ def serve(
 
 
 def worker(data: console.Data = None) -> None:
-    """Run one worker, which indexes documents. Needs DATABASE_URL and MILVUS_URI or WEAVIATE_URL."""
+    """Run one worker, which indexes documents. Needs DATABASE_URL and a store (such as MILVUS_URI)."""
     import asyncio
 
     from app.cli.workerprocess import run

@@ -21,7 +21,7 @@ import orjson
 from app.main import create_app, listen, run_process
 from app.release import DEFAULT_RELEASE, load_release
 from app.settings import Settings, load_settings
-from app.stores import ServedStore, open_store
+from app.stores import open_store
 from app.wiring import Replacements, Services, open_services, open_worker
 from eval.bench import standins
 from eval.bench.corpus import COLLECTION, Corpus
@@ -29,6 +29,7 @@ from ingestion.types import NewDocument
 from llm.types import ChatModel
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.stores.memory import MemoryStore
+from retrieval.types import ServedStore
 
 TENANT = "bench"
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.stores import ServedStore
 from llm.types import Call, ChatModel, Delta
 from retrieval.types import (
     Chunk,
@@ -23,6 +22,7 @@ from retrieval.types import (
     Matrix,
     Query,
     Row,
+    ServedStore,
     Vector,
 )
 

@@ -7,21 +7,17 @@ The memory store says what is right; where both can be asked, the answers are co
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient, DataType
 
-from app.stores import ServedStore
 from retrieval.errors import FilterInvalid, RowInvalid, StoreUnavailable
 from retrieval.stores.memory import MemoryStore
 from retrieval.stores.milvus import MilvusStore
-from retrieval.stores.weaviate import WeaviateStore
 from retrieval.types import (
     And,
     Chunk,
@@ -41,7 +37,7 @@ from retrieval.types import (
     Store,
     Vector,
 )
-from tests.weaviate_stand_in import Address
+from tests.contract.stores import EVERY, HOSTILE, SERVED, MakeStore, maker
 
 DIMENSION = 16
 SPEC = IndexSpec(
@@ -54,34 +50,15 @@ SPEC = IndexSpec(
     analyzer="plain",
     parser="1",
 )
-HOSTILE = (
-    '" or tenant != "',
-    "' or 1 == 1 --",
-    '\\" or true or \\"',
-    "back\\slash\\",
-    "line\nfeed\r\ttab",
-    "100%_like|x|",
-    "日本語 🎉 ñ",
-    "\u2028\u200b\x00\x1b",
-    "$meta['x'] {y} ]})",
-    " ",
-)
 
 
-@pytest.fixture(params=["memory", "milvus", "weaviate"])
-def make_store(request: pytest.FixtureRequest) -> Callable[[], ServedStore]:
-    if request.param == "milvus":
-        return partial(MilvusStore, request.getfixturevalue("milvus_uri"), flush_seconds=0.05)
-    if request.param == "weaviate":
-        address: Address = request.getfixturevalue("weaviate_address")
-        return partial(
-            WeaviateStore, address.url, os.environ.get("WEAVIATE_API_KEY"), grpc_url=address.grpc_url
-        )
-    return MemoryStore
+@pytest.fixture(params=EVERY)
+def make_store(request: pytest.FixtureRequest) -> MakeStore:
+    return maker(request)
 
 
 @pytest.fixture
-async def store(make_store: Callable[[], ServedStore]) -> AsyncIterator[Store]:
+async def store(make_store: MakeStore) -> AsyncIterator[Store]:
     store = make_store()
     yield store
     await store.close()
@@ -609,6 +586,51 @@ async def test_a_generation_that_was_never_prepared_is_a_fault(store: Store) -> 
         await store.upsert(unknown, [row(1)])
 
 
+# What a served store does
+
+
+@pytest.mark.parametrize("make_store", SERVED, indirect=True)
+async def test_another_client_sees_what_this_one_wrote(make_store: MakeStore) -> None:
+    writer, reader = make_store(), make_store()
+    generation = uuid.uuid4().hex[:16]
+    await writer.prepare(generation, SPEC)
+    try:
+        await writer.upsert(generation, [row(1)])
+        assert await ids(reader, generation, everyone()) == ["1-0"]
+        await reader.prepare(generation, SPEC)
+        await writer.remove(generation, [1])
+        assert await ids(reader, generation, everyone()) == []
+    finally:
+        await writer.drop(generation)
+        await writer.close()
+        await reader.close()
+
+
+@pytest.mark.parametrize("make_store", SERVED, indirect=True)
+async def test_a_store_that_was_closed_can_be_opened_anew_with_all_rows(make_store: MakeStore) -> None:
+    generation = uuid.uuid4().hex[:16]
+    first = make_store()
+    await first.prepare(generation, SPEC)
+    await first.upsert(generation, [row(1)])
+    await first.close()
+    second = make_store()
+    try:
+        await second.ping()
+        assert await ids(second, generation, everyone()) == ["1-0"]
+    finally:
+        await second.drop(generation)
+        await second.close()
+
+
+@pytest.mark.parametrize("make_store", SERVED, indirect=True)
+async def test_text_that_is_no_unicode_is_refused_with_all_rows_of_its_call(
+    store: Store, generation: str
+) -> None:
+    with pytest.raises(RowInvalid, match="chunk '2-0'"):
+        await store.upsert(generation, [row(1), row(2, text="\ud800")])
+    assert await ids(store, generation, everyone()) == []
+
+
 # What only Milvus has
 
 
@@ -646,19 +668,3 @@ async def test_an_index_of_an_earlier_version_is_refused_and_does_not_seem_empty
             await milvus.prepare(generation, SPEC)
         await milvus.close()
         await client.drop_collection(f"pl_{generation}")
-
-
-async def test_another_process_sees_what_this_one_wrote(milvus_uri: str) -> None:
-    writer, reader = MilvusStore(milvus_uri), MilvusStore(milvus_uri)
-    generation = uuid.uuid4().hex[:16]
-    await writer.prepare(generation, SPEC)
-    try:
-        await writer.upsert(generation, [row(1)])
-        assert await ids(reader, generation, everyone()) == ["1-0"]
-        await reader.prepare(generation, SPEC)
-        await writer.remove(generation, [1])
-        assert await ids(reader, generation, everyone()) == []
-    finally:
-        await writer.drop(generation)
-        await writer.close()
-        await reader.close()

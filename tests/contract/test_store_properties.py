@@ -8,11 +8,9 @@ expression, are among the names, values and groups.
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -21,10 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from app.stores import ServedStore
 from retrieval.stores.memory import MemoryStore
-from retrieval.stores.milvus import MilvusStore
-from retrieval.stores.weaviate import WeaviateStore
 from retrieval.types import (
     And,
     Chunk,
@@ -44,7 +39,7 @@ from retrieval.types import (
     Span,
     Vector,
 )
-from tests.weaviate_stand_in import Address
+from tests.contract.stores import HOSTILE, SERVED, MakeStore, maker
 
 DIMENSION = 8
 SPEC = IndexSpec(
@@ -56,18 +51,6 @@ SPEC = IndexSpec(
     header_template="{title} {heading}",
     analyzer="plain",
     parser="1",
-)
-HOSTILE = (
-    '" or tenant != "',
-    "' or 1 == 1 --",
-    '\\" or true or \\"',
-    "back\\slash\\",
-    "line\nfeed\r\ttab",
-    "100%_like|x|",
-    "日本語 🎉 ñ",
-    "\u2028\u200b\x00\x1b",
-    "$meta['x'] {y} ]})",
-    " ",
 )
 DATES = (
     "2024-03-01",
@@ -178,13 +161,9 @@ def row(number: int, vector: Vector, *, terms: str = "", **said: Any) -> Row:
     return Row(chunk=chunk, vector=vector, terms=terms)
 
 
-@pytest.fixture(params=["milvus", "weaviate"])
-def make_store(request: pytest.FixtureRequest) -> Callable[[], ServedStore]:
-    if request.param == "milvus":
-        return partial(MilvusStore, request.getfixturevalue("milvus_uri"), flush_seconds=0.05)
-    address: Address = request.getfixturevalue("weaviate_address")
-    key = os.environ.get("WEAVIATE_API_KEY")
-    return partial(WeaviateStore, address.url, key, grpc_url=address.grpc_url)
+@pytest.fixture(params=SERVED)
+def make_store(request: pytest.FixtureRequest) -> MakeStore:
+    return maker(request)
 
 
 def _same_order(found: Sequence[Hit], expected: Sequence[Hit]) -> None:
@@ -205,7 +184,7 @@ def _much_the_same(found: Sequence[Hit], expected: Sequence[Hit]) -> None:
 
 
 async def _compare(
-    make_store: Callable[[], ServedStore], rows: list[Row], asked: list[Filter], exclude: frozenset[int]
+    make_store: MakeStore, rows: list[Row], asked: list[Filter], exclude: frozenset[int]
 ) -> None:
     generation = uuid.uuid4().hex[:16]
     oracle, store = MemoryStore(), make_store()
@@ -241,12 +220,12 @@ async def _compare(
     exclude=st.frozensets(st.integers(0, 11), max_size=4),
 )
 def test_a_store_answers_every_filter_as_the_oracle_does(
-    make_store: Callable[[], ServedStore], rows: list[Row], asked: list[Filter], exclude: frozenset[int]
+    make_store: MakeStore, rows: list[Row], asked: list[Filter], exclude: frozenset[int]
 ) -> None:
     asyncio.run(_compare(make_store, rows, asked, exclude))
 
 
-def test_every_bound_divides_every_value_as_the_oracle_says(make_store: Callable[[], ServedStore]) -> None:
+def test_every_bound_divides_every_value_as_the_oracle_says(make_store: MakeStore) -> None:
     vector = np.eye(DIMENSION, dtype=np.float32)[0]
     values: list[MetadataValue] = [*EDGES, *DATES, *NO_DATES, True, False, [DATES[0]], [], "1"]
     rows = [row(n, vector, metadata={"k": value, "other": 7}) for n, value in enumerate(values)]

@@ -5,19 +5,20 @@ from __future__ import annotations
 import pytest
 
 from app.settings import SettingsError, load_settings
-from app.stores import open_store
+from app.stores import KINDS, Kind, named, open_store
 
 
 @pytest.mark.parametrize(
-    ("named", "expected"),
+    ("given", "expected"),
     [
         ({}, None),
         ({"milvus_uri": "http://127.0.0.1:1"}, "milvus"),
         ({"weaviate_url": "http://127.0.0.1:1"}, "weaviate"),
     ],
 )
-def test_the_named_store_is_chosen(named: dict[str, str], expected: str | None) -> None:
-    assert load_settings({}, **named).store() == expected
+def test_the_named_store_is_chosen(given: dict[str, str], expected: str | None) -> None:
+    kind = named(load_settings({}, **given))
+    assert (kind and kind.name) == expected
 
 
 def test_no_store_is_told_in_one_sentence_with_both_names() -> None:
@@ -32,5 +33,15 @@ def test_two_stores_are_told_in_one_sentence_with_both_names() -> None:
 
 
 def test_an_address_that_is_none_is_told() -> None:
-    with pytest.raises(SettingsError, match="WEAVIATE_URL is not a URL"):
-        open_store(load_settings({}, weaviate_url="weaviate:8080"))
+    with pytest.raises(SettingsError, match=r"WEAVIATE_URL: .*is not a URL like"):
+        load_settings({}, weaviate_url="weaviate:8080")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_store_is_named_by_the_variable_that_people_know(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in KINDS:
+        monkeypatch.delenv(other.setting.upper(), raising=False)
+    monkeypatch.setenv(kind.setting.upper(), "http://127.0.0.1:1")
+    assert named(load_settings()) is kind
