@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from app.cli import console
+
+if TYPE_CHECKING:
+    from app.settings import Setting
 
 _STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -14,6 +20,9 @@ def register(commands: typer.Typer) -> None:
 
 
 def doctor(
+    settings: Annotated[
+        bool, typer.Option("--settings", help="List the settings instead: names, values, what they mean.")
+    ] = False,
     as_json: console.AsJson = False,
     url: console.Url = None,
     port: console.Port = None,
@@ -21,19 +30,30 @@ def doctor(
 ) -> None:
     """Examine this machine, the data folder and every part. Fails when something must be mended."""
     import asyncio
-    from dataclasses import asdict
 
     from app.doctor import examine
     from app.settings import load_settings
 
     with console.failures():
-        findings = asyncio.run(examine(load_settings(url=url, port=port, data=data)))
+        found = load_settings(url=url, port=port, data=data)
+        if settings:
+            _list(list(found.listed()), as_json)
+            return
+        findings = asyncio.run(examine(found))
     if as_json:
         console.show_json({"findings": [asdict(finding) for finding in findings]})
     else:
         _show([(finding.state, finding.name, finding.detail, finding.remedy) for finding in findings])
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(console.FAILED)
+
+
+def _list(settings: list[Setting], as_json: bool) -> None:
+    if as_json:
+        console.show_json({"settings": [asdict(one) for one in settings]})
+    else:
+        rows = [(one.variable, one.value, one.description) for one in settings]
+        console.table(("variable", "value", "meaning"), rows, "no settings")
 
 
 def _show(rows: list[tuple[str, str, str, str]]) -> None:
