@@ -38,12 +38,12 @@ class _Reader(Protocol):
     def __next__(self) -> list[str]: ...
 
 
-def read(content: bytes, filename: str | None, media_type: str | None, within: Within) -> Parsed:
-    text = clean(decode(content, charset(media_type)))
+def read(content: bytes, within: Within) -> Parsed:
+    text = clean(decode(content, charset(within.media_type)))
     declared = _DECLARED.match(text)
     if declared:
         separator, text = declared[1], text[declared.end() :]
-    elif extension(filename) in (".tsv", ".tab") and "\t" in text:
+    elif extension(within.filename) in (".tsv", ".tab") and "\t" in text:
         separator = "\t"
     else:
         separator = _separator(text)

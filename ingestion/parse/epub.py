@@ -8,8 +8,8 @@ from urllib.parse import unquote
 from lxml import etree
 
 from ingestion.errors import Quarantined
+from ingestion.parse import html
 from ingestion.parse.builder import Builder
-from ingestion.parse.html import read as read_html
 from ingestion.parse.package import Package
 from ingestion.parse.within import Within
 from ingestion.types import Parsed
@@ -32,7 +32,7 @@ def read(content: bytes, within: Within) -> Parsed:
                 "encrypted", "The EPUB is protected (DRM). Use a copy without protection.", page
             )
         if page in package:
-            builder.include(read_html(package.read(page), "application/xhtml+xml"), 0)
+            builder.include(html.page(package.read(page), None), 0)
     return builder.build(book.findtext(_TITLE) or builder.opening_heading())
 
 

@@ -13,12 +13,16 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A type we read. `extensions` are lower case, with their dot."""
+    """A type we read. `extensions` are lower case, with their dot; `reader` names the function of this folder
+    that reads it, as `module` (its `read`) or `module:function`. Formats of `text`, in any encoding, are told
+    from each other by their names only."""
 
     name: str
     label: str
+    reader: str
     extensions: tuple[str, ...]
     media_types: tuple[str, ...]
+    text: bool = False
 
 
 def _openxml(application: str, kind: str) -> tuple[str, ...]:
@@ -34,33 +38,66 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         f.name: f
         for f in (
-            Format("text", "plain text", (".txt", ".text", ".log"), ("text/plain",)),
-            Format("markdown", "Markdown", (".md", ".markdown"), ("text/markdown", "text/x-markdown")),
-            Format("rst", "reStructuredText", (".rst", ".rest"), ("text/x-rst", "text/prs.fallenstein.rst")),
-            Format("html", "HTML", (".html", ".htm", ".xhtml"), ("text/html", "application/xhtml+xml")),
-            Format("pdf", "PDF", (".pdf",), ("application/pdf", "application/x-pdf")),
-            Format("docx", "DOCX", (".docx", ".docm", ".dotx"), _openxml("wordprocessingml", "document")),
-            Format("doc", "DOC", (".doc", ".dot"), ("application/msword",)),
-            Format("pptx", "PPTX", (".pptx", ".pptm", ".ppsx"), _openxml("presentationml", "presentation")),
-            Format("xlsx", "XLSX", (".xlsx", ".xlsm", ".xltx"), _openxml("spreadsheetml", "sheet")),
-            Format("odt", "ODT", (".odt", ".ott"), _opendocument("text")),
-            Format("ods", "ODS", (".ods", ".ots"), _opendocument("spreadsheet")),
-            Format("odp", "ODP", (".odp", ".otp"), _opendocument("presentation")),
-            Format("epub", "EPUB", (".epub",), ("application/epub+zip",)),
+            Format("text", "plain text", "text", (".txt", ".text", ".log"), ("text/plain",), text=True),
+            Format(
+                "markdown",
+                "Markdown",
+                "markdown",
+                (".md", ".markdown"),
+                ("text/markdown", "text/x-markdown"),
+                text=True,
+            ),
+            Format(
+                "rst",
+                "reStructuredText",
+                "rst",
+                (".rst", ".rest"),
+                ("text/x-rst", "text/prs.fallenstein.rst"),
+                text=True,
+            ),
+            Format(
+                "html",
+                "HTML",
+                "html",
+                (".html", ".htm", ".xhtml"),
+                ("text/html", "application/xhtml+xml"),
+                text=True,
+            ),
+            Format("pdf", "PDF", "pdf", (".pdf",), ("application/pdf", "application/x-pdf")),
+            Format(
+                "docx", "DOCX", "docx", (".docx", ".docm", ".dotx"), _openxml("wordprocessingml", "document")
+            ),
+            Format("doc", "DOC", "doc", (".doc", ".dot"), ("application/msword",)),
+            Format(
+                "pptx",
+                "PPTX",
+                "pptx",
+                (".pptx", ".pptm", ".ppsx"),
+                _openxml("presentationml", "presentation"),
+            ),
+            Format("xlsx", "XLSX", "xlsx", (".xlsx", ".xlsm", ".xltx"), _openxml("spreadsheetml", "sheet")),
+            Format("odt", "ODT", "opendocument:read_text", (".odt", ".ott"), _opendocument("text")),
+            Format("ods", "ODS", "opendocument:read_sheets", (".ods", ".ots"), _opendocument("spreadsheet")),
+            Format("odp", "ODP", "opendocument:read_slides", (".odp", ".otp"), _opendocument("presentation")),
+            Format("epub", "EPUB", "epub", (".epub",), ("application/epub+zip",)),
             Format(
                 "delimited",
                 "CSV",
+                "delimited",
                 (".csv", ".tsv", ".tab"),
                 ("text/csv", "text/tab-separated-values", "application/csv"),
+                text=True,
             ),
             Format(
                 "json",
                 "JSON",
+                "jsontext",
                 (".json", ".jsonl", ".ndjson"),
                 ("application/json", "application/jsonl", "application/x-ndjson", "application/ld+json"),
+                text=True,
             ),
-            Format("mail", "e-mail", (".eml",), ("message/rfc822",)),
-            Format("zip", "ZIP", (".zip",), ("application/zip", "application/x-zip-compressed")),
+            Format("mail", "e-mail", "mail", (".eml",), ("message/rfc822",), text=True),
+            Format("zip", "ZIP", "archive", (".zip",), ("application/zip", "application/x-zip-compressed")),
         )
     }
 )

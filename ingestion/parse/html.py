@@ -17,6 +17,7 @@ from ingestion.parse.html_footer import sentences
 from ingestion.parse.html_main import DROPPED, clutter, hidden, words
 from ingestion.parse.html_table import is_layout, rows
 from ingestion.parse.text import decode
+from ingestion.parse.within import Within
 from ingestion.types import BlockKind, Parsed
 
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE)
@@ -40,8 +41,13 @@ _INDENT, _GLUE = "\x01", "\x02"
 _MARKS = {1: "  ", 2: None}
 
 
-def read(content: bytes, media_type: str | None) -> Parsed:
-    tree = LexborHTMLParser(clean(decode(content, charset(media_type) or _declared(content))))
+def read(content: bytes, within: Within) -> Parsed:
+    return page(content, charset(within.media_type))
+
+
+def page(content: bytes, encoding: str | None) -> Parsed:
+    """A page by itself; None for an encoding that it says, or that is to be found."""
+    tree = LexborHTMLParser(clean(decode(content, encoding or _declared(content))))
     builder = Builder()
     body = tree.body
     if body is not None:

@@ -26,8 +26,8 @@ _LONG_CELL = 300
 _TOLD_RECORDS = 1_000
 
 
-def read(content: bytes, media_type: str | None, within: Within) -> Parsed:
-    text = clean(decode(content, charset(media_type)))
+def read(content: bytes, within: Within) -> Parsed:
+    text = clean(decode(content, charset(within.media_type)))
     builder = Builder()
     title = None
     try:

@@ -17,9 +17,8 @@ from email.message import Message
 
 from ingestion.errors import Quarantined
 from ingestion.parse.builder import Builder, clean, one_line
-from ingestion.parse.html import read as read_html
-from ingestion.parse.text import decode
-from ingestion.parse.text import read as read_text
+from ingestion.parse.html import page
+from ingestion.parse.text import decode, plain
 from ingestion.parse.within import Within, write_unread
 from ingestion.types import Parsed
 
@@ -193,9 +192,9 @@ def _parsed(part: Message) -> Parsed | None:
     if part.get_content_type() == "text/html":
         if encoding is None:  # The page may say it.
             with suppress(Quarantined):
-                return read_html(payload, None)
-        return read_html(_text_of(payload, encoding).encode("utf-8", "replace"), "text/html; charset=utf-8")
+                return page(payload, None)
+        return page(_text_of(payload, encoding).encode("utf-8", "replace"), "utf-8")
     text = _text_of(payload, encoding)
     if str(part.get_param("format", "")).lower() == "flowed":
         text = _FLOWED.sub(" ", clean(text))
-    return read_text(text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
+    return plain(decode(text.encode("utf-8", "replace"), "utf-8"))

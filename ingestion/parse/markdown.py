@@ -18,6 +18,7 @@ from ingestion.parse.builder import Builder, clean
 from ingestion.parse.formats import charset
 from ingestion.parse.html import write_fragment
 from ingestion.parse.text import decode
+from ingestion.parse.within import Within
 from ingestion.types import BlockKind, Parsed
 
 _FRONT_MATTER = re.compile(
@@ -39,8 +40,8 @@ _KINDS: dict[str, BlockKind] = {
 }
 
 
-def read(content: bytes, media_type: str | None) -> Parsed:
-    text = clean(decode(content, charset(media_type)))
+def read(content: bytes, within: Within) -> Parsed:
+    text = clean(decode(content, charset(within.media_type)))
     front = _FRONT_MATTER.match(text)
     body = text[front.end() :] if front else text
     builder = Builder()

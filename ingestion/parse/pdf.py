@@ -20,6 +20,7 @@ from ingestion.parse.pdf_layout import write
 from ingestion.parse.pdf_order import Item, page_items
 from ingestion.parse.pdf_page import PageText, page_text
 from ingestion.parse.pdf_repair import repaired
+from ingestion.parse.within import Within
 from ingestion.types import Parsed
 
 _GENERIC_TITLES = (
@@ -50,11 +51,11 @@ class _Page:
     has_image: bool
 
 
-def read(content: bytes, progress: Callable[[str], None]) -> Parsed:
+def read(content: bytes, within: Within) -> Parsed:
     document = _open(content)
     try:
         form = _form(document)
-        pages = [_page(document, form, number, progress) for number in range(len(document))]
+        pages = [_page(document, form, number, within.progress) for number in range(len(document))]
         _refuse_unreadable(pages)
         builder = Builder()
         write([page.items for page in pages], builder)

@@ -20,6 +20,7 @@ from ingestion.errors import Quarantined
 from ingestion.parse.builder import Builder, clean, one_line
 from ingestion.parse.formats import charset
 from ingestion.parse.text import decode
+from ingestion.parse.within import Within
 from ingestion.types import Parsed
 
 _SETTINGS = {
@@ -63,8 +64,8 @@ _LISTS = (
 )
 
 
-def read(content: bytes, media_type: str | None) -> Parsed:
-    text = clean(decode(content, charset(media_type)))
+def read(content: bytes, within: Within) -> Parsed:
+    text = clean(decode(content, charset(within.media_type)))
     _teach(text)
     try:
         document = publish_doctree(text, parser=Parser(inliner=_Inliner()), settings_overrides=_SETTINGS)

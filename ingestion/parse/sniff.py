@@ -13,7 +13,7 @@ from ingestion.errors import UnsupportedType
 from ingestion.parse.formats import FORMATS, WE_READ, claimed, claims_nothing, extension
 
 _SAMPLE = 8_192
-_TEXT_FORMATS = frozenset({"text", "markdown", "rst", "html", "delimited", "json", "mail"})
+_TEXT_FORMATS = frozenset(f.name for f in FORMATS.values() if f.text)
 _OFFICE_FORMATS = frozenset({"docx", "pptx", "xlsx"})
 _ZIP_FORMATS = _OFFICE_FORMATS | {"odt", "ods", "odp", "epub", "zip"}
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"

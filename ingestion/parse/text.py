@@ -12,6 +12,7 @@ from ingestion.errors import Quarantined
 from ingestion.parse.builder import MAX_CHARACTERS, clean, too_large
 from ingestion.parse.formats import charset
 from ingestion.parse.sniff import wide_encoding
+from ingestion.parse.within import Within
 from ingestion.types import Block, Parsed
 from retrieval.types import Span
 
@@ -43,8 +44,13 @@ _USED = [
 """Encodings that files are found in: rare ones fit short texts by chance."""
 
 
-def read(content: bytes, media_type: str | None) -> Parsed:
-    text = clean(decode(content, charset(media_type)))
+def read(content: bytes, within: Within) -> Parsed:
+    return plain(decode(content, charset(within.media_type)))
+
+
+def plain(written: str) -> Parsed:
+    """Text as paragraphs."""
+    text = clean(written)
     if len(text) > MAX_CHARACTERS:
         raise too_large()
     blocks = (Block(kind="paragraph", span=Span(*m.span())) for m in _PARAGRAPH.finditer(text))

@@ -7,7 +7,7 @@ document, whatever its kinds of containers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ingestion.errors import Quarantined, UnsupportedType
 from ingestion.parse.builder import Builder, one_line
@@ -19,7 +19,8 @@ MAX_DEPTH = 2
 MAX_BYTES = 256 * 2**20
 MAX_FILES = 2_000
 
-Reader = Callable[[bytes, str | None, str | None, "Within"], Parsed]
+Reader = Callable[[bytes, "Within"], Parsed]
+"""Reads a file. Raises `Quarantined` for one that never can be read."""
 
 
 @dataclass(slots=True)
@@ -30,10 +31,13 @@ class _Budget:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """Where a reader is, and how it has the files within its own read. `place` is told to whoever watches."""
+    """What a reader knows besides the bytes: what its file is called, where it lies, and how the files within
+    it are read. `place` is told to whoever watches."""
 
     read: Reader
     watch: Callable[[str], None]
+    filename: str | None = None
+    media_type: str | None = None
     place: str = ""
     depth: int = 0
     left: _Budget = field(default_factory=_Budget)
@@ -67,10 +71,10 @@ class Within:
         level: int = 1,
     ) -> str | None:
         """Write a file as a section; a sentence why not when it cannot be read."""
-        inner = Within(self.read, self.watch, name, self.depth + 1, self.left)
+        inner = replace(self, filename=name, media_type=media_type, place=name, depth=self.depth + 1)
         inner.watch(name)
         try:
-            parsed = self.read(content, name, media_type, inner)
+            parsed = self.read(content, inner)
         except (Quarantined, UnsupportedType) as error:
             if self.left.files < 0 or self.left.bytes < 0:
                 raise
