@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Table, func, insert
@@ -69,11 +69,14 @@ class Outcomes:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._write_on(), name="write outcomes")
+        ending = asyncio.Event()
+        task = asyncio.create_task(self._write_on(ending), name="write outcomes")
         try:
             yield
         finally:
-            task.cancel()
+            # What is being written is written to its end: broken off, nobody could say whether it was.
+            ending.set()
+            self._woken.set()
             await asyncio.gather(task, return_exceptions=True)
             await self.flush()
 
@@ -84,13 +87,16 @@ class Outcomes:
             rows: list[Row] = []
             while self._waiting and self._waiting[0][0] is table and len(rows) < AT_ONCE:
                 rows.append(self._waiting.popleft()[1])
+            written = False
             try:
                 async with transaction(self._engine) as connection:
                     await connection.execute(insert(table), rows)
+                written = True
             except LedgerUnavailable as error:
-                self.lost += len(rows)
                 log.warning("%d outcomes of trials were lost: %s", len(rows), error)
                 return
+            finally:
+                self.lost += 0 if written else len(rows)
 
     def _add(self, table: Table, row: Row) -> None:
         if len(self._waiting) >= MOST:
@@ -99,10 +105,11 @@ class Outcomes:
         self._waiting.append((table, row))
         self._woken.set()
 
-    async def _write_on(self) -> None:
-        while True:
+    async def _write_on(self, ending: asyncio.Event) -> None:
+        while not ending.is_set():
             await self._woken.wait()
-            await asyncio.sleep(EVERY)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), EVERY)
             self._woken.clear()
             try:
                 await self.flush()

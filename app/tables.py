@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -31,11 +30,10 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy import exc as sql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ingestion.errors import LedgerUnavailable
+from ingestion.postgres import reaching_ledger
 
 WAIT = 5.0
 """Seconds that a transaction on these tables may take, connecting included."""
@@ -174,30 +172,10 @@ audit = Table(
     Index("audit_at", "at"),
 )
 
-# Our own mistakes, which no waiting mends.
-_DEFECTS = (sql.DataError, sql.IntegrityError, sql.NotSupportedError, sql.ProgrammingError)
-_OUT_OF_REACH = (
-    sql.DBAPIError,
-    sql.TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    OSError,
-    TimeoutError,
-)
-
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    try:
+    """Raises `LedgerUnavailable` when PostgreSQL is away, or does not come to an end within `WAIT`."""
+    with reaching_ledger():
         async with asyncio.timeout(WAIT), engine.begin() as connection:
             yield connection
-    except _DEFECTS as error:
-        if not error.connection_invalidated:
-            raise
-        raise _unavailable() from error
-    except _OUT_OF_REACH as error:
-        raise _unavailable() from error
-
-
-def _unavailable() -> LedgerUnavailable:
-    return LedgerUnavailable("PostgreSQL cannot be reached or is too slow. Try again in a few seconds.")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import asyncpg
 import orjson
 
-from ingestion.transaction import reaching_ledger
+from ingestion.postgres import reaching_ledger
 from retrieval.types import Filter, Look
 
 T = TypeVar("T")
