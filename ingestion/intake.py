@@ -183,7 +183,7 @@ class Intake:
     async def delete(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
         """Delete a document. Once this returned no reader is shown any of it. What was deleted is
         returned, with the version number of the deletion."""
-        return await self._ledger.delete(tenant, groups, _known_form(document_id))
+        return await self._ledger.delete(tenant, groups, known_form(document_id))
 
     async def delete_all(self, which: Filter) -> list[Document]:
         """Delete every document that the filter means, in bounded transactions: no reader is shown any of
@@ -241,7 +241,7 @@ class Intake:
         return await self._ledger.embeddings_reused()
 
     async def get(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
-        return await self._ledger.document(tenant, groups, _known_form(document_id))
+        return await self._ledger.document(tenant, groups, known_form(document_id))
 
     async def list_documents(
         self,
@@ -394,7 +394,8 @@ async def _all_of(some: Callable[[], Awaitable[int]]) -> int:
     return count
 
 
-def _known_form(document_id: str) -> str:
+def known_form(document_id: str) -> str:
+    """The id as it is. Raises `NotFound` for a text that is the id of no document, whoever asks."""
     if not ID.fullmatch(document_id):
         raise NotFound("document", document_id)
     return document_id

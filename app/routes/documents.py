@@ -26,9 +26,10 @@ from app.routes.route import Exact
 from app.types import Principal
 from app.wiring import Services
 from ingestion.errors import NotFound
+from ingestion.intake import known_form
 from ingestion.rules import breaches_json
 from ingestion.types import Document, NewDocument
-from retrieval.types import Chunk
+from retrieval.types import Chunk, Filter
 
 router = APIRouter(tags=["documents"], route_class=Exact)
 
@@ -224,7 +225,7 @@ async def content(parts: Parts, caller: Reader, document_id: Id) -> Response:
 async def passage(
     parts: Parts, caller: Reader, document_id: Id, chunk_id: Annotated[str, Path(max_length=40)]
 ) -> Response:
-    where = access.filter_for(caller, document_ids=[document_id])
+    where = only(caller, document_id)
     found = await Passages(parts.current, parts.store).read(where, document_id, chunk_id)
     return reply(
         {
@@ -233,6 +234,11 @@ async def passage(
             "after": found.after and _chunk_json(found.after),
         }
     )
+
+
+def only(caller: Principal, document_id: str) -> Filter:
+    """What the caller may read of one document. Raises `NotFound` for what is no id."""
+    return access.filter_for(caller, document_ids=[known_form(document_id)])
 
 
 def _deletion_json(ids: Sequence[str]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from app import access, excerpts
+from app import excerpts
 from app.errors import RequestInvalid
 from app.routes.caller import Parts, Reader, reply
 from app.routes.cited import span_json
-from app.routes.documents import Id
+from app.routes.documents import Id, only
 from app.routes.route import Exact
 from retrieval.types import Span
 
@@ -42,7 +42,7 @@ async def text(
     since is not found, rather than shown at a place that means something else now."""
     if not 0 < end - start <= LONGEST:
         raise RequestInvalid(f"`end` must be greater than `start`, by at most {LONGEST:,}.", "end")
-    where = access.filter_for(caller, document_ids=[document_id])
+    where = only(caller, document_id)
     revision = None if chunk_id is None else int(chunk_id.split("-")[0])
     index, place = parts.current().index, Span(start, end)
     found = await excerpts.read(index, where, document_id, place, around, revision=revision)
