@@ -7,6 +7,7 @@ takes whether another tenant has the same sentence; of the text it holds a diges
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval.types import Embedder, Matrix, Vector
+
+_MUCH = 16_384
+"""Characters from which they are cut beside the event loop: a request may bring 4 million, whose tokens take
+more than a second to find, and every other request would wait for it."""
 
 
 class Similarity:
@@ -39,7 +44,12 @@ class Similarity:
         return scores
 
     async def _embedded(self, texts: Sequence[str]) -> Matrix:
-        return await self._embedder.embed([self._clipped(text) for text in texts])
+        much = sum(map(len, texts)) >= _MUCH
+        clipped = await asyncio.to_thread(self._all_clipped, texts) if much else self._all_clipped(texts)
+        return await self._embedder.embed(clipped)
+
+    def _all_clipped(self, texts: Sequence[str]) -> list[str]:
+        return [self._clipped(text) for text in texts]
 
     def _keep(self, used: dict[bytes, Vector]) -> None:
         for key, vector in used.items():

@@ -16,7 +16,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _printable(text: str) -> str:
+def _without_nul(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not hold the character U+0000")
     return text
@@ -40,8 +40,8 @@ def not_empty(names: list[str]) -> list[str]:
     return names
 
 
-Text = Annotated[str, AfterValidator(_printable)]
-CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_without_nul)]
+CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_nul)]
 DocumentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:~@-]{1,200}$")]
 Whole = Annotated[int, Field(strict=True)]
 """A whole number; true, `"1"` and 1.0 are none."""

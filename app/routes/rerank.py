@@ -49,7 +49,8 @@ async def rerank(
     if not body.query.strip() or len(body.query) > parts.settings.question_limit:
         limit = parts.settings.question_limit
         raise RequestInvalid(f"The query must have 1 to {limit} characters.", "query")
-    index = parts.current().index
+    serving = parts.current()
+    index = serving.index
     names = [index.reranker.name] if index.reranker else []
     if body.model not in ("plumbline", *names, index.embedder.spec.name):
         raise ModelUnknown(f"The reranking model {body.model!r} does not serve here.")
@@ -59,8 +60,8 @@ async def rerank(
         parts.admission.turn(caller.tenant, deadline),
         time_left.within(deadline, "reranking"),
     ):
-        release = parts.current().release
-        model, scores = await _scored(index, caller.tenant, body, texts, rerank_seconds(release, deadline))
+        seconds = rerank_seconds(serving.release, deadline)
+        model, scores = await _scored(index, caller.tenant, body, texts, seconds)
     order = sorted(range(len(texts)), key=lambda number: (-scores[number], number))[: body.top_n]
     results = [_result(number, scores[number], texts, body.return_documents) for number in order]
     return reply({"model": model, "results": results})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,6 +80,21 @@ async def test_what_does_not_fit_the_window_is_cut_and_not_refused() -> None:
     embedder = Counting()
     await Similarity(embedder).score("acme", "a", ["x" * 40])
     assert embedder.embedded[-1] == "x" * 6
+
+
+async def test_long_texts_are_cut_where_they_hold_up_nobody() -> None:
+    threads: list[int] = []
+
+    class Watched(Counting):
+        def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+            threads.append(threading.get_ident())
+            return super().token_spans(text)
+
+    embedder = Watched()
+    await Similarity(embedder).score("acme", "a", ["x" * 50_000, "y" * 50_000])
+    assert embedder.embedded[1:] == ["x" * 6, "y" * 6]
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 async def test_vectors_are_kept_within_bounds() -> None:
