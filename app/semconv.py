@@ -60,5 +60,3 @@ JOB: Final = "plumbline.job.id"
 JOB_OUTCOME: Final = "plumbline.job.outcome"
 JOB_ATTEMPT: Final = "plumbline.job.attempt"
 JOB_CHUNKS: Final = "plumbline.job.chunks"
-
-PLUMBLINE: Final = "plumbline"

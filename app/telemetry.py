@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,8 @@ from opentelemetry.sdk.trace.sampling import (
     SamplingResult,
     TraceIdRatioBased,
 )
+
+from app import semconv
 
 A_SECOND = 5
 """Traces that are recorded in a second,"""
@@ -123,6 +125,12 @@ def set_release(release_id: str) -> None:
     current = CURRENT.get()
     if current is not None:
         current.release = release_id
+
+
+def tell_degraded(parts: Sequence[str]) -> None:
+    """Name on the current request's span what its answer had to do without."""
+    if parts:
+        trace.get_current_span().set_attribute(semconv.DEGRADED, list(parts))
 
 
 def recording() -> bool:

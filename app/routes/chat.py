@@ -158,7 +158,8 @@ class _Asked:
                     yield one
 
     def _seen(self, answer: Answer, watch: Watched) -> None:
-        """Take the answer's measures where somebody wants them."""
+        """Tell the trace, and take the answer's measures where somebody wants them."""
+        telemetry.tell_degraded(answer.degraded)
         asked, seconds = self.question.messages[-1].content, watch.seconds
 
         def facts() -> Facts:

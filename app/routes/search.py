@@ -61,6 +61,7 @@ async def search(body: SearchRequest, request: Request, inquiry: Asked) -> Respo
         if assigned.enrolled:
             watch.facts = facts_of_search(found, watch.seconds)
     inquiry.metrics.degraded(found.degraded)
+    telemetry.tell_degraded(found.degraded)
     hits = [hit_json(hit) for hit in found.hits]
     return reply({"hits": hits, "degraded": list(found.degraded), "release": release_id})
 

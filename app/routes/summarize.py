@@ -110,6 +110,7 @@ async def _events(
             async with aclosing(summarizing) as events:
                 async for one in events:
                     if isinstance(one, Summary):
+                        telemetry.tell_degraded(one.degraded)
                         facts = partial(_facts, one, wanted, watch.seconds)
                         if assigned.enrolled:
                             watch.facts = facts()

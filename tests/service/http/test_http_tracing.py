@@ -166,3 +166,29 @@ async def test_an_upload_and_a_question_are_each_one_trace_through_every_process
     assert served["plumbline.release"] == answer.headers["x-plumbline-release"]
     assert served["plumbline.request_id"] == answer.headers["x-request-id"]
     assert not any("night" in str(span) for _, span in receiver.spans)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_trace_names_what_an_answer_had_to_do_without(
+    receiver: Receiver, api: httpx.AsyncClient, stream: bool
+) -> None:
+    too_long = "Which owls hunt at night? " * 100
+    asked = {"messages": [{"role": "user", "content": too_long}], "stream": stream}
+    english = "The owls of this forest hunt at night, and they sleep in the trees by day. " * 3
+    german = {"text": english, "language": "de", "stream": stream}
+    requests = [
+        ("/v1/search", {"query": too_long}, "query_truncated"),
+        ("/v1/chat/completions", asked, "query_truncated"),
+        ("/v1/summarize", german, "language"),
+    ]
+    job = (await api.post("/v1/documents", json={"documents": [{"text": "Owls hunt at night."}]})).json()
+    await api.get(f"/v1/jobs/{job['jobs'][0]['id']}/events")
+    for number, (path, body, expected) in enumerate(requests):
+        trace = f"{number + 1:032x}"
+        answer = await api.post(path, json=body, headers={"traceparent": PARENT.replace(TRACE, trace)})
+        assert answer.status_code == 200
+        root = f"POST {path}"
+        await receiver.until(trace, root)
+        span = next(span for _, span in receiver.of(trace) if span.name == root)
+        told = {one.key: [v.string_value for v in one.value.array_value.values] for one in span.attributes}
+        assert told.get("plumbline.degraded") == [expected], path
