@@ -205,7 +205,9 @@ def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
             path = environ.get(f"{variable}_FILE")
             if path and name not in ("release", "data"):
                 try:
-                    found[name] = Path(path).read_text().strip()
+                    found[name] = Path(path).read_text(encoding="utf-8").strip()
                 except OSError as error:
                     raise SettingsError(f"{variable}_FILE: cannot read {path}: {error.strerror}") from None
+                except UnicodeDecodeError:
+                    raise SettingsError(f"{variable}_FILE: {path} is no text in UTF-8.") from None
     return found
