@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter as Tally
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
@@ -28,103 +28,88 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._found: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self._told: Tally[str] = Tally()
-        self._requests = Histogram(
+        self._estimates: dict[str, tuple[datetime, float]] = {}
+        self._of_requests()
+        self._of_the_queue()
+        self._of_releases()
+
+    def _of_requests(self) -> None:
+        self._requests = self._histogram(
             "plumbline_http_request_seconds",
             "Time until the last byte of a response.",
-            ("method", "route", "status"),
-            buckets=_FAST,
-            registry=self._registry,
+            *("method", "route", "status"),
         )
-        self._answers = Counter(
+        self._answers = self._counter(
             "plumbline_answers",
             "Answers and summaries that were completed.",
-            ("kind", "release", "model", "cached"),
-            registry=self._registry,
+            *("kind", "release", "model", "cached"),
         )
-        self._degraded = Counter(
-            "plumbline_degraded", "What answers had to do without.", ("part",), registry=self._registry
+        self._degraded = self._counter("plumbline_degraded", "What answers had to do without.", "part")
+        self._failures = self._counter(
+            "plumbline_failures", "Requests that ended in an error, by its code.", "code"
         )
-        self._failures = Counter(
-            "plumbline_failures",
-            "Requests that ended in an error, by its code.",
-            ("code",),
-            registry=self._registry,
+        self._stages = self._histogram(
+            "plumbline_stage_seconds", "Time that answers spent in each stage.", "stage"
         )
-        self._stages = Histogram(
-            "plumbline_stage_seconds",
-            "Time that answers spent in each stage.",
-            ("stage",),
-            buckets=_FAST,
-            registry=self._registry,
-        )
-        self._tokens = Counter(
-            "plumbline_tokens", "Tokens read and written by models.", ("direction",), registry=self._registry
-        )
-        self._running = Gauge(
-            "plumbline_admission_running", "Requests being answered.", registry=self._registry
-        )
-        self._waiting = Gauge(
-            "plumbline_admission_waiting", "Requests waiting for their turn.", registry=self._registry
-        )
-        self._jobs = Gauge(
+        self._tokens = self._counter("plumbline_tokens", "Tokens read and written by models.", "direction")
+        self._running = self._gauge("plumbline_admission_running", "Requests being answered.")
+        self._waiting = self._gauge("plumbline_admission_waiting", "Requests waiting for their turn.")
+
+    def _of_the_queue(self) -> None:
+        self._jobs = self._gauge(
             "plumbline_jobs",
             "Documents on their way into the index, and those that did not get there.",
-            ("state",),
-            registry=self._registry,
+            "state",
         )
-        self._oldest = Gauge(
-            "plumbline_queue_oldest_seconds",
-            "How long the first of the documents that wait has waited.",
-            registry=self._registry,
+        self._oldest = self._gauge(
+            "plumbline_queue_oldest_seconds", "How long the first of the documents that wait has waited."
         )
-        self._paused = Gauge(
-            "plumbline_queue_paused", "Whether all leasing is paused.", registry=self._registry
-        )
-        self._workers = Gauge(
+        self._paused = self._gauge("plumbline_queue_paused", "Whether all leasing is paused.")
+        self._workers = self._gauge(
             "plumbline_workers",
             "Workers: heard of lately (working), or not and not stopped either (lost).",
-            ("state",),
-            registry=self._registry,
+            "state",
         )
-        self._estimates: dict[str, tuple[datetime, float]] = {}
-        self._estimated = Histogram(
+        self._estimated = self._histogram(
             "plumbline_job_eta_ratio",
             "Of jobs that succeeded, the time that was told first over the time that it took from then on.",
             buckets=_RATIOS,
-            registry=self._registry,
         )
-        self._release = Gauge(
+        self._reused = self._counter(
+            "plumbline_embeddings_reused",
+            "Vectors that were at hand and not computed again, in the generations there are.",
+        )
+        self._ledger = self._gauge("plumbline_ledger_up", "Whether the ledger answered this scrape.")
+
+    def _of_releases(self) -> None:
+        self._release = self._gauge(
             "plumbline_release_info",
             "The releases that get requests. A champion's state may be bootstrap or forced.",
-            ("release", "name", "state"),
-            registry=self._registry,
+            *("release", "name", "state"),
         )
-        self._share = Gauge(
+        self._share = self._gauge(
             "plumbline_trial_share",
             "Share of the conversations (canary) or of the answers (shadow) that a trial gets; 0 once its "
             "lease is over.",
-            ("kind", "release"),
-            registry=self._registry,
+            *("kind", "release"),
         )
-        self._shadow = Counter(
+        self._shadow = self._counter(
             "plumbline_shadow",
             "Answers that were offered to a shadow: mirrored, dropped, stopped for others, failed.",
-            ("result",),
-            registry=self._registry,
+            "result",
         )
-        self._lost = Counter(
-            "plumbline_outcomes_lost",
-            "Outcomes of trials that could not be written.",
-            registry=self._registry,
-        )
-        self._reused = Counter(
-            "plumbline_embeddings_reused",
-            "Vectors that were at hand and not computed again, in the generations there are.",
-            registry=self._registry,
-        )
-        self._ledger = Gauge(
-            "plumbline_ledger_up", "Whether the ledger answered this scrape.", registry=self._registry
-        )
+        self._lost = self._counter("plumbline_outcomes_lost", "Outcomes of trials that could not be written.")
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, registry=self._registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(name, meaning, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, meaning: str, *labels: str, buckets: Sequence[float] = _FAST
+    ) -> Histogram:
+        return Histogram(name, meaning, labels, buckets=buckets, registry=self._registry)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         self._series(self._requests, method, route, str(status)).observe(seconds)
