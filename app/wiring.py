@@ -142,17 +142,8 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
         ground = await _ground(settings, stack, replacements)
         outputs = RedisOutputs(_secret(settings.redis_url))
         stack.push_async_callback(outputs.aclose)
-        models = Models(
-            settings,
-            _scorer(lambda: servings.current()),
-            outputs,
-            product=PRODUCT,
-            build=replacements.model,
-        )
-        stack.push_async_callback(models.aclose)
-        servings = Servings(
-            lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
-        )
+        live = _answering(settings, ground, replacements, stack, outputs)
+        servings, models = live.servings, live.models
         await stack.enter_async_context(_following(ground, servings))
         indexes = _indexes(ground)
         trials = Trials(ground.engine, ground.registry, indexes)
@@ -163,17 +154,8 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
         admission = Admission(
             max_running=settings.max_running, max_waiting=settings.max_waiting, load=models.load
         )
-        shadow = _shadow(settings, ground, replacements, stack, outcomes, admission, models, servings.current)
+        shadow = _shadow(settings, ground, replacements, stack, outcomes, admission, live)
         await stack.enter_async_context(shadow.running())
-        intake = Intake(
-            ground.ledger,
-            ground.blobs,
-            upload_limit=settings.upload_limit,
-            most_queued=settings.max_queued,
-            most_queued_bytes=settings.max_queued_bytes,
-        )
-        answers = Answers(outputs, product=PRODUCT)
-        current = servings.current
         yield Services(
             settings=settings,
             release=ground.registry,
@@ -182,19 +164,19 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
             assigner=Assigner(ground.registry, servings, assignments, indexes),
             outcomes=outcomes,
             shadow=shadow,
-            answers=answers,
+            answers=live.answers,
             indexes=indexes,
             access=access.Access(ground.engine, open_access=access.opened(settings)),
-            intake=intake,
+            intake=_intake(settings, ground),
             receipts=Receipts(settings.data.resolve() / RECEIPTS),
-            chat=Chat(current, ground.reads, answers, product=PRODUCT, tokens=models.tokens),
-            search=Search(current),
-            summarizer=Summarizer(current, ground.reads, ground.store, product=PRODUCT, tokens=models.tokens),
+            chat=live.chat,
+            search=Search(servings.current),
+            summarizer=live.summarizer,
             store=ground.store,
             visibility=ground.reads,
             outputs=outputs,
             admission=admission,
-            current=current,
+            current=servings.current,
             health={
                 "ledger": ground.ledger.ping,
                 "store": ground.served.ping,
@@ -275,6 +257,52 @@ async def _unseen(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed])
     return "it was never tried"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answering:
+    """What answers, with one cache of outputs: the service's own, or that of a shadow."""
+
+    models: Models
+    servings: Servings
+    answers: Answers
+    chat: Chat
+    summarizer: Summarizer
+
+
+def _answering(
+    settings: Settings,
+    ground: _Ground,
+    replacements: Replacements,
+    stack: AsyncExitStack,
+    outputs: KeptOutputs,
+    current: Current | None = None,
+) -> _Answering:
+    """`current` is what answers unless a request says otherwise, by default what these servings hold."""
+    models = Models(settings, _scorer(lambda: now()), outputs, product=PRODUCT, build=replacements.model)
+    stack.push_async_callback(models.aclose)
+    servings = Servings(
+        lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
+    )
+    now = current or servings.current
+    answers = Answers(outputs, product=PRODUCT)
+    return _Answering(
+        models=models,
+        servings=servings,
+        answers=answers,
+        chat=Chat(now, ground.reads, answers, product=PRODUCT, tokens=models.tokens),
+        summarizer=Summarizer(now, ground.reads, ground.store, product=PRODUCT, tokens=models.tokens),
+    )
+
+
+def _intake(settings: Settings, ground: _Ground) -> Intake:
+    return Intake(
+        ground.ledger,
+        ground.blobs,
+        upload_limit=settings.upload_limit,
+        most_queued=settings.max_queued,
+        most_queued_bytes=settings.max_queued_bytes,
+    )
+
+
 def _indexes(ground: _Ground) -> Indexes:
     return Indexes(ground.ledger, ground.embedders, _unsound(ground), parser=PARSER_VERSION)
 
@@ -286,25 +314,19 @@ def _shadow(
     stack: AsyncExitStack,
     outcomes: Outcomes,
     admission: Admission,
-    live: Models,
-    current: Current,
+    live: _Answering,
 ) -> Shadow:
     """With models, breakers and caches of its own, all of them empty; only the store and the embedders are
     the same."""
-    nothing = MemoryOutputs()
-    models = Models(settings, _scorer(current), nothing, product=PRODUCT, build=replacements.model)
-    stack.push_async_callback(models.aclose)
-    servings = Servings(
-        lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
-    )
+    own = _answering(settings, ground, replacements, stack, MemoryOutputs(), live.servings.current)
     return Shadow(
         lambda: ground.registry.standing().shadow,
-        servings,
-        Chat(current, ground.reads, Answers(nothing, product=PRODUCT), product=PRODUCT, tokens=models.tokens),
-        Summarizer(current, ground.reads, ground.store, product=PRODUCT, tokens=models.tokens),
+        own.servings,
+        own.chat,
+        own.summarizer,
         outcomes,
         admission,
-        live.load,
+        live.models.load,
     )
 
 
