@@ -80,9 +80,10 @@ class Models:
         kept = Cached(first, self._outputs, ttl=release.body.cache.ttl_seconds, product=self._product)
         return Fallback([kept, *others])
 
-    def health(self) -> dict[str, Ping]:
-        """A check for each served model that a release named so far."""
-        return {f"model:{name}": served.ping for name, served in self._served.items()}
+    def health(self, release: Release) -> dict[str, Ping]:
+        """A check for each model of a release that has a server."""
+        named = [(ref.name, self._served.get(ref.name)) for ref in release.body.models]
+        return {f"model:{name}": served.ping for name, served in named if served}
 
     def load(self) -> Load | None:
         """What all model servers have to do together; None when none of them tells."""

@@ -89,7 +89,7 @@ REAL = Replacements()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything that a request may need. `health` has a check for each part that can be away."""
+    """Everything that a request may need. `health` gives a check for each part that can be away now."""
 
     settings: Settings
     release: Registry
@@ -111,7 +111,7 @@ class Services:
     outputs: KeptOutputs
     admission: Admission
     current: Callable[[], Serving]
-    health: Mapping[str, Ping]
+    health: Callable[[], Mapping[str, Ping]]
 
     @property
     def embedder(self) -> Embedder:
@@ -177,11 +177,11 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
             outputs=outputs,
             admission=admission,
             current=servings.current,
-            health={
+            health=lambda: {
                 "ledger": ground.ledger.ping,
                 "store": ground.served.ping,
                 "outputs": outputs.ping,
-                **models.health(),
+                **models.health(ground.registry.champion().release),
             },
         )
 

@@ -37,7 +37,7 @@ async def live() -> Response:
     responses={503: {"description": "None can; the body is the same."}},
 )
 async def ready(parts: Parts) -> Response:
-    checks = parts.health
+    checks = parts.health()
     states = dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
     down = [name for name, state in states.items() if state != "up"]
     status = "ready" if not down else "degraded" if NEEDED.isdisjoint(down) else "not ready"

@@ -88,12 +88,13 @@ async def test_a_model_is_up_while_one_of_its_servers_is(tmp_path: Path) -> None
     away = f"http://127.0.0.1:{free_port()}/v1"
     with serving(PacedServer()) as url:
         async with models(f"{away},{url}") as found:
-            found.chain(release(tmp_path, "m"))
-            await found.health()["model:m"]()
+            served = release(tmp_path, "m")
+            found.chain(served)
+            await found.health(served)["model:m"]()
     async with models(away) as found:
-        found.chain(release(tmp_path, "m"))
+        found.chain(served)
         with pytest.raises(ModelUnavailable):
-            await found.health()["model:m"]()
+            await found.health(served)["model:m"]()
 
 
 async def test_a_caller_who_hangs_up_leaves_the_server_to_the_others(tmp_path: Path) -> None:

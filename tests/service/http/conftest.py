@@ -236,6 +236,6 @@ async def _built(
         outputs=outputs,
         admission=admission,
         current=current,
-        health={"ledger": ledger.ping, "store": ledger.ping, "outputs": outputs.ping},
+        health=lambda: {"ledger": ledger.ping, "store": ledger.ping, "outputs": outputs.ping},
     )
     return House(services, stage, stages)

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 import app
 from app.cli import build
 from app.database import open_engine
-from app.release import DEFAULT_RELEASE, IndexPart, Release, load_release
+from app.embedded import free_port
+from app.release import DEFAULT_RELEASE, IndexPart, ModelRef, Release, load_release
 from app.settings import Settings, load_settings
 from app.wiring import Replacements, Services, open_services, open_worker
 from ingestion.ledger import Ledger
@@ -281,6 +282,29 @@ async def followed(services: Services, release_id: str) -> bool:
         return services.current().release.id == release_id
 
     return bool(await until(serves))
+
+
+async def test_readiness_tells_of_the_models_of_the_release_that_serves_now(settings: Settings) -> None:
+    away = settings.model_copy(update={"model_url": f"http://127.0.0.1:{free_port()}/v1"})
+    async with _running(away, Replacements(store=MemoryStore())) as service:
+
+        async def told() -> dict[str, str]:
+            said = (await service.http.get("/health/ready")).json()
+            return {"status": said["status"], **said["parts"]}
+
+        assert await told() == {"status": "ready", "ledger": "up", "store": "up", "outputs": "up"}
+        first = load_release(DEFAULT_RELEASE)
+        models = [ModelRef(name="m"), *first.body.models]
+        release = replace(first, body=first.body.model_copy(update={"name": "served", "models": models}))
+        await service.services.release.add(release)
+        await service.services.release.judge(release.id, {}, passed=True)
+        reply = await service.promoted(release)
+        assert reply.status_code == 200, reply.text
+        found = await told()
+        assert (found["status"], found["model:m"]) == ("degraded", "down: ModelUnavailable")
+
+        await service.http.post("/v1/releases/rollback", json={})
+        assert (await told())["status"] == "ready"
 
 
 async def test_a_candidate_that_always_fails_holds_up_nothing_and_says_why(

@@ -47,7 +47,7 @@ async def up() -> None:
 async def test_readiness_names_what_is_down_and_fails_only_for_what_is_needed(
     house: House, parts: dict[str, object], status: int, told: str, out: list[str]
 ) -> None:
-    services = replace(house.services, health=parts)  # type: ignore[arg-type]
+    services = replace(house.services, health=lambda: parts)  # type: ignore[arg-type,return-value]
     async with serving(services) as url, httpx.AsyncClient(base_url=url) as client:
         reply = await client.get("/health/ready")
         assert (await client.get("/health/live")).status_code == 200
