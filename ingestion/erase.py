@@ -43,7 +43,7 @@ class Step(Protocol):
 
 
 class Eraser:
-    """`steps` in their order; without `receipts` nothing is forgotten by the ledger that a receipt needs."""
+    """`steps` in their order; `kept` is where receipts are written."""
 
     def __init__(self, erasing: Erasing, steps: Sequence[Step], kept: Receipts) -> None:
         self._erasing = erasing
