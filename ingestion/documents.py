@@ -170,6 +170,11 @@ _KNOWN = text(
     f"AND {_OPEN}"
 )
 
+_GROUPS = text(
+    "SELECT d.id, d.groups FROM documents d WHERE d.tenant = :tenant AND NOT d.deleted "
+    "AND d.id = ANY(CAST(:ids AS text[]))"
+)
+
 _DELETED = JobError(code="deleted", message="The document was deleted.")
 
 
@@ -380,6 +385,14 @@ async def collections(connection: AsyncConnection, tenant: str) -> list[Collecti
 
 async def known_collections(connection: AsyncConnection, tenant: str, names: Sequence[str]) -> set[str]:
     return set(await connection.scalars(_KNOWN, {"tenant": tenant, "names": list(names)}))
+
+
+async def groups_of(
+    connection: AsyncConnection, tenant: str, ids: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """The groups of those of these documents that there are."""
+    found = await connection.execute(_GROUPS, {"tenant": tenant, "ids": list(ids)})
+    return {row.id: frozenset(row.groups) for row in found}
 
 
 def _groups(groups: frozenset[str] | None) -> list[str] | None:

@@ -124,10 +124,11 @@ class Intake:
 
         await self._ledger.restore_files(tenant, sorted(contents), store)
 
-    async def names(self, documents: Sequence[NewDocument]) -> list[str]:
-        """The ids under which `put` would accept these documents; raises the `Refused` that it would."""
+    async def replaced(self, tenant: str, documents: Sequence[NewDocument]) -> Mapping[str, frozenset[str]]:
+        """The ids of the documents that `put` would replace with these, each with the groups that may read it
+        now. Raises the `Refused` that `put` would."""
         accepted = await asyncio.to_thread(checked, documents, self._upload_limit)
-        return [one.id for one in accepted]
+        return await self._ledger.groups_of(tenant, [one.id for one in accepted])
 
     async def _check_rules(self, tenant: str, accepted: Sequence[Accepted]) -> None:
         """Refuse what lacks metadata that its collection insists on; all other rules ask about the text."""

@@ -155,6 +155,11 @@ class Ledger:
         async with reading(self._engine) as connection:
             return await documents.collections(connection, tenant)
 
+    async def groups_of(self, tenant: str, ids: Sequence[str]) -> Mapping[str, frozenset[str]]:
+        """The groups of those of these documents that there are."""
+        async with reading(self._engine) as connection:
+            return await documents.groups_of(connection, tenant, ids)
+
     async def known_collections(self, tenant: str, names: Sequence[str]) -> set[str]:
         async with reading(self._engine) as connection:
             return await documents.known_collections(connection, tenant, names)

@@ -25,7 +25,6 @@ from app.routes.jobs import error_json, job_json
 from app.routes.route import Exact
 from app.types import Principal
 from app.wiring import Services
-from ingestion.errors import NotFound
 from ingestion.intake import known_form
 from ingestion.rules import breaches_json
 from ingestion.types import Document, NewDocument
@@ -147,17 +146,9 @@ async def _check_rights(parts: Services, caller: Principal, documents: list[NewD
         if not document.groups or not document.groups <= caller.groups:
             own = ", ".join(sorted(caller.groups)) or "none"
             raise Forbidden(f"Name `groups` among this key's ({own}): it may write for those only.")
-    for name in await parts.intake.names(documents):
-        await _check_replaceable(parts, caller, name)
-
-
-async def _check_replaceable(parts: Services, caller: Principal, document_id: str) -> None:
-    try:
-        known = await parts.intake.get(caller.tenant, None, document_id)
-    except NotFound:
-        return
-    if known.groups and not known.groups & (caller.groups or frozenset()):
-        raise Forbidden(f"The id {document_id!r} is taken by a document that this key may not change.")
+    for document_id, groups in (await parts.intake.replaced(caller.tenant, documents)).items():
+        if groups and not groups & caller.groups:
+            raise Forbidden(f"The id {document_id!r} is taken by a document that this key may not change.")
 
 
 @router.get("/v1/documents", summary="List documents")

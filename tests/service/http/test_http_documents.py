@@ -336,6 +336,10 @@ async def test_a_key_writes_only_for_its_groups_and_over_nothing_it_cannot_read(
             assert (await client.post("/v1/documents", json=body)).status_code == 403
         taken = {"documents": [{"id": "board", "text": "x", "groups": ["hr"]}]}
         assert (await client.post("/v1/documents", json=taken)).status_code == 403
+        others = [{"id": f"other-{n}", "text": "x", "groups": ["hr"]} for n in range(3)]
+        among = {"documents": [*others, *taken["documents"]]}
+        assert (await client.post("/v1/documents", json=among)).status_code == 403
+        assert (await client.get("/v1/documents/other-0")).status_code == 404
         fine = {"documents": [{"id": "new", "text": "x", "groups": ["hr"]}]}
         assert (await client.post("/v1/documents", json=fine)).status_code == 202
         assert (await client.delete("/v1/documents/board")).status_code == 404
