@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from app.cli.client import Misused, address, bearer
 from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
 from eval.ablation import STEPS, Remembering, choose, named
 from eval.ablation import ablate as ablate_sets
@@ -33,6 +34,7 @@ from eval.forms import Form, rendered, write
 from eval.gate import judge
 from eval.history import write_index
 from eval.judge import Judge, JudgeSettings, judge_settings
+from eval.outputs import require_folder, write_beside
 from eval.report import read, read_report
 from eval.rules import DEFAULT_RULES, load_rules
 from eval.run import Progress, evaluate, evaluate_private
@@ -59,7 +61,17 @@ class Source(StrEnum):
     squad = "squad"
 
 
-Out = Annotated[Path | None, typer.Option(help="Where to write it (JSON; Markdown beside it).")]
+def _room(out: Path | None) -> Path | None:
+    """A place that takes no file ends the command before its work begins."""
+    if out is not None:
+        with _failures():
+            require_folder(out.parent)
+    return out
+
+
+Out = Annotated[
+    Path | None, typer.Option(callback=_room, help="Where to write it (JSON; Markdown beside it).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -75,7 +87,8 @@ def run(
         str, typer.Option(help="`plumbline` or `plumbline@RELEASE` at that instance.")
     ] = "plumbline",
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the report (JSON; Markdown and HTML beside it).")
+        Path | None,
+        typer.Option(callback=_room, help="Where to write the report (JSON; Markdown and HTML beside it)."),
     ] = None,
     limit_cases: Annotated[int | None, typer.Option(min=1, help="Run only this many cases.")] = None,
     judge_url: Annotated[
@@ -99,6 +112,8 @@ def run(
     with _failures():
         if url and release:
             raise EvalError("Give --release for a private instance or --url for a running one, not both.")
+        if not (out or as_json):
+            require_folder(Path())
         chosen = limited(load_dataset(dataset), limit_cases)
         settings = judge_settings(
             url=judge_url, model=judge_model, key=judge_key, repeats=judge_repeats, cache=judge_cache
@@ -107,7 +122,7 @@ def run(
             raise ModuleNotFoundError("answers are scored by RAGAS, which is not installed")
         with telling(os.environ) as events:
             with _progress(as_json) as progress:
-                target = HttpTarget(url, key, model) if url else None
+                target = HttpTarget(address(url), key and bearer(key), model) if url else None
                 report = asyncio.run(_evaluate(release, target, chosen, progress, settings))
             if events is not None:
                 tell(report, events)
@@ -139,7 +154,9 @@ def gate(
     rules: Annotated[Path, typer.Option(help="Margins for each metric.")] = DEFAULT_RULES,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to write the verdict (JSON; Markdown, HTML and JUnit XML beside it)."),
+        typer.Option(
+            callback=_room, help="Where to write the verdict (JSON; Markdown, HTML and JUnit XML beside it)."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
@@ -172,6 +189,8 @@ def planted(
             write(one.stopped.verdict, out / f"{one.plant.name}.json")
 
     with _failures():
+        if out is not None:
+            require_folder(out)
         plants, dataset = chosen(only), limited(load_dataset("handbook"), limit_cases)
         with _progress(as_json) as progress:
             found = asyncio.run(
@@ -308,10 +327,8 @@ def ablate(
     most_cases: Annotated[
         int, typer.Option(min=1, help="Questions of each data set, spread evenly.")
     ] = 1_200,
-    out: Annotated[
-        Path | None, typer.Option(help="Where to write the table (JSON; Markdown beside it).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score search on data sets, one step of it added after the other."""
     with _failures():
@@ -448,17 +465,18 @@ def _default_out(report: Report, as_json: bool) -> Path | None:
 def _give_found(found: Report | Verdict, out: Path | None, form: Form) -> None:
     """Write every form when there is a place for them, and print the one that was asked for."""
     if out is not None:
-        typer.echo(f"Written: {', '.join(map(str, write(found, out)))}", err=True)
+        with _failures():
+            written = write(found, out)
+        typer.echo(f"Written: {', '.join(map(str, written))}", err=True)
     typer.echo(rendered(found, form), nl=False)
 
 
 def _give(body: str, text: str, out: Path | None, as_json: bool) -> None:
     """Write both forms when there is a place for them, and print the one that was asked for."""
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(body, encoding="utf-8")
-        out.with_suffix(".md").write_text(text, encoding="utf-8")
-        typer.echo(f"Written: {out} and {out.with_suffix('.md')}", err=True)
+        with _failures():
+            written = write_beside(out, {".json": body, ".md": text})
+        typer.echo(f"Written: {', '.join(map(str, written))}", err=True)
     typer.echo(body if as_json else text, nl=False)
 
 
@@ -483,8 +501,13 @@ def _failures() -> Iterator[None]:
     """What went wrong, in one sentence, and the exit code for "cannot judge"."""
     try:
         yield
-    except (EvalError, IngestionError, ReleaseInvalid, RetrievalError) as error:
+    except (EvalError, IngestionError, Misused, ReleaseInvalid, RetrievalError) as error:
         typer.echo(f"plumbline eval: {error}", err=True)
+        raise typer.Exit(CANNOT) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"plumbline eval: {os.fsdecode(error.filename)}: {error.strerror}.", err=True)
         raise typer.Exit(CANNOT) from None
     except ModuleNotFoundError as error:
         typer.echo(f"plumbline eval: {error}. Install it with: {INSTALL}", err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eval.junit import verdict_junit
 from eval.markdown import report_markdown, verdict_markdown
+from eval.outputs import write_beside
 from eval.page.evaluation import report_html
 from eval.page.verdict import verdict_html
 from eval.report import dump, report_json, verdict_json
@@ -34,16 +35,9 @@ def rendered(found: Report | Verdict, form: Form) -> str:
 
 
 def write(found: Report | Verdict, out: Path) -> list[Path]:
-    """Every form of it beside `out`, with its own suffix each."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    stem = out.with_suffix("") if out.suffix in {form.suffix for form in Form} else out
-    written = []
-    for form in Form:
-        if isinstance(found, Verdict) or form is not Form.junit:
-            path = stem.with_name(stem.name + form.suffix)
-            path.write_text(rendered(found, form), encoding="utf-8")
-            written.append(path)
-    return written
+    """Every form of it beside `out`, with its own suffix each. Raises `CannotWrite`."""
+    forms = [form for form in Form if isinstance(found, Verdict) or form is not Form.junit]
+    return write_beside(out, {form.suffix: rendered(found, form) for form in forms})
 
 
 def _verdict(verdict: Verdict, form: Form) -> str:

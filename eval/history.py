@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from eval.metrics.catalogue import about
+from eval.outputs import write_beside
 from eval.page.markup import Html, joined, page, tag
 from eval.page.parts import Column, Row, bullets, figure, moment, section, table
 from eval.page.plots import sparkline
@@ -80,8 +81,8 @@ def history(folder: Path) -> History:
 
 
 def write_index(folder: Path) -> Path:
-    path = folder / INDEX
-    path.write_text(index_html(history(folder), folder), encoding="utf-8")
+    """Raises `ReportInvalid` without such a folder, and `CannotWrite`."""
+    [path] = write_beside(folder / INDEX, {".html": index_html(history(folder), folder)})
     return path
 
 

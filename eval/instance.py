@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
@@ -37,6 +38,8 @@ _ELSEWHERE = (
     "HOST",
 )
 """Settings that would point a private instance at somebody else's data, or at another release."""
+_IN_ORDER = re.compile(r'"level": ?"(?:debug|info)"|^(?:ready|stopped) |Its log is ')
+_LINES, _CHARACTERS = 8, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,5 +185,7 @@ async def _end_all(processes: list[psutil.Process]) -> list[str]:
 
 
 def _end(log: Path) -> str:
+    """The last that it said, without what went well. Its own logs are gone by now."""
     lines = log.read_text(errors="replace").strip().splitlines()
-    return " | ".join(lines[-8:])[-1500:] or "it wrote nothing."
+    telling = [line.strip() for line in lines if not _IN_ORDER.search(line)]
+    return " | ".join(telling[-_LINES:])[-_CHARACTERS:] or "it wrote nothing."

@@ -20,6 +20,9 @@ class Form(StrEnum):
     json = "json"
 
 
+_SUFFIXES = {Form.markdown: ".md", Form.html: ".html", Form.json: ".json"}
+
+
 @commands.command()
 def report(
     release: Reference,
@@ -37,16 +40,18 @@ def report(
 ) -> None:
     """Draft the post-mortem of a release's last trial that was rolled back or failed."""
     from app.cli.client import connect
+    from eval.outputs import write_beside
     from eval.trialrecord import record
     from eval.types import EvalError
 
     try:
         with console.failures(), connect(url, key, data) as client:
             forms = _forms(record(client, release))
+        if out is not None:
+            written = write_beside(out, {_SUFFIXES[one]: text for one, text in forms.items()})
+            typer.echo(f"Written: {', '.join(map(str, written))}", err=True)
     except EvalError as error:
         console.fail(str(error))
-    if out is not None:
-        typer.echo(f"Written: {', '.join(map(str, _write(forms, out)))}", err=True)
     typer.echo(forms[Form.json if as_json else form], nl=False)
 
 
@@ -62,15 +67,3 @@ def _forms(body: dict[str, object]) -> dict[Form, str]:
         Form.html: postmortem_html(found),
         Form.json: json.dumps(body, indent=2, ensure_ascii=False) + "\n",
     }
-
-
-def _write(forms: dict[Form, str], out: Path) -> list[Path]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    suffixes = {Form.markdown: ".md", Form.html: ".html", Form.json: ".json"}
-    stem = out.with_suffix("") if out.suffix in suffixes.values() else out
-    written = []
-    for form, text in forms.items():
-        path = stem.with_name(stem.name + suffixes[form])
-        path.write_text(text, encoding="utf-8")
-        written.append(path)
-    return written

@@ -256,6 +256,8 @@ class HttpTarget:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 response = await self._client.request(method, path, **content)
+            except httpx.ConnectError:
+                raise TargetFailed(f"{method} {path}: nothing answers at {self.url}.") from None
             except httpx.HTTPError as error:
                 raise TargetFailed(f"{method} {path}: {type(error).__name__} {error}".rstrip()) from None
             if response.status_code not in (429, 503) or attempt == ATTEMPTS:

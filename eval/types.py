@@ -36,7 +36,8 @@ class EvalError(Exception):
     ├── TargetFailed     a request to the evaluated instance failed
     ├── JudgeFailed      the judge was away or answered what is no verdict
     ├── InstanceFailed   a private instance did not start, ingest or stop as it should
-    └── CannotJudge      two reports cannot be compared; neither pass nor fail
+    ├── CannotJudge      two reports cannot be compared; neither pass nor fail
+    └── CannotWrite      what was found cannot be written where it should go
     """
 
 
@@ -65,6 +66,10 @@ class InstanceFailed(EvalError):
 
 
 class CannotJudge(EvalError):
+    pass
+
+
+class CannotWrite(EvalError):
     pass
 
 

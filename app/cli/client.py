@@ -43,8 +43,8 @@ class Client:
     """A caller of one service. Close it, or use it as a context manager. Safe to share between threads."""
 
     def __init__(self, url: str, key: str | None = None, timeout: httpx.Timeout = TIMEOUT) -> None:
-        self.url = _address(url)
-        headers = {"Authorization": f"Bearer {_key(key)}"} if key else {}
+        self.url = address(url)
+        headers = {"Authorization": f"Bearer {bearer(key)}"} if key else {}
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -141,7 +141,8 @@ def address_of(settings: Settings) -> str:
     return running.url if running else f"http://127.0.0.1:{settings.port}"
 
 
-def _address(url: str) -> str:
+def address(url: str) -> str:
+    """Without a slash at its end. Raises `Misused` for what can be no service's."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
@@ -151,7 +152,8 @@ def _address(url: str) -> str:
     return url.rstrip("/")
 
 
-def _key(key: str) -> str:
+def bearer(key: str) -> str:
+    """Raises `Misused` for what can be no key."""
     if not _KEY.fullmatch(key):
         raise Misused(
             "The key (--key, PLUMBLINE_KEY) holds what no key does: a space, a line break, or a character "
