@@ -55,7 +55,8 @@ class Promotions:
                 "reason": reason,
                 "verdict": found.evidence,
             }
-            await releases.move(connection, await releases.find(connection, served.id), found, "soaking")
+            old, why = await releases.find(connection, served.id), reason or f"Promoted by the {who}."
+            await releases.move(connection, old, found, "soaking", why)
             await releases.note(connection, who, "release.promote", found.id, evidence)
             promoted = await releases.find(connection, found.id)
         await self._registry.seen()
@@ -73,7 +74,8 @@ class Promotions:
         async with transaction(self._engine) as connection:
             await releases.require_champion(connection, served.id)
             await self._indexes.switch(connection, earlier.release, served.release, allow_missing=False)
-            await releases.move(connection, await releases.find(connection, served.id), earlier, "retired")
+            old, why = await releases.find(connection, served.id), reason or f"Rolled back to by the {who}."
+            await releases.move(connection, old, earlier, "retired", why)
             evidence = {"from": served.id, "reason": reason}
             await releases.note(connection, who, "release.rollback", earlier.id, evidence)
             restored = await releases.find(connection, earlier.id)

@@ -181,7 +181,7 @@ class Registry:
         """Read the champion; where there is none yet, `first` becomes it, as `bootstrap`."""
         async with transaction(self._engine) as connection:
             await connection.execute(select(func.pg_advisory_xact_lock(_FIRST_CHAMPION)))
-            if await _pointer(connection) is None:
+            if await connection.scalar(_POINTER) is None:
                 await _register(connection, first, bootstrap=True)
                 await connection.execute(insert(pointers).values(name=CHAMPION, release_id=first.id))
                 await set_state(connection, await find(connection, first.id), "champion")
@@ -336,12 +336,12 @@ class Registry:
     async def served(self) -> Registered:
         """The champion as the database has it now. Raises `ReleaseConflict` where there is none yet."""
         async with transaction(self._engine) as connection:
-            return await find(connection, await _champion_id(connection))
+            return await find(connection, await _served(connection))
 
     async def before(self) -> Registered | None:
-        """The release that a rollback would bring back."""
+        """The release that a rollback would bring back; None while the first champion serves."""
         async with transaction(self._engine) as connection:
-            earlier = await _before(connection, await _champion_id(connection))
+            earlier = await _before(connection, await _served(connection))
             return await find(connection, earlier) if earlier else None
 
     async def seen(self) -> None:
@@ -392,14 +392,13 @@ async def find(connection: AsyncConnection, reference: str) -> Registered:
     return _registered(rows[0])
 
 
-async def _pointer(connection: AsyncConnection) -> str | None:
-    where = select(pointers.c.release_id).where(pointers.c.name == CHAMPION).with_for_update()
-    return cast("str | None", (await connection.execute(where)).scalar_one_or_none())
+_POINTER = select(pointers.c.release_id).where(pointers.c.name == CHAMPION)
 
 
-async def _champion_id(connection: AsyncConnection) -> str:
-    """The champion, with the pointer locked against others who would move it."""
-    served = await _pointer(connection)
+async def _served(connection: AsyncConnection, *, locked: bool = False) -> str:
+    """The champion; `locked` against others who would move the pointer, until the transaction ends."""
+    where = _POINTER.with_for_update() if locked else _POINTER
+    served = cast("str | None", await connection.scalar(where))
     if served is None:
         raise ReleaseConflict("No release serves yet: start the service once.")
     return served
@@ -408,7 +407,7 @@ async def _champion_id(connection: AsyncConnection) -> str:
 async def require_champion(connection: AsyncConnection, release_id: str) -> None:
     """Keep the pointer where it is until the transaction ends; raise `ReleaseConflict` if it has moved from
     this release."""
-    served = await _champion_id(connection)
+    served = await _served(connection, locked=True)
     if served != release_id:
         raise ReleaseConflict(f"Release {served} became champion meanwhile. Look again, and try again.")
 
@@ -425,13 +424,15 @@ async def _before(connection: AsyncConnection, served: str) -> str | None:
     return cast("str | None", evidence["from"]) if evidence else None
 
 
-async def move(connection: AsyncConnection, old: Registered, new: Registered, left: ReleaseState) -> None:
+async def move(
+    connection: AsyncConnection, old: Registered, new: Registered, left: ReleaseState, why: str
+) -> None:
     """Point at another release; the old one is then `soaking`, or `retired`, no other soaks any longer, and a
-    trial of the new one has ended well."""
+    trial of the new one has ended well, which is why."""
     await connection.execute(
         update(trials)
         .where(trials.c.ended_at.is_(None), trials.c.release_id == new.id)
-        .values(state="promoted", ended_at=func.now(), share=0.0, lease_until=None)
+        .values(state="promoted", decision={"why": why}, ended_at=func.now(), share=0.0, lease_until=None)
     )
     await connection.execute(
         update(pointers).where(pointers.c.name == CHAMPION).values(release_id=new.id, moved_at=func.now())
@@ -463,8 +464,8 @@ def require_evaluated(found: Registered, *, force: bool, reason: str) -> None:
         return
     if not force:
         raise ReleaseConflict(
-            f"Release {found.id} has not passed an evaluation. Run `plumbline eval gate`, or force it with "
-            "--force and a --reason."
+            f"Release {found.id} has not passed an evaluation. Run `plumbline eval gate` and keep the "
+            "verdict with `plumbline release judge`, or force it with --force and a --reason."
         )
     if not reason.strip():
         raise RequestInvalid("A release without a passed evaluation needs a reason.", "reason")

@@ -59,7 +59,7 @@ class Feedback(Strict):
 @router.get("/v1/releases/standing", summary="Show which releases get requests, and how trials stand")
 async def standing(parts: Parts, caller: Reader) -> Response:
     now = parts.release.standing()
-    champion = now.champion
+    champion, before = now.champion, await parts.release.before()
     told = {
         "champion": {
             "id": champion.release.id,
@@ -70,6 +70,7 @@ async def standing(parts: Parts, caller: Reader) -> Response:
         "canary": _on_trial(now.canary),
         "shadow": _on_trial(now.shadow),
         "soaking": now.soaking.id if now.soaking else None,
+        "before": before.id if before else None,
         "trials": [_trial(one) for one in await parts.trials.running()],
     }
     return reply(told)

@@ -50,9 +50,9 @@ function named(id) {
 // ---- who serves
 
 function showServing(standing, releases) {
-  const { champion, canary, soaking } = standing;
+  const { champion, canary, soaking, before: earlier } = standing;
   const evaluated = releases.find((release) => release.id === champion.id)?.evaluated ?? false;
-  if (!changed("serving", [champion, canary, soaking, evaluated])) return;
+  if (!changed("serving", [champion, canary, soaking, earlier, evaluated])) return;
   const state = champion.forced ? "forced" : champion.state === "bootstrap" ? "bootstrap" : "serves";
   const lines = [
     champion.forced && warning(`It serves without a passed evaluation, by force: “${champion.forced}”`),
@@ -60,9 +60,9 @@ function showServing(standing, releases) {
     canary?.live && element("p", { className: "hint", textContent: `${percent(canary.share)} of the conversations go to ${named(canary.release)}.` }),
     soaking && element("p", { className: "hint", textContent: `${named(soaking)} served before, and goes on with the conversations that began with it.` }),
   ];
-  const back = clickable("Roll back", () => act(rollback));
+  const back = earlier ? [clickable("Roll back", () => act(rollback(earlier)))] : [];
   $("serving").replaceChildren(
-    element("div", { className: "head" }, element("h3", { textContent: champion.name }), pill(state), element("code", { textContent: champion.id }), back),
+    element("div", { className: "head" }, element("h3", { textContent: champion.name }), pill(state), element("code", { textContent: champion.id }), ...back),
     ...lines.filter(Boolean),
   );
 }
@@ -195,7 +195,9 @@ function row(release) {
 
 // ---- acting: every change asks first, takes a reason, and says what the service said to it
 
-const rollback = { title: "Roll back", text: "The release that served before serves again, at once. Running trials end.", action: "Roll back", path: () => "/v1/releases/rollback" };
+function rollback(earlier) {
+  return { title: "Roll back", text: `${named(earlier)}, which served before, serves again, at once. Running trials end.`, action: "Roll back", path: () => "/v1/releases/rollback" };
+}
 
 function promotion(release) {
   return { title: `Promote ${release.name}`, text: "It answers all new conversations. The release that serves now keeps those that began with it, and can be rolled back to.", action: "Promote", force: !release.evaluated, path: () => `/v1/releases/${encodeURIComponent(release.id)}/promote` };

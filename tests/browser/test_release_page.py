@@ -102,6 +102,11 @@ async def test_the_first_release_is_shown_as_never_evaluated_here_and_in_the_hea
     await expect(desk.page.locator("#status.doubtful")).to_contain_text("not evaluated yet")
 
 
+async def test_where_nothing_served_before_nothing_can_be_rolled_back_to(desk: Desk) -> None:
+    await expect(desk.page.locator("#serving .pill")).to_have_text("bootstrap")
+    await expect(desk.page.locator("#serving button")).to_have_count(0)
+
+
 async def test_a_canary_is_started_watched_and_stopped(desk: Desk) -> None:
     release = await desk.draft()
     await desk.press("Canary", release)
@@ -183,6 +188,7 @@ async def test_a_forced_champion_is_named_with_its_reason_and_can_be_rolled_back
     await expect(desk.page.locator("#status.doubtful")).to_contain_text(f"forced: {reason}")
 
     await desk.page.locator("#serving").get_by_role("button", name="Roll back").click()
+    await expect(desk.page.locator("#act-text")).to_contain_text("default (")
     await desk.answer("mended")
     await expect(desk.page.locator("#serving .pill")).to_have_text("bootstrap")
     await expect(desk.row(release)).to_contain_text("retired")

@@ -252,7 +252,9 @@ async def test_a_sound_candidate_is_promoted_step_by_step(stand: Stand, asker: T
         await stand.tick()
         if (await stand.trial(trial)).state != "running":
             break
-    assert (await stand.trial(trial)).state == "promoted"
+    ended = await stand.trial(trial)
+    assert ended.state == "promoted"
+    assert ended.decision == {"why": f"No harm was shown in trial {trial.id}."}
     assert stand.house.services.release.champion().release.id == stand.candidate.id
     assert (await stand.house.services.release.show(stand.champion.id)).state == "soaking"
     steps = [

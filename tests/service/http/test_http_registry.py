@@ -127,18 +127,31 @@ async def test_a_failed_evaluation_does_not_allow_promotion_and_a_passed_one_doe
 async def test_rollback_brings_the_release_before_back(
     registry: Registry, first: Release, second: Release, promotions: Promotions
 ) -> None:
+    assert await registry.before() is None
     with pytest.raises(ReleaseConflict):
         await promotions.rollback()
     await registry.add(second)
     await promotions.promote(second.id, force=True, reason="try")
+    earlier = await registry.before()
+    assert earlier
+    assert earlier.id == first.id
 
     await promotions.rollback(reason="worse")
 
+    assert await registry.before() is None
     assert registry.champion().release.id == first.id
     assert {one.id: one.state for one in await registry.list()} == {
         first.id: "champion",
         second.id: "retired",
     }
+
+
+async def test_looking_at_who_serves_waits_for_no_promotion(registry: Registry, engine: AsyncEngine) -> None:
+    async with engine.begin() as promoting:
+        await promoting.execute(text("SELECT release_id FROM pointers FOR UPDATE"))
+        served = await asyncio.wait_for(registry.served(), 20)
+        assert served.id == registry.champion().release.id
+        assert await asyncio.wait_for(registry.before(), 20) is None
 
 
 async def test_a_release_that_needs_another_index_is_not_promoted(
