@@ -12,7 +12,18 @@ from app.changes import Change, is_text, line_diff
 from eval.means import means
 from eval.report import failures
 from eval.types import Check, Regression, ReleaseRef, Report, Verdict
-from eval.wording import ROLES, TITLES, blocking, check_name, headline, of_role, power, sentence, state
+from eval.wording import (
+    ROLES,
+    TITLES,
+    blocking,
+    check_name,
+    headline,
+    next_step,
+    of_role,
+    power,
+    sentence,
+    state,
+)
 
 _SHOWN = 600
 _STEERING = "[\u0000-\u0008\u000e-\u001f\u007f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
@@ -32,6 +43,7 @@ def verdict_markdown(verdict: Verdict) -> str:
             "",
             *(f"- **{plain(check_name(each))}**: {plain(each.reason)}" for each in found),
         ]
+    lines += ["", "## What to do next", "", next_step(verdict)]
     lines += ["", "## What changed in the release", "", *changes_markdown(verdict.changes)]
     lines += ["", "## Checks", *_checks(verdict.checks)]
     lines += ["", *filter(None, [power(verdict.checks)])]

@@ -19,12 +19,12 @@ from eval.decoding import decoded
 from eval.markdown import changes_markdown, code, plain
 from eval.types import ReleaseRef, ReportInvalid
 
-TO_FILL_IN = (
-    "Why did the evaluation before the trial not show this? Which case, slice or metric would have?",
+_NOT_SHOWN = "Why did the evaluation before the trial not show this? Which case, slice or metric would have?"
+_NOT_ASKED = "Why was it tried without a passed evaluation? Would one have shown this?"
+_OPEN = (
     "Which answers that readers had from this release need a correction, and who tells them?",
     "What must be true before a release like this is tried again?",
 )
-"""What no record knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,8 @@ class Audited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postmortem:
-    """A canary that was rolled back, or a shadow that failed. Its sequences are in the order of time."""
+    """A canary that was rolled back, or a shadow that failed. Its sequences are in the order of time.
+    `forced` is the reason for which it was tried without a passed evaluation."""
 
     trial: str
     kind: Literal["canary", "shadow"]
@@ -89,6 +90,7 @@ class Postmortem:
     timeline: tuple[Audited, ...]
     first_request: str | None = None
     last_request: str | None = None
+    forced: str | None = None
 
     @property
     def requests(self) -> int:
@@ -161,6 +163,16 @@ def title(found: Postmortem) -> str:
 
 def impact(found: Postmortem) -> str:
     """Who was affected, how much and for how long, in a sentence or two."""
+    forced = f" It was tried by force, without a passed evaluation: {found.forced}" if found.forced else ""
+    return f"{_reach(found)}{forced}"
+
+
+def questions(found: Postmortem) -> tuple[str, ...]:
+    """What no record knows."""
+    return (_NOT_ASKED if found.forced else _NOT_SHOWN, *_OPEN)
+
+
+def _reach(found: Postmortem) -> str:
     if found.kind == "shadow":
         return (
             f"No reader saw an answer of the release: for {_spoken(found.lasted)} its answers were compared "
@@ -170,7 +182,8 @@ def impact(found: Postmortem) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in by_kind(found.affected).items())
     return (
         f"For {_spoken(found.lasted)} the release served at most {share:.0%} of conversations: "
-        f"{found.requests} requests ({kinds or 'none'}) of {found.tenants} tenants. "
+        f"{found.requests} requests ({kinds or 'none'}) of {found.tenants} "
+        f"{'tenant' if found.tenants == 1 else 'tenants'}. "
         f"Then {found.champion.name} ({found.champion.id}) took all of them again."
     )
 
@@ -189,7 +202,7 @@ def postmortem_markdown(found: Postmortem) -> str:
     lines += ["## Evidence", "", *_evidence(found), ""]
     lines += ["## What was rolled back", "", *changes_markdown(found.changes), ""]
     lines += ["## Affected requests", "", *_affected(found), ""]
-    lines += ["## Open questions", "", *(f"- [ ] {question}" for question in TO_FILL_IN), ""]
+    lines += ["## Open questions", "", *(f"- [ ] {question}" for question in questions(found)), ""]
     lines += ["## Actions", "", "| action | owner | until |", "|---|---|---|", "| | | |"]
     return "\n".join(lines) + "\n"
 

@@ -35,6 +35,7 @@ def record(client: Client, reference: str) -> dict[str, Any]:
         "steps": list(_steps(trial, found["audit"])),
         "evidence": list(_evidence(trial)),
         "decision": _decision(trial),
+        "forced": found["forced"],
         "affected": affected["parts"],
         "timeline": [_entry(entry) for entry in found["audit"]],
         "first_request": affected["first"],
@@ -83,7 +84,10 @@ def _evidence(trial: Body) -> Iterator[dict[str, Any]]:
             point = (begin + timedelta(seconds=seconds)).isoformat()
             yield _point(point, metric, e_value, thresholds[metric])
     for one in last.get("metrics", ()):
-        yield _point(trial["ended_at"], one["metric"], one["highest"], one["threshold"])
+        # A test that has rejected has done so for good, whatever its value is by the end.
+        rejected = one["highest"] >= one["threshold"]
+        e_value = one["highest"] if rejected else one["e_value"]
+        yield _point(trial["ended_at"], one["metric"], e_value, one["threshold"])
 
 
 def _point(moment: str, metric: str, e_value: float, threshold: float) -> dict[str, Any]:

@@ -71,6 +71,34 @@ def sentence(verdict: Verdict) -> str:
     return f"{many} could not be decided {on}: {names}. Evidence was lost; nothing was shown to be worse."
 
 
+def next_step(verdict: Verdict) -> str:
+    """What to do about it. Commands are between backquotes; nothing of it is the verdict's own text."""
+    keep = "Keep the verdict with `plumbline release judge VERDICT.json`."
+    if verdict.outcome == "no_verdict":
+        return "Run what lost its evidence again (a judge that was away, as a rule), then the gate again."
+    if verdict.outcome == "failed":
+        few = " More cases narrow the intervals." if _no_loss_shown(verdict) else ""
+        return f"Mend the release, run it on the same data set, and compare again.{few} {keep}"
+    if verdict.candidate.id == verdict.baseline.id:
+        return keep
+    return (
+        f"{keep} Then try the release on live questions: unseen with `plumbline release shadow`, then on a "
+        "growing share of them with `plumbline release canary`."
+    )
+
+
+def _no_loss_shown(verdict: Verdict) -> bool:
+    """Whether all that stands in the way are losses that could not be ruled out."""
+    return all(
+        check.role == "gated"
+        and check.difference is not None
+        and check.margin is not None
+        and check.difference.high >= -check.margin
+        and not check.lost
+        for check in blocking(verdict)
+    )
+
+
 def power(checks: Sequence[Check]) -> str | None:
     """How large a loss would have had to be in order to be seen, over the gated metrics; None if unknown."""
     gated = [check for check in checks if check.role == "gated"]

@@ -67,6 +67,12 @@ def quote(text: str) -> Html:
     return tag("div", text, class_="quote", dir="auto")
 
 
+def coded(text: str) -> Html:
+    """What is between backquotes as code."""
+    parts = text.split("`")
+    return joined(*(tag("code", part) if at % 2 else part for at, part in enumerate(parts)))
+
+
 def commands(*lines: str) -> Html:
     return tag("pre", tag("code", "\n".join(lines)))
 

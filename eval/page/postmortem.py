@@ -6,7 +6,7 @@ from eval.page.changed import changes_html
 from eval.page.markup import Html, joined, page, tag
 from eval.page.parts import Column, facts, second, section, table
 from eval.page.plots import evidence_line
-from eval.postmortem import TO_FILL_IN, Course, Postmortem, courses, impact, title
+from eval.postmortem import Course, Postmortem, courses, impact, questions, title
 
 _TIMELINE = (Column("at"), Column("who"), Column("what", "wide"), Column("evidence", "wide"))
 _AFFECTED = (Column("tenant (hash)"), Column("kind"), Column("requests", "number"))
@@ -29,7 +29,7 @@ def postmortem_html(found: Postmortem) -> str:
         section("What was rolled back", changes_html(found.changes)),
         section("Affected requests", _affected(found)),
         section("Steps of the trial", _steps(found)),
-        section("Open questions", *(_blank(question) for question in TO_FILL_IN)),
+        section("Open questions", *(_blank(question) for question in questions(found))),
         section("Actions", table(_ACTIONS, [["to fill in", "", ""]])),
     )
 

@@ -11,6 +11,7 @@ from eval.page.markup import Html, page, tag
 from eval.page.parts import (
     GRADED,
     bullets,
+    coded,
     commands,
     dataset,
     facts,
@@ -24,7 +25,7 @@ from eval.page.parts import (
 from eval.page.words import compared
 from eval.report import LATENCY
 from eval.types import Regression, Verdict
-from eval.wording import TITLES, blocking, check_name, headline, power, release_name, sentence
+from eval.wording import TITLES, blocking, check_name, headline, next_step, power, release_name, sentence
 
 _REASONS_SHOWN = 6
 
@@ -56,6 +57,7 @@ def _outcome(verdict: Verdict) -> Html:
         tag("ul", *reasons[:_REASONS_SHOWN]) if found else None,
         tag("p", f"{more} more are among the checks below.", class_="soft") if more > 0 else None,
         tag("p", power(verdict.checks)),
+        tag("p", tag("strong", "Next: "), coded(next_step(verdict))),
         class_=f"verdict {verdict.outcome}",
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eval.page.postmortem import postmortem_html
-from eval.postmortem import TO_FILL_IN, courses, impact, postmortem, postmortem_markdown
+from eval.postmortem import courses, impact, postmortem, postmortem_markdown, questions
 from eval.types import ReportInvalid
 from tests.reports import trial
 
@@ -28,6 +28,19 @@ def test_a_shadow_reached_no_reader() -> None:
     assert postmortem_markdown(found).startswith("# Failed shadow of plain")
 
 
+def test_a_release_that_was_forced_is_told_as_such_and_no_evaluation_is_blamed() -> None:
+    found = postmortem(trial(forced="it was urgent"))
+    for text in (postmortem_markdown(found), postmortem_html(found)):
+        assert "It was tried by force, without a passed evaluation: it was urgent" in text
+        assert "Why was it tried without a passed evaluation?" in text
+        assert "Why did the evaluation before the trial not show this?" not in text
+
+
+def test_a_single_tenant_is_one() -> None:
+    found = postmortem(trial(affected=[{"kind": "chat", "tenant": "9f1c", "requests": 3}]))
+    assert "3 requests (3 chat) of 1 tenant. " in impact(found)
+
+
 def test_the_test_that_decided_comes_first_with_when_it_crossed() -> None:
     faults, slow = courses(postmortem(trial()))
     assert (faults.metric, faults.crossed, faults.highest) == ("faults", "2026-06-01T12:21:00+00:00", 300.0)
@@ -35,7 +48,8 @@ def test_the_test_that_decided_comes_first_with_when_it_crossed() -> None:
 
 
 def test_the_draft_has_every_section_and_what_was_rolled_back() -> None:
-    text = postmortem_markdown(postmortem(trial()))
+    found = postmortem(trial())
+    text = postmortem_markdown(found)
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == [
         "## Impact",
@@ -49,7 +63,7 @@ def test_the_draft_has_every_section_and_what_was_rolled_back() -> None:
     assert "+Be thorough: a few sentences." in text
     assert "| faults | 300 | 250 | 2026-06-01T12:21:00+00:00 |" in text
     assert "From `req-1` to `req-530`." in text
-    assert all(question in text for question in TO_FILL_IN)
+    assert all(question in text for question in questions(found))
 
 
 def test_the_page_draws_the_evidence_against_its_threshold() -> None:

@@ -12,6 +12,7 @@ from lxml import html
 
 from app.changes import Change
 from eval.history import history, index_html
+from eval.markdown import verdict_markdown
 from eval.means import means
 from eval.page.changed import changes_html
 from eval.page.evaluation import report_html
@@ -21,8 +22,8 @@ from eval.page.verdict import verdict_html
 from eval.page.words import MOST_WORDS, compared
 from eval.postmortem import postmortem
 from eval.spread import BINS, spreads
-from eval.types import Interval, Score
-from eval.wording import headline, power, sentence
+from eval.types import Interval, Outcome, Score
+from eval.wording import blocking, headline, next_step, power, sentence
 from tests.reports import HOSTILE, hostile_verdict, release, report, trial, verdict
 
 PAGES = {
@@ -41,6 +42,7 @@ PAGES = {
                 ],
                 affected=[{"kind": HOSTILE, "tenant": HOSTILE, "requests": 1}],
                 first_request=HOSTILE,
+                forced=HOSTILE,
             )
         )
     ),
@@ -93,6 +95,30 @@ def test_the_sentence_says_what_stands_in_the_way() -> None:
     assert "could not be decided" in sentence(verdict("no_verdict"))
     assert sentence(verdict("passed")).startswith("All 5 checks passed")
     assert headline(verdict("failed")).endswith("may not replace default (000000000007)")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("passed", ["release judge VERDICT.json", "release shadow", "release canary"]),
+        ("failed", ["Mend the release", "release judge VERDICT.json"]),
+        ("no_verdict", ["lost its evidence again"]),
+    ],
+)
+def test_every_verdict_says_what_to_do_next(outcome: Outcome, said: list[str]) -> None:
+    found = verdict(outcome)
+    for text in (_parsed(verdict_html(found)).text_content(), verdict_markdown(found)):
+        assert all(each in text for each in said)
+        assert ("release canary" in text) is (outcome == "passed")
+
+
+def test_more_cases_are_advised_only_where_no_loss_was_shown() -> None:
+    shown = verdict("failed")
+    [failed] = blocking(shown)
+    possible = replace(failed, difference=Interval(-0.02, -0.07, 0.03), margin=0.04)
+    unclear = replace(shown, checks=tuple(possible if check is failed else check for check in shown.checks))
+    assert "More cases narrow the intervals." in next_step(unclear)
+    assert "More cases" not in next_step(shown)
 
 
 def test_the_power_of_the_evaluation_is_said_in_points_of_the_gated_metrics() -> None:

@@ -448,7 +448,8 @@ async def test_what_the_service_kept_of_a_rollback_makes_a_post_mortem(trying: T
     with trying.house.stage.plays(ANSWER, ANSWER):
         first, last = [(await _asked(trying, "plumbline", f"talk-{one}")).json()["id"] for one in "ab"]
     await trying.house.services.outcomes.flush()
-    told = {"metrics": [{**HARMED, **RATES}], **seen}
+    calm = {**UNHARMED, **RATES, "metric": "slow", "e_value": 0.2, "highest": 1.1}
+    told = {"metrics": [{**HARMED, **RATES}, calm], **seen}
     await trying.end("rolled_back", why="Too many faults.", metric="faults", evidence=told)
 
     secret = trying.admin.secret
@@ -458,7 +459,8 @@ async def test_what_the_service_kept_of_a_rollback_makes_a_post_mortem(trying: T
     assert found.champion.id == trial.control
     assert [(step.share, step.units) for step in found.steps] == [(0.5, 0), (1.0, 12)]
     assert (found.decision.outcome, found.decision.metric) == ("rolled_back", "faults")
-    assert [point.e_value for point in found.evidence] == [2.0, 150.0]
+    assert [point.e_value for point in found.evidence] == [2.0, 150.0, 0.2]
+    assert found.forced == (await trying.shown())["forced"]
     assert (found.requests, found.tenants) == (2, 1)
     assert dict(found.timeline[-1].evidence) == {"decision": "Too many faults."}
     assert (found.first_request, found.last_request) == (first, last)
