@@ -19,7 +19,8 @@ def build(client: Client, path: str, *, wait: bool, quiet: bool) -> Any:
 
     status = client.post(path)
     columns = ("building", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"))
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as shown:
+    idle = not (wait and status["documents"]["left"])
+    with Progress(*columns, console=Console(stderr=True), disable=quiet or idle) as shown:
         task = shown.add_task("", told="")
         while wait and status["documents"]["left"]:
             documents = status["documents"]
@@ -35,6 +36,12 @@ def build(client: Client, path: str, *, wait: bool, quiet: bool) -> Any:
 def report(status: Any) -> None:
     """What became of it, and what to do next."""
     documents, cost = status["documents"], status["cost"]
+    if status["state"] in ("serving", "rollback"):
+        console.say(
+            f"There is nothing to build: release {status['release']} cuts and embeds text as an index does "
+            f"that is kept up to date, with {documents['done']} documents in {cost['chunks']} chunks."
+        )
+        return
     console.say(
         f"{documents['done']} of {documents['total']} documents in {cost['chunks']} chunks, about "
         f"{cost['tokens_estimate']} tokens, {cost['embedding_seconds']:.1f} s of embedding."
@@ -44,7 +51,10 @@ def report(status: Any) -> None:
     if documents["left"]:
         console.say(f"{documents['left']} are left. {_told(status)}".rstrip())
     elif status["state"] == "building":
-        console.say(f"Let it serve with `plumbline release promote {status['release']}`.")
+        console.say(
+            f"It is ready. Try the release with `plumbline release shadow {status['release']}` or `canary`, "
+            f"or let it serve with `plumbline release promote {status['release']}`."
+        )
 
 
 def _told(status: Any) -> str:

@@ -131,7 +131,9 @@ def _read_verdict(file: Path) -> tuple[str, bool, dict[str, Any]]:
     except OSError as error:
         console.fail(f"Cannot read {file}: {error.strerror}.")
     except (ValueError, KeyError, TypeError):
-        console.fail(f"{file} is not a verdict: write one with `plumbline eval gate ... --out {file}`.")
+        console.fail(
+            f"{file} is not a verdict: write one with `plumbline eval gate BASELINE CANDIDATE --out VERDICT`."
+        )
 
 
 @commands.command("promote")
@@ -208,7 +210,11 @@ def drop_index(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        console.show(client.delete(at(release, "index")), as_json)
+        dropped = client.delete(at(release, "index"))
+    if as_json:
+        console.show_json(dropped)
+    else:
+        console.say(f"The index of release {dropped['release']} was given up; a worker removes it.")
 
 
 def _evaluated(release: dict[str, Any]) -> str:

@@ -223,6 +223,54 @@ def test_a_file_is_compared_with_a_registered_release_and_its_prompt_line_by_lin
     assert change["after"].endswith("Answer in verse.")
 
 
+def _index(**changed: Any) -> dict[str, Any]:
+    return {
+        "release": "abc123",
+        "state": "serving",
+        "documents": {"total": 22, "done": 22, "failed": 0, "left": 0},
+        "failures": {},
+        "trouble": None,
+        "cost": {
+            "chunks": 139,
+            "tokens_estimate": 0,
+            "embedding_seconds": 0.0,
+            "embedding_seconds_left": None,
+        },
+        "eta_seconds": None,
+        **changed,
+    }
+
+
+def test_an_index_that_is_in_use_already_is_not_said_to_be_built(server: Server) -> None:
+    server.reply("/v1/releases/abc123/index", _index())
+    told = run("release", "build-index", "abc123", "--url", server.url)
+    assert (told.exit_code, told.stderr) == (0, "")
+    assert told.stdout.startswith("There is nothing to build: release abc123 ")
+    assert "0.0 s" not in told.stdout
+
+
+def test_an_index_that_is_complete_says_how_its_release_goes_on(server: Server) -> None:
+    server.reply("/v1/releases/abc123/index", _index(state="building"))
+    told = run("release", "build-index", "abc123", "--url", server.url)
+    assert "plumbline release shadow abc123" in told.stdout
+    assert "plumbline release promote abc123" in told.stdout
+
+
+def test_giving_up_an_index_does_not_sound_like_giving_up_its_release(server: Server) -> None:
+    server.reply("/v1/releases/abc123/index", {"release": "abc123", "state": "retired"})
+    told = run("release", "drop-index", "abc123", "--url", server.url)
+    assert told.stdout == "The index of release abc123 was given up; a worker removes it.\n"
+
+
+def test_a_report_is_not_kept_as_a_verdict_and_not_said_to_be_written_over(tmp_path: Path) -> None:
+    report = tmp_path / "base.json"
+    report.write_text("{}")
+    refused = run("release", "judge", str(report))
+    assert refused.exit_code == 1
+    assert "--out VERDICT" in refused.stderr
+    assert f"--out {report}" not in refused.stderr
+
+
 def test_commands_of_other_folders_join_a_group() -> None:
     shown = run("release", "--help")
     assert "report" in shown.stdout
