@@ -373,7 +373,8 @@ async def _register(connection: AsyncConnection, release: Release, *, bootstrap:
 
 
 async def find(connection: AsyncConnection, reference: str) -> Registered:
-    """The newest of a name; an id before a name; a prefix must be of one release only."""
+    """The newest of a name; an id before a name; a prefix must be of one release only. `champion` is the one
+    that serves, unless a release has that name."""
     if "\x00" in reference:
         raise ReleaseUnknown(reference)
     exact = select(releases).where(or_(releases.c.id == reference, releases.c.name == reference))
@@ -381,6 +382,8 @@ async def find(connection: AsyncConnection, reference: str) -> Registered:
     row = (await connection.execute(first)).one_or_none()
     if row is not None:
         return _registered(row)
+    if reference == CHAMPION:
+        return await find(connection, await _served(connection))
     if len(reference) < _SHORTEST_PREFIX:
         raise ReleaseUnknown(reference)
     begins = select(releases).where(releases.c.id.startswith(reference, autoescape=True)).limit(2)

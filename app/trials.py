@@ -133,9 +133,15 @@ class Trials:
                     connection, kind, served, found.id, dict(plan), force=force, reason=reason, who=who
                 )
         except IntegrityError:
-            raise ReleaseConflict(f"Another {kind} runs. End it first.") from None
+            raise ReleaseConflict(await self._taken(kind)) from None
         await self._registry.seen()
         return started
+
+    async def _taken(self, kind: TrialKind) -> str:
+        """Why no trial of this kind can start."""
+        other = next((one.release for one in await self.running() if one.kind == kind), None)
+        which = f": that of release {other}. End it with `plumbline release stop {other}`" if other else ""
+        return f"Another {kind} runs{which}."
 
     async def _begin(
         self,
@@ -239,7 +245,7 @@ class Trials:
         if found.state == trial.kind:
             rested: releases.ReleaseState = "evaluated" if found.evaluated else "draft"
             await releases.set_state(connection, found, _ENDED_AS.get(state, rested))
-        if state in _ENDED_AS and found.evidence:
+        if state in _ENDED_AS and found.evaluated:
             await releases.withdraw(connection, found, {"trial": trial.id, **decision})
         generation = trial.plan.get("generation")
         if generation and state != "promoted":

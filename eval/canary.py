@@ -92,6 +92,11 @@ class CanaryWatch:
         return self._tests.shown
 
     @property
+    def counts_from(self) -> datetime:
+        """What comes before is warm-up, and no evidence."""
+        return self._counts_from
+
+    @property
     def reached(self) -> int:
         """Conversations that the candidate has had, those that do not count included."""
         return len(self._reached)

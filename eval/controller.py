@@ -204,13 +204,13 @@ class Controller:
         if watch.reached >= self._canary.exposure:
             waiting, share = f"The candidate has had its {self._canary.exposure} conversations.", 0.0
         elif missing > 0:
-            waiting = f"{missing} more conversations of the candidate at {rule.share:.0%}"
+            waiting = self._missing(missing, rule.share, (watch.counts_from - now).total_seconds())
         elif left > 0:
-            waiting = f"{left:.0f} s more at {rule.share:.0%}"
+            waiting = f"{left:.0f} s more at {100 * rule.share:g}%"
         elif step < last:
             step += 1
             share = watch.steps[step].share
-            waiting = f"{watch.steps[step].units} conversations of the candidate at {share:.0%}"
+            waiting = f"{watch.steps[step].units} conversations of the candidate at {100 * share:g}%"
         elif not trial.plan.get("promote", True):
             waiting = "All steps are done; promote it, or stop the trial."
         elif await self._promoted(trial, followed, now):
@@ -218,6 +218,15 @@ class Controller:
         else:
             waiting = followed.refusal
         await self._renew(trial, followed, step=step, share=share, waiting=waiting, now=now)
+
+    def _missing(self, conversations: int, share: float, warm_up: float) -> str:
+        """Why none may seem to come: `warm_up` is what is left of it, in seconds."""
+        rules = self._canary
+        early = f"; none counts in the first {rules.warm_up_seconds:g} s, {warm_up:.0f} s of them to go"
+        return (
+            f"{conversations} more conversations of the candidate at {100 * share:g}%, each done "
+            f"{rules.settle_seconds:g} s after its last request{early if warm_up > 0 else ''}"
+        )
 
     async def _mirror(self, trial: Trial, followed: _Followed, watch: ShadowWatch, now: datetime) -> None:
         if watch.shown:

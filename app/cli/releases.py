@@ -105,17 +105,33 @@ def judge(
     import asyncio
 
     from app.cli.ledger import open_ledger
+    from app.errors import ReleaseConflict, ReleaseUnknown
     from app.releases import Registered, Registry
     from app.settings import load_settings
 
-    async def keep(release: str, passed: bool, evidence: dict[str, Any]) -> Registered:
+    async def keep(
+        release: str, passed: bool, evidence: dict[str, Any]
+    ) -> tuple[Registered, Registered | None]:
         async with open_ledger(load_settings(data=data)) as engine:
-            return await Registry(engine).judge(release, evidence, passed=passed)
+            registry = Registry(engine)
+            judged = await registry.judge(release, evidence, passed=passed)
+            try:
+                return judged, await registry.served()
+            except ReleaseConflict:
+                return judged, None
 
     release, passed, evidence = _read_verdict(verdict)
     with console.failures():
-        judged = asyncio.run(keep(release, passed, evidence))
+        try:
+            judged, serving = asyncio.run(keep(release, passed, evidence))
+        except ReleaseUnknown:
+            console.fail(f"Release {release} is not registered: `plumbline release add` its file first.")
     console.show({"id": judged.id, "name": judged.name, "passed": passed}, as_json)
+    if serving and evidence["baseline"] != serving.id:
+        typer.echo(
+            f"It was compared with release {evidence['baseline']}, which does not serve: {serving.id} does.",
+            err=True,
+        )
 
 
 def _read_verdict(file: Path) -> tuple[str, bool, dict[str, Any]]:
@@ -125,6 +141,7 @@ def _read_verdict(file: Path) -> tuple[str, bool, dict[str, Any]]:
         evidence = {
             "dataset": body["dataset"],
             "baseline": body["baseline"]["id"],
+            "outcome": body["outcome"],
             "failed": [check["name"] for check in body["checks"] if not check["passed"]],
         }
         return str(body["candidate"]["id"]), body["passed"] is True, evidence
@@ -218,9 +235,14 @@ def drop_index(
 
 
 def _evaluated(release: dict[str, Any]) -> str:
+    evidence = release["evidence"] or {}
     if release["evaluated"]:
         return "passed"
-    if release["evidence"]:
+    if evidence.get("withdrawn"):
+        return "passed, then withdrawn"
+    if evidence.get("outcome") == "no_verdict":
+        return "no verdict"
+    if evidence:
         return "failed"
     return "no (bootstrap)" if release["bootstrap"] else "no"
 

@@ -175,7 +175,7 @@ function showList(releases) {
 }
 
 function row(release) {
-  const judged = release.evaluated ? "passed" : release.evidence?.withdrawn ? "passed, then withdrawn" : release.evidence ? "failed" : "never evaluated";
+  const judged = release.evaluated ? "passed" : release.evidence?.withdrawn ? "passed, then withdrawn" : release.evidence?.outcome === "no_verdict" ? "no verdict" : release.evidence ? "failed" : "never evaluated";
   const failed = release.evidence?.failed?.length ? `: ${release.evidence.failed.join(", ")}` : "";
   const served = ["champion", "shadow", "canary"].includes(release.state);
   const doubt = release.forced ? "forced" : release.bootstrap ? "bootstrap" : null;

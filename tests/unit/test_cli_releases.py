@@ -271,6 +271,24 @@ def test_a_report_is_not_kept_as_a_verdict_and_not_said_to_be_written_over(tmp_p
     assert f"--out {report}" not in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("evidence", "said"),
+    [
+        ({"passed": False, "outcome": "failed"}, "failed"),
+        ({"passed": False, "outcome": "no_verdict"}, "no verdict"),
+        ({"passed": False, "outcome": "passed", "withdrawn": {"why": "faults"}}, "passed, then withdrawn"),
+    ],
+)
+def test_the_list_tells_a_lost_evaluation_from_one_that_gave_no_verdict(
+    server: Server, evidence: dict[str, Any], said: str
+) -> None:
+    one = {"id": "abc123", "name": "new", "state": "draft", "bootstrap": False, "evaluated": False}
+    server.reply("/v1/releases", {"releases": [{**one, "evidence": evidence, "forced": None}]})
+    server.reply("/v1/releases/standing", {"trials": []})
+    row = run("release", "list", "--url", server.url).stdout.splitlines()[1]
+    assert row.split("draft")[1].strip() == said
+
+
 def test_commands_of_other_folders_join_a_group() -> None:
     shown = run("release", "--help")
     assert "report" in shown.stdout

@@ -265,6 +265,19 @@ async def test_a_sound_candidate_is_promoted_step_by_step(stand: Stand, asker: T
     assert steps == [1]
 
 
+async def test_a_canary_says_why_no_conversation_counts_yet(stand: Stand, rules: Rules) -> None:
+    assert rules.canary
+    slow = rules.canary.model_copy(update={"warm_up_seconds": 600.0, "settle_seconds": 120.0})
+    stand.controller = Controller(stand.controller._control, rules.model_copy(update={"canary": slow}))
+    trial = await stand.canary((0.005, 20))
+    await stand.tick()
+    waiting = str((await stand.trial(trial)).evidence["waiting_for"])
+    assert waiting.startswith(
+        "20 more conversations of the candidate at 0.5%, each done 120 s after its last request; "
+        "none counts in the first 600 s, "
+    )
+
+
 async def test_a_former_champion_keeps_its_conversations_while_it_soaks(stand: Stand, asker: Tenant) -> None:
     trial = await stand.canary((0.5, 1_000))
     await prepared(stand, trial)

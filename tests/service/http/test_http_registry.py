@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from typer.testing import Result
 
 from app import telemetry
 from app.embedders import Embedders
@@ -19,11 +21,14 @@ from app.release import DEFAULT_RELEASE, IndexPart, Release, load_release, with_
 from app.releases import Registry
 from app.settings import load_settings
 from app.trials import Trials
+from eval.report import dump, verdict_json
 from ingestion.errors import LedgerUnavailable
 from ingestion.ledger import Ledger
 from ingestion.types import Placed
 from retrieval.errors import EmbedderUnavailable
 from retrieval.types import Embedder, IndexSpec
+from tests import reports
+from tests.shell import run
 
 MakePromotions = Callable[[Registry], Promotions]
 
@@ -122,6 +127,40 @@ async def test_a_failed_evaluation_does_not_allow_promotion_and_a_passed_one_doe
     await promotions.promote(second.id)
 
     assert (registry.champion().release.id, registry.champion().state) == (second.id, "champion")
+
+
+async def _keep(engine: AsyncEngine, of: Release, against: Release, folder: Path) -> Result:
+    """`plumbline release judge` on the ledger, of a verdict that passed."""
+    verdict = reports.verdict("passed")
+    sides = {"candidate": of, "baseline": against}
+    told = {name: replace(getattr(verdict, name), id=side.id) for name, side in sides.items()}
+    file = folder / "verdict.json"
+    file.write_text(dump(verdict_json(replace(verdict, **told))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
+        return await asyncio.to_thread(run, "release", "judge", str(file), "--data", str(folder))
+
+
+async def test_a_verdict_against_another_release_than_the_one_that_serves_says_so(
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release, tmp_path: Path
+) -> None:
+    await registry.add(second)
+    kept = await _keep(engine, second, first, tmp_path)
+    assert (kept.exit_code, kept.stderr) == (0, "")
+    kept = await _keep(engine, second, second, tmp_path)
+    assert kept.exit_code == 0
+    assert f"compared with release {second.id}, which does not serve: {first.id} does" in kept.stderr
+    assert (await registry.show(second.id)).evaluated
+
+
+async def test_a_verdict_on_a_release_that_nobody_added_says_what_to_do(
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release, tmp_path: Path
+) -> None:
+    refused = await _keep(engine, second, first, tmp_path)
+    assert refused.exit_code == 1
+    assert refused.stderr == (
+        f"Release {second.id} is not registered: `plumbline release add` its file first.\n"
+    )
 
 
 async def test_rollback_brings_the_release_before_back(
@@ -257,6 +296,16 @@ async def test_releases_are_found_by_id_by_its_beginning_and_by_name(
     for reference in ("nothing", first.id[:2], "%%%%", "\x00"):
         with pytest.raises(ReleaseUnknown):
             await registry.show(reference)
+
+
+async def test_the_champion_goes_by_that_name_too(
+    registry: Registry, first: Release, second: Release, promotions: Promotions
+) -> None:
+    assert (await registry.show("champion")).id == first.id
+    await registry.add(second)
+    await promotions.promote(second.id, force=True, reason="try")
+    assert (await registry.show("champion")).id == second.id
+    assert [entry["what"] for entry in await registry.history("champion")][-1] == "release.promote"
 
 
 async def test_a_models_name_means_a_release(registry: Registry, first: Release, second: Release) -> None:

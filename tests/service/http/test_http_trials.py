@@ -134,7 +134,7 @@ async def test_a_second_canary_is_refused_and_a_shadow_beside_it_is_not(trying: 
 
     refused = await http.post(f"/v1/releases/{other.id}/canary", json={})
     assert refused.status_code == 409
-    assert "Another canary runs" in refused.json()["error"]["message"]
+    assert f"`plumbline release stop {trying.release.id}`" in refused.json()["error"]["message"]
     assert (await http.post(f"/v1/releases/{other.id}/shadow", json={})).status_code == 201
     standing = (await http.get("/v1/releases/standing")).json()
     assert standing["canary"]["release"] == trying.release.id
@@ -175,6 +175,17 @@ async def test_a_release_that_did_harm_must_pass_an_evaluation_again(trying: Try
     assert (await trying.post("canary")).status_code == 409
     await trying.pass_evaluation()
     assert (await trying.post("canary")).status_code == 201
+
+
+async def test_a_release_that_never_passed_is_not_said_to_have_lost_what_it_passed(trying: Trying) -> None:
+    await trying.house.services.release.judge(trying.release.id, {"failed": ["answered"]}, passed=False)
+    started = await trying.post("canary", force=True, reason="it was urgent")
+    assert started.status_code == 201
+    await trying.renew(0.25)
+    await trying.end("rolled_back", why="faults", metric="faults")
+    shown = await trying.shown()
+    assert (shown["state"], shown["evaluated"]) == ("retired", False)
+    assert "withdrawn" not in shown["evidence"]
 
 
 async def test_only_an_admin_starts_and_stops_and_every_reader_sees(trying: Trying) -> None:
