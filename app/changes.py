@@ -24,7 +24,7 @@ class Change:
 def changes(before: str, after: str) -> tuple[Change, ...]:
     """The differing keys of two canonical release texts, by dotted path. Text that is not JSON (a release
     that could not even be read) is compared as a whole."""
-    old, new = dict(_leaves(_parsed(before))), dict(_leaves(_parsed(after)))
+    old, new = dict(leaves(_parsed(before))), dict(leaves(_parsed(after)))
     return tuple(
         Change(path, old.get(path), new.get(path))
         for path in sorted(old.keys() | new.keys())
@@ -56,12 +56,13 @@ def _parsed(text: str) -> Any:
         return {"file": text}
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The keys of JSON by dotted path, with their values; what is no text as JSON."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+            yield from leaves(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}[{index}]")
+            yield from leaves(inner, f"{path}[{index}]")
     else:
         yield path, value if isinstance(value, str) else json.dumps(value)

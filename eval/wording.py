@@ -63,6 +63,11 @@ def sentence(verdict: Verdict) -> str:
     on = f"on {verdict.dataset.name} {verdict.dataset.version}"
     found = blocking(verdict)
     names = _listed([check_name(check) for check in found])
+    if verdict.outcome == "passed" and verdict.candidate.id == verdict.baseline.id:
+        return (
+            f"All {len(verdict.checks)} checks passed {on}: every case was run and scored. Compared with "
+            "itself a release can show no loss: this says that it works, not how well."
+        )
     if verdict.outcome == "passed":
         return f"All {len(verdict.checks)} checks passed {on}: no loss beyond the margins."
     many = f"{len(found)} of {len(verdict.checks)} checks"

@@ -46,6 +46,22 @@ def diff(
         console.say("Nothing: both are the same release.")
 
 
+def show_keys(body: object) -> None:
+    """A release's keys by dotted path, texts of several lines after the others."""
+    from app.changes import leaves
+
+    texts = []
+    for path, value in leaves(body):
+        if "\n" in value.strip():
+            texts.append((path, value))
+        else:
+            console.say(f"{path}: {json.dumps(value) if value != value.strip() else value}")
+    for path, value in texts:
+        console.say(f"{path}:")
+        for line in value.splitlines():
+            console.say(f"  {line}".rstrip())
+
+
 def _canonical(side: str, url: str | None, key: str | None, data: Path | None) -> str:
     """A release as text in which equal releases are equal."""
     from app.cli.client import connect

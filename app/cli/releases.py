@@ -62,7 +62,14 @@ def show(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
-        console.show(client.get(at(release)), as_json)
+        found = client.get(at(release))
+    if as_json:
+        console.show_json(found)
+        return
+    body = found.pop("release")
+    console.show(found, as_json=False)
+    console.say("")
+    difference.show_keys(body)
 
 
 @commands.command("validate")
@@ -86,13 +93,21 @@ def add(file: File, as_json: console.AsJson = False, data: console.Data = None) 
     from app.releases import Registered, Registry
     from app.settings import load_settings
 
-    async def register() -> Registered:
+    async def register() -> tuple[Registered, list[str]]:
         async with open_ledger(load_settings(data=data)) as engine:
-            return await Registry(engine).add(load_release(file))
+            registry = Registry(engine)
+            added = await registry.add(load_release(file))
+            namesakes = [one.id for one in await registry.list() if one.name == added.name]
+            return added, namesakes
 
     with console.failures():
-        added = asyncio.run(register())
+        added, namesakes = asyncio.run(register())
     console.show({"id": added.id, "name": added.name, "state": added.state}, as_json)
+    if len(namesakes) > 1:
+        typer.echo(
+            f"{len(namesakes)} releases are named {added.name}: the name means the newest, {namesakes[0]}.",
+            err=True,
+        )
 
 
 @commands.command("judge")

@@ -289,6 +289,19 @@ def test_the_list_tells_a_lost_evaluation_from_one_that_gave_no_verdict(
     assert row.split("draft")[1].strip() == said
 
 
+def test_a_release_is_shown_key_by_key_and_its_prompts_as_they_are(server: Server) -> None:
+    release = load_release(DEFAULT_RELEASE)
+    told = {"id": release.id, "name": release.name, "release": json.loads(release.canonical())}
+    server.reply("/v1/releases/champion", told)
+    shown = run("release", "show", "--url", server.url).stdout.splitlines()
+    assert shown[:3] == [f"id             {release.id}", "name           default", ""]
+    assert "search.limit: 8" in shown
+    at = shown.index("prompts.answer:")
+    assert shown[at + 1] == f"  {release.answer.text.splitlines()[0]}"
+    as_json = run("release", "show", "--json", "--url", server.url).stdout
+    assert json.loads(as_json) == told
+
+
 def test_commands_of_other_folders_join_a_group() -> None:
     shown = run("release", "--help")
     assert "report" in shown.stdout

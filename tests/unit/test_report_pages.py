@@ -121,6 +121,15 @@ def test_more_cases_are_advised_only_where_no_loss_was_shown() -> None:
     assert "More cases" not in next_step(shown)
 
 
+def test_a_release_that_was_compared_with_itself_is_not_said_to_have_lost_nothing() -> None:
+    found = verdict("passed")
+    alone = replace(found, baseline=found.candidate)
+    assert "no loss beyond the margins" in sentence(found)
+    assert "no loss beyond the margins" not in sentence(alone)
+    assert "Compared with itself" in sentence(alone)
+    assert "release canary" not in next_step(alone)
+
+
 def test_the_power_of_the_evaluation_is_said_in_points_of_the_gated_metrics() -> None:
     said = power(verdict().checks)
     assert said

@@ -153,6 +153,28 @@ async def test_a_verdict_against_another_release_than_the_one_that_serves_says_s
     assert (await registry.show(second.id)).evaluated
 
 
+async def test_a_name_that_another_release_has_is_told_with_whom_it_means(
+    registry: Registry, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    made = []
+    for limit in (5, 6):
+        file = tmp_path / f"{limit}.toml"
+        text = (
+            DEFAULT_RELEASE.read_text()
+            .replace('"default"', '"twin"')
+            .replace("limit = 8", f"limit = {limit}")
+        )
+        file.write_text(text)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
+            made.append(await asyncio.to_thread(run, "release", "add", str(file), "--data", str(tmp_path)))
+    newest = load_release(tmp_path / "6.toml").id
+    assert [one.exit_code for one in made] == [0, 0]
+    assert made[0].stderr == ""
+    assert made[1].stderr == f"2 releases are named twin: the name means the newest, {newest}.\n"
+    assert (await registry.show("twin")).id == newest
+
+
 async def test_a_verdict_on_a_release_that_nobody_added_says_what_to_do(
     registry: Registry, engine: AsyncEngine, first: Release, second: Release, tmp_path: Path
 ) -> None:
