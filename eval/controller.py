@@ -206,11 +206,13 @@ class Controller:
         elif missing > 0:
             waiting = self._missing(missing, rule.share, (watch.counts_from - now).total_seconds())
         elif left > 0:
-            waiting = f"{left:.0f} s more at {100 * rule.share:g}%"
+            waiting = f"Waits {left:.0f} s more at {100 * rule.share:g}%."
         elif step < last:
             step += 1
             share = watch.steps[step].share
-            waiting = f"{watch.steps[step].units} conversations of the candidate at {100 * share:g}%"
+            waiting = (
+                f"Waits for {watch.steps[step].units} conversations of the candidate at {100 * share:g}%."
+            )
         elif not trial.plan.get("promote", True):
             waiting = "All steps are done; promote it, or stop the trial."
         elif await self._promoted(trial, followed, now):
@@ -224,8 +226,8 @@ class Controller:
         rules = self._canary
         early = f"; none counts in the first {rules.warm_up_seconds:g} s, {warm_up:.0f} s of them to go"
         return (
-            f"{conversations} more conversations of the candidate at {100 * share:g}%, each done "
-            f"{rules.settle_seconds:g} s after its last request{early if warm_up > 0 else ''}"
+            f"Waits for {conversations} more conversations of the candidate at {100 * share:g}%, each done "
+            f"{rules.settle_seconds:g} s after its last request{early if warm_up > 0 else ''}."
         )
 
     async def _mirror(self, trial: Trial, followed: _Followed, watch: ShadowWatch, now: datetime) -> None:
@@ -235,7 +237,7 @@ class Controller:
             await self._end(trial, followed, "passed", {"why": f"No harm in {watch.pairs} pairs."})
         else:
             share = float(trial.plan.get("share", 1.0))
-            waiting = f"{watch.wanted - watch.pairs} more pairs"
+            waiting = f"Waits for {watch.wanted - watch.pairs} more pairs of answers."
             await self._renew(trial, followed, step=0, share=share, waiting=waiting, now=now)
 
     async def _promoted(self, trial: Trial, followed: _Followed, now: datetime) -> bool:

@@ -38,7 +38,7 @@ _ELSEWHERE = (
     "HOST",
 )
 """Settings that would point a private instance at somebody else's data, or at another release."""
-_IN_ORDER = re.compile(r'"level": ?"(?:debug|info)"|^(?:ready|stopped) |Its log is ')
+_IN_ORDER = re.compile(r'"level": ?"(?:debug|info)"|^(?:ready|stopped|creating) |Its log is ')
 _LINES, _CHARACTERS = 8, 500
 
 

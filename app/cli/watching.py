@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 INTERVAL = 1.0
+REPORT = 60.0
+"""Seconds after which, where there is no terminal to redraw, it is told how far a step is."""
 PATIENCE = 60.0
 """Seconds without an answer after which watching fails: a service that restarts is back before."""
 
@@ -71,7 +73,8 @@ def _lines() -> Iterator[Show]:
 
 @contextmanager
 def _table() -> Iterator[Show]:
-    """A table that follows the trial, in a terminal; elsewhere a line whenever its step or share changes."""
+    """A table that follows the trial, in a terminal; elsewhere a line whenever its step or share changes, and
+    how far it is now and then."""
     from rich.console import Console
     from rich.live import Live
 
@@ -84,14 +87,18 @@ def _table() -> Iterator[Show]:
 
 
 def _steps() -> Show:
-    before = ""
+    before, told_at = "", time.monotonic()
 
     def show(trial: Trial) -> None:
-        nonlocal before
-        line = headline(trial)
+        nonlocal before, told_at
+        line, now = headline(trial), time.monotonic()
         if line != before:
             console.say(line)
-        before = line
+        elif now - told_at >= REPORT:
+            console.say(f"{_units(trial)}. {_waiting(trial)}")
+        else:
+            return
+        before, told_at = line, now
 
     return show
 
@@ -101,6 +108,8 @@ def headline(trial: Trial) -> str:
     steps = _evidence(trial).get("steps") or ()
     step = f", step {trial['step'] + 1} of {len(steps)}" if steps else ""
     share = "no requests" if not (trial["live"] and trial["share"]) else f"{trial['share']:.2%}"
+    if trial["state"] == "running" and not trial["live"]:
+        share += ": no controller watches it now"
     return (
         f"{trial['kind']} of {trial['release']} against {trial['control']}: {trial['state']}{step}, {share}"
     )
@@ -126,18 +135,21 @@ def shown(trial: Trial) -> Group:
         cells = (one["metric"], _rate(one, "candidate"), _rate(one, "control"))
         numbers = (_short(one["e_value"]), _short(one["threshold"]))
         table.add_row(*(Text(cell) for cell in (*cells, *numbers)), bar)
-    waiting = str(trial["evidence"].get("waiting_for") or "No controller has looked at it yet.")
     return Group(
         Text(headline(trial), style="bold"),
         Text(_units(trial)),
         table,
-        Text(waiting if trial["state"] == "running" else ""),
+        Text(_waiting(trial) if trial["state"] == "running" else ""),
     )
 
 
 def _evidence(trial: Trial) -> dict[str, Any]:
     """What it was ended on, or what has been seen so far."""
     return dict((trial["decision"] or {}).get("evidence") or trial["evidence"])
+
+
+def _waiting(trial: Trial) -> str:
+    return str(trial["evidence"].get("waiting_for") or "No controller has looked at it yet.")
 
 
 def nearness(e_value: float, threshold: float) -> float:

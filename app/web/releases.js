@@ -114,7 +114,7 @@ function evidence(trial) {
     ...(trial.kind === "canary" && seen.steps ? [stepList(trial, seen.steps)] : []),
     ...(trial.state === "running" && !(trial.live && trial.share) && !seen.waiting_for ? [warning("No controller has looked at it yet: it gets no requests until one does.")] : []),
     ...(trial.state === "running" && seen.waiting_for && !trial.live ? [warning("No controller watches it now: it gets no requests.")] : []),
-    ...(trial.state === "running" && seen.waiting_for ? [element("p", { className: "waiting-for", textContent: `Waiting for: ${seen.waiting_for}` })] : []),
+    ...(trial.state === "running" && seen.waiting_for ? [element("p", { className: "waiting-for", textContent: seen.waiting_for })] : []),
     ...(rows.length ? [element("div", { className: "scroll" }, table), element("p", { className: "hint", textContent: "Every test begins at 1. When one reaches the dashed line, harm is shown, and the release is taken back." })] : []),
   ];
 }

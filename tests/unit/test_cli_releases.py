@@ -27,7 +27,7 @@ EVIDENCE = {
     "metrics": [METRIC],
     "units": {"candidate": 20, "control": 20},
     "steps": [{"share": 0.01, "units": 200}, {"share": 0.05, "units": 1000}],
-    "waiting_for": "180 more conversations",
+    "waiting_for": "Waits for 180 more conversations.",
 }
 TRIAL: dict[str, Any] = {
     "id": "t1",
@@ -115,6 +115,22 @@ def test_watching_ends_with_the_trial_and_its_exit_code_says_how(
 
 
 @pytest.mark.usefixtures("quick")
+def test_watching_into_a_log_tells_how_far_it_is_though_no_step_changes(
+    server: Server, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.watching.REPORT", 0.0)
+    decision = {"why": "No harm.", "evidence": EVIDENCE}
+    ended = {"state": "promoted", "live": False, "share": 0.0, "decision": decision}
+    server.reply("/v1/releases/abc123/trials", *_trials({}, {}, {"live": False, "share": 0.0}, ended))
+    lines = run("release", "watch", "abc123", "--url", server.url).stdout.splitlines()
+    assert lines[1] == (
+        "20 conversations of the candidate, 20 conversations of the champion. "
+        "Waits for 180 more conversations."
+    )
+    assert lines[2].endswith("no requests: no controller watches it now")
+    assert lines[-1] == "promoted: No harm."
+
+
 def test_watching_in_json_prints_a_line_for_every_change(server: Server) -> None:
     states: list[dict[str, Any]] = [{}, {}, {"step": 1, "share": 0.05}, {"step": 1, "state": "promoted"}]
     server.reply("/v1/releases/abc123/trials", *_trials(*states))

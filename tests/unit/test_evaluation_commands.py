@@ -78,7 +78,11 @@ async def test_an_instance_that_did_not_start_tells_why(tmp_path: Path) -> None:
     line = json.dumps({"level": "info", "message": "Will assume transactional DDL."})
     log = tmp_path / "log"
     printed = "\n".join(
-        ["ready    milvus  1.4 s", "api ended with exit code 3. Its log is /gone; the last of it:"]
+        [
+            "creating the database",
+            "ready    milvus  1.4 s",
+            "api ended with exit code 3. Its log is /gone; the last of it:",
+        ]
         + [f"  api | {line}"] * 20
         + [f"  api | {why}"]
     )
