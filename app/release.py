@@ -25,6 +25,8 @@ from retrieval.types import EmbedderSpec, IndexSpec, SearchParams
 
 DEFAULT_RELEASE = Path(__file__).with_name("default.toml")
 EXTRACTIVE = "extractive"
+TAKEN = frozenset({"champion", "standing"})
+"""What addresses and commands mean by these is no release of that name."""
 
 
 class ReleaseInvalid(Exception):
@@ -280,6 +282,8 @@ def load_release(path: Path) -> Release:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ReleaseInvalid(f"{path} is not valid TOML: {error}.") from None
     body = _validated(raw, str(path))
+    if body.name in TAKEN:
+        raise ReleaseInvalid(f"{path}: name: {body.name!r} means something else: choose another.")
     prompts = body.prompts
     return Release(
         body=body,

@@ -40,13 +40,16 @@ from eval.rules import DEFAULT_RULES, load_rules
 from eval.run import Progress, evaluate, evaluate_private
 from eval.target import HttpTarget
 from eval.types import Dataset, EvalError, Outcome, Report, Verdict
+from eval.wording import TITLES, headline, sentence
 from ingestion.errors import IngestionError
 from ingestion.receipts import Receipts, found
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.errors import RetrievalError
 
 commands = typer.Typer(
-    help="Judge releases: run a data set, compare two runs, read a report.", no_args_is_help=True
+    help="Judge releases: run a data set, compare two runs, read a report.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 CANNOT = 2
@@ -106,7 +109,7 @@ def run(
     judge_cache: Annotated[Path, typer.Option(help="Folder that keeps verdicts.")] = Path(".plumbline/judge"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Ask every question of a data set and score the answers."""
+    """Ask every question of a data set and score the answers: exit 1 if cases were lost, 2 without a run."""
     from eval.events import tell, telling
 
     with _failures():
@@ -164,6 +167,8 @@ def gate(
     with _failures():
         verdict = judge(read_report(baseline), read_report(candidate), load_rules(rules))
     _give_found(verdict, out, Form.json if as_json else Form.markdown)
+    # In a terminal the beginning is far above by now.
+    typer.echo(f"{TITLES[verdict.outcome]}: {headline(verdict)}. {sentence(verdict)}", err=True)
     raise typer.Exit(_CODES[verdict.outcome])
 
 
@@ -232,15 +237,15 @@ def index(
 
 @commands.command("forget")
 def forget_erased(
-    folder: Annotated[Path, typer.Argument(help="Where runs were written.")],
+    folder: Annotated[Path, typer.Argument(help="Where runs were written, and the verdicts on them.")],
     receipts: Annotated[list[Path], typer.Argument(help="Receipts of erasures, or folders of them.")],
     as_json: AsJson = False,
 ) -> None:
-    """Take the text of answers that were made from erased documents out of reports."""
+    """Take the text of answers that were made from erased documents out of reports and verdicts."""
     kept = Receipts(receipts[0] if receipts[0].is_dir() else receipts[0].parent)
     with _failures():
         done = forget(folder, [kept.read(path) for path in found(receipts)])
-    told = f"{done.answers} answers in {done.reports} reports lost their text"
+    told = f"{done.answers} answers in {done.reports} reports and verdicts lost their text"
     typer.echo(json.dumps(asdict(done)) if as_json else told)
 
 

@@ -22,6 +22,7 @@ commands = typer.Typer(
     help="Measure the service against a floor, on parts of its own.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything that was measured as JSON.")]

@@ -215,6 +215,7 @@ def test_commands_of_other_folders_say_what_they_do_and_take_h(command: str) -> 
     line = next(one for one in run("--help").stdout.splitlines() if one.split()[1:2] == [command])
     assert "See" not in line
     shown = run(command, "-h")
+    assert "--install-completion" not in shown.stdout
     assert shown.exit_code == 0
     assert f"Usage: plumbline {command}" in shown.stdout
     deeper = run("eval", "gate", "-h")

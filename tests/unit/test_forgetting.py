@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from eval.forgetting import Forgotten, forget
-from eval.report import aggregates, dump, read_report, report_json
+from eval.report import aggregates, dump, read, read_report, report_json, verdict_json
+from eval.types import ReportInvalid, Verdict
 from ingestion.receipts import FORMAT, Receipt, Receipts, reference
 from tests import reports
 
@@ -54,6 +56,34 @@ def test_answers_from_an_erased_document_lose_their_text_and_scores_stay(
     assert aggregates(after) == aggregates(before)
     assert [result.case.id for result in after.results] == [result.case.id for result in before.results]
     assert not written.with_suffix(".html").exists()
+
+
+def test_a_verdict_on_the_reports_loses_what_it_quotes_of_them(written: Path, tmp_path: Path) -> None:
+    compared = reports.verdict("failed")
+    here, elsewhere = (written.with_name(f"{name}.json") for name in ("verdict", "other"))
+    here.write_text(dump(verdict_json(compared)))
+    here.with_suffix(".xml").write_text("<testsuites/>")
+    apart = replace(compared, dataset=replace(compared.dataset, fingerprint="b" * 64))
+    elsewhere.write_text(dump(verdict_json(apart)))
+    quoted = compared.regressions[0].baseline_answer
+    assert quoted in here.read_text()
+
+    told = forget(written.parent, [receipt(tmp_path, *documents_of(written))])
+
+    assert told == Forgotten(len(read_report(written).results) + 1, 2)
+    assert quoted not in here.read_text()
+    assert compared.regressions[0].question not in here.read_text()
+    after = read(here)
+    assert isinstance(after, Verdict)
+    assert after.checks == compared.checks
+    assert not here.with_suffix(".xml").exists()
+    assert quoted in elsewhere.read_text()
+
+
+def test_a_report_that_cannot_be_read_is_not_passed_over(written: Path, tmp_path: Path) -> None:
+    written.with_name("folder.json").mkdir()
+    with pytest.raises(ReportInvalid, match=r"folder\.json: Is a directory"):
+        forget(written.parent, [receipt(tmp_path, *documents_of(written))])
 
 
 def test_answers_from_other_documents_stay(written: Path, tmp_path: Path) -> None:

@@ -375,6 +375,15 @@ def test_the_exit_code_decides(tmp_path: Path) -> None:
     assert (tmp_path / "verdict.md").read_text().startswith("# FAIL")
 
 
+def test_the_last_line_says_the_outcome(tmp_path: Path) -> None:
+    good, bad = _saved(tmp_path, "good", 1.0), _saved(tmp_path, "bad", 0.0)
+    rules = tmp_path / "rules.toml"
+    rules.write_text("[metrics.recall]\nmargin = 0.05\n")
+    ended = CliRunner().invoke(commands, ["gate", good, bad, "--rules", str(rules)])
+    assert ended.stderr.splitlines()[-1].startswith("FAIL: ")
+    assert "may not" in ended.stderr.splitlines()[-1]
+
+
 def test_a_verdict_can_be_shown_again(tmp_path: Path) -> None:
     shown = CliRunner().invoke(commands, ["report", _saved(tmp_path, "good", 1.0)])
     assert shown.exit_code == 0

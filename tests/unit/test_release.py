@@ -80,6 +80,14 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> 
         _load(tmp_path, text)
 
 
+@pytest.mark.parametrize("name", ["champion", "standing"])
+def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "release.toml"
+    path.write_text(DEFAULT_RELEASE.read_text().replace('"default"', f'"{name}"'))
+    with pytest.raises(ReleaseInvalid, match=f"name: '{name}' means something else"):
+        load_release(path)
+
+
 def test_a_served_model_goes_in_front(tmp_path: Path) -> None:
     release = with_model(_load(tmp_path, BASE), "big")
     assert [m.name for m in release.body.models] == ["big", "extractive"]
