@@ -128,8 +128,13 @@ class Client:
 
 def connect(url: str | None, key: str | None, data: Path | None = None, port: int | None = None) -> Client:
     """A client of the service that these options and the environment name: an address if one is given,
-    else the instance that runs on the data folder, else the usual address."""
+    else the instance that runs on the data folder, else the usual address. Raises `Unreachable` where none
+    runs on the folder that was asked for: another instance may have the usual address."""
     settings = load_settings(url=url, key=key, data=data, port=port)
+    if data and not (settings.url or port or instance.running(settings.data)):
+        raise Unreachable(
+            f"No instance runs on {data}: start it with `plumbline up --data {data}`, or name it with --url."
+        )
     secret = settings.key.get_secret_value() if settings.key else None
     return Client(address_of(settings), secret)
 

@@ -267,7 +267,8 @@ async function openHistory(id) {
 
 function pastTrial(trial) {
   const { requests, conversations, tenants } = trial.affected;
-  const reached = requests ? `It answered ${requests} requests in ${conversations} conversations of ${tenants} tenants.` : "";
+  const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+  const reached = requests ? `It answered ${count(requests, "request")} in ${count(conversations, "conversation")} of ${count(tenants, "tenant")}.` : "";
   return element("article", { className: "card" },
     element("div", { className: "head" }, element("h3", { textContent: trial.kind === "canary" ? "Canary" : "Shadow" }), pill(ends[trial.state]), element("span", { className: "hint", textContent: [when(trial.started_at), trial.ended_at && when(trial.ended_at)].filter(Boolean).join(" to ") })),
     ...(trial.decision?.why ? [element("p", { textContent: trial.decision.why })] : []),

@@ -210,6 +210,17 @@ def test_a_hit_is_shown_with_the_id_that_other_commands_take(server: Server) -> 
     assert row.split() == ["0.500", "leave.md", "Leave", "28", "days."]
 
 
+@pytest.mark.parametrize("command", [("release", "list"), ("release", "rollback"), ("documents", "list")])
+def test_a_data_folder_where_nothing_runs_is_not_taken_for_another_instance(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PLUMBLINE_PORT", server.url.rpartition(":")[2])
+    refused = run(*command, "--data", str(tmp_path))
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"No instance runs on {tmp_path}: ")
+    assert server.sent == []
+
+
 @pytest.mark.parametrize("command", ["eval", "bench", "controller"])
 def test_commands_of_other_folders_say_what_they_do_and_take_h(command: str) -> None:
     line = next(one for one in run("--help").stdout.splitlines() if one.split()[1:2] == [command])
