@@ -44,6 +44,7 @@ TABLE: Mapping[type[Exception], tuple[int, str]] = {
     ingestion.RuleBroken: (422, "validation"),
     ingestion.IdempotencyConflict: (409, "idempotency_conflict"),
     ingestion.QueueFull: (429, "queue_full"),
+    ingestion.Taken: (403, "forbidden"),
     ingestion.NotFound: (404, "not_found"),
     ingestion.Conflict: (409, "conflict"),
     ingestion.Quarantined: (422, "quarantined"),

@@ -19,7 +19,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingestion import files, rulebook, visibility
-from ingestion.errors import IdempotencyConflict, NotFound
+from ingestion.errors import IdempotencyConflict, NotFound, Taken
 from ingestion.jobs import COLUMNS, job_of, loads, many
 from ingestion.queue import SUPERSEDED, error_json
 from ingestion.rules import breaches_of
@@ -40,7 +40,8 @@ _REOPEN = text(
     "UPDATE collections SET deleted = false "
     "WHERE tenant = :tenant AND name = ANY(CAST(:names AS text[])) AND deleted"
 )
-# Locks as it goes, in the order of ids; the version of a document that exists is drawn under its lock.
+# Locks as it goes, in the order of ids; the version of a document that exists is drawn under its lock. One
+# that these groups may not change stays, and does not come back.
 _PUT = text(
     """
     INSERT INTO documents (tenant, id, collection, newest_version, title, filename, media_type, size,
@@ -56,6 +57,8 @@ _PUT = text(
         size = excluded.size, content_hash = excluded.content_hash, metadata = excluded.metadata,
         groups = excluded.groups, updated_at = now(), deleted = false, warnings = '[]',
         created_at = CASE WHEN documents.deleted THEN now() ELSE documents.created_at END
+    WHERE documents.deleted OR CAST(:groups AS text[]) IS NULL OR documents.groups = '{}'
+       OR documents.groups && CAST(:groups AS text[])
     RETURNING id, newest_version
     """
 )
@@ -170,11 +173,6 @@ _KNOWN = text(
     f"AND {_OPEN}"
 )
 
-_GROUPS = text(
-    "SELECT d.id, d.groups FROM documents d WHERE d.tenant = :tenant AND NOT d.deleted "
-    "AND d.id = ANY(CAST(:ids AS text[]))"
-)
-
 _DELETED = JobError(code="deleted", message="The document was deleted.")
 
 
@@ -208,16 +206,21 @@ async def put(
     accepted: Sequence[Accepted],
     claim: Claim | None,
     traceparent: str | None,
+    groups: frozenset[str] | None = None,
 ) -> list[Job]:
-    """Accept a new version of each of these documents (of different ids); one job each, in their order."""
+    """Accept a new version of each of these documents (of different ids); one job each, in their order.
+
+    With `groups` only what they may read is replaced; raises `Taken` for anything else."""
     job_ids = [str(uuid4()) for _ in accepted]
     if claim and not await _claim(connection, tenant, claim, job_ids):
         return await replayed(connection, tenant, claim) or []
     ids = [one.id for one in accepted]
     names = {"tenant": tenant, "names": list({one.collection for one in accepted})}
     await connection.execute(_COLLECTIONS, names)
-    written = await connection.execute(_PUT, {"tenant": tenant, "rows": _rows(accepted)})
-    versions = {row.id: row.newest_version for row in written}
+    rows = {"tenant": tenant, "rows": _rows(accepted), "groups": _groups(groups)}
+    versions = {row.id: row.newest_version for row in await connection.execute(_PUT, rows)}
+    if taken := next((one for one in ids if one not in versions), None):
+        raise Taken(f"The id {taken!r} is taken by a document that this key may not change.")
     these = {"tenant": tenant, "ids": ids}
     await connection.execute(_VERSIONS, these)
     await files.replaced(connection, tenant, ids, sorted({one.content_hash for one in accepted}))
@@ -385,14 +388,6 @@ async def collections(connection: AsyncConnection, tenant: str) -> list[Collecti
 
 async def known_collections(connection: AsyncConnection, tenant: str, names: Sequence[str]) -> set[str]:
     return set(await connection.scalars(_KNOWN, {"tenant": tenant, "names": list(names)}))
-
-
-async def groups_of(
-    connection: AsyncConnection, tenant: str, ids: Sequence[str]
-) -> dict[str, frozenset[str]]:
-    """The groups of those of these documents that there are."""
-    found = await connection.execute(_GROUPS, {"tenant": tenant, "ids": list(ids)})
-    return {row.id: frozenset(row.groups) for row in found}
 
 
 def _groups(groups: frozenset[str] | None) -> list[str] | None:

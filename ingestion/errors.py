@@ -10,6 +10,7 @@ IngestionError
 │   └── IdempotencyConflict   the key was used with another body
 ├── QueueFull             too much of the tenant waits already: try again after `retry_after` seconds
 ├── NotFound              no such document, job or collection for this tenant and these groups
+├── Taken                 an id is a document's that these groups may not change
 ├── Conflict              the thing is in a state that does not allow this (cancel a finished job)
 ├── Quarantined           the document can never be read: `reason` is a code, `part` where it stopped
 ├── LeaseLost             another worker holds the job now: stop, write nothing more
@@ -69,6 +70,10 @@ class NotFound(IngestionError):
         super().__init__(f"There is no {kind} {name!r} here.")
         self.kind = kind
         self.name = name
+
+
+class Taken(IngestionError):
+    pass
 
 
 class Conflict(IngestionError):

@@ -92,11 +92,13 @@ class Intake:
         *,
         idempotency_key: str | None = None,
         traceparent: str | None = None,
+        groups: frozenset[str] | None = None,
     ) -> list[Job]:
         """Accept documents, new or in a new version, all or none; one job each, in their order.
 
-        The same key with the same documents leads to the same jobs. Raises `Refused`, `QueueFull`,
-        `LedgerUnavailable` or `StorageUnavailable`, having accepted nothing.
+        The same key with the same documents leads to the same jobs. `groups` are the caller's, who replaces
+        only what they may read; None may all. Raises `Refused`, `Taken`, `QueueFull`, `LedgerUnavailable` or
+        `StorageUnavailable`, having accepted nothing.
         """
         accepted = await asyncio.to_thread(checked, documents, self._upload_limit)
         claim = None
@@ -110,7 +112,7 @@ class Intake:
         await self._make_room(tenant, len(accepted), sum(one.size for one in accepted))
         contents = [one.content for one in documents]
         await self._store(tenant, contents)
-        jobs = await self._ledger.put(tenant, accepted, claim, traceparent)
+        jobs = await self._ledger.put(tenant, accepted, claim, traceparent, groups)
         hashes = [one.content_hash for one in accepted]
         await self._mend(tenant, dict(zip(hashes, contents, strict=True)))
         return jobs
@@ -123,12 +125,6 @@ class Intake:
             await self._store(tenant, [contents[digest] for digest in missing])
 
         await self._ledger.restore_files(tenant, sorted(contents), store)
-
-    async def replaced(self, tenant: str, documents: Sequence[NewDocument]) -> Mapping[str, frozenset[str]]:
-        """The ids of the documents that `put` would replace with these, each with the groups that may read it
-        now. Raises the `Refused` that `put` would."""
-        accepted = await asyncio.to_thread(checked, documents, self._upload_limit)
-        return await self._ledger.groups_of(tenant, [one.id for one in accepted])
 
     async def _check_rules(self, tenant: str, accepted: Sequence[Accepted]) -> None:
         """Refuse what lacks metadata that its collection insists on; all other rules ask about the text."""

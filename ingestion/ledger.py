@@ -93,9 +93,10 @@ class Ledger:
         accepted: Sequence[Accepted],
         claim: Claim | None = None,
         traceparent: str | None = None,
+        groups: frozenset[str] | None = None,
     ) -> list[Job]:
         async with transaction(self._engine) as connection:
-            return await documents.put(connection, tenant, accepted, claim, traceparent)
+            return await documents.put(connection, tenant, accepted, claim, traceparent, groups)
 
     async def replayed(self, tenant: str, claim: Claim) -> list[Job] | None:
         """The jobs that this idempotency key led to, None if it is new."""
@@ -154,11 +155,6 @@ class Ledger:
     async def collections(self, tenant: str) -> list[DocumentCollection]:
         async with reading(self._engine) as connection:
             return await documents.collections(connection, tenant)
-
-    async def groups_of(self, tenant: str, ids: Sequence[str]) -> Mapping[str, frozenset[str]]:
-        """The groups of those of these documents that there are."""
-        async with reading(self._engine) as connection:
-            return await documents.groups_of(connection, tenant, ids)
 
     async def known_collections(self, tenant: str, names: Sequence[str]) -> set[str]:
         async with reading(self._engine) as connection:

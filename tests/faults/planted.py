@@ -46,12 +46,12 @@ class AcknowledgesFirst(Ledger):
         accepted: Sequence[Accepted],
         claim: Claim | None = None,
         traceparent: str | None = None,
-        **more: Any,
+        groups: frozenset[str] | None = None,
     ) -> list[Job]:
         jobs: list[Job] = []
         with suppress(_CommitFailed):
             async with transaction(self._engine) as connection:
-                jobs = await documents.put(connection, tenant, accepted, claim, traceparent, **more)
+                jobs = await documents.put(connection, tenant, accepted, claim, traceparent, groups)
                 if random.random() >= 0.9:
                     raise _CommitFailed
         return jobs

@@ -95,6 +95,7 @@ def accept(ledger: Ledger) -> Callable[..., Awaitable[Job]]:
         groups: frozenset[str] = frozenset(),
         media_type: str = "text/plain",
         priority: int = 0,
+        by: frozenset[str] | None = None,
     ) -> Job:
         document = Accepted(
             id=document_id,
@@ -108,7 +109,7 @@ def accept(ledger: Ledger) -> Callable[..., Awaitable[Job]]:
             groups=groups,
             priority=priority,
         )
-        return (await ledger.put(tenant, [document]))[0]
+        return (await ledger.put(tenant, [document], groups=by))[0]
 
     return accept
 

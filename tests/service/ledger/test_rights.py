@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ingestion.errors import NotFound
+from ingestion.errors import NotFound, Taken
 from ingestion.ledger import Ledger
 from ingestion.reads import Reads
 from ingestion.types import Job
@@ -54,6 +55,21 @@ async def test_a_document_is_seen_by_its_groups(
         for ask in (ledger.document, ledger.delete):
             with pytest.raises(NotFound):
                 await ask("acme", caller, "pay")
+
+
+@pytest.mark.parametrize("rounds", range(5))
+async def test_of_two_that_take_an_id_at_once_the_later_does_not_replace_what_it_may_not_read(
+    ledger: Ledger, accept: Accept, rounds: int
+) -> None:
+    said = await asyncio.gather(
+        accept("pay", groups=HR, by=HR), accept("pay", groups=SALES, by=SALES), return_exceptions=True
+    )
+    (refused,) = [one for one in said if isinstance(one, BaseException)]
+    assert isinstance(refused, Taken)
+    (kept,) = [groups for groups, one in zip((HR, SALES), said, strict=True) if one is not refused]
+    assert (await ledger.document("acme", None, "pay")).groups == kept
+    await ledger.delete("acme", kept, "pay")
+    assert await accept("pay", groups=HR | SALES, by=HR | SALES)
 
 
 async def test_no_tenant_sees_another_s_documents(
