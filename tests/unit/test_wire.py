@@ -1,4 +1,4 @@
-"""What leaves a connection, in how many pieces, and when."""
+"""What leaves a connection, in how many pieces, and when; and what has to come over it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app import wire
 from app.wire import Wire
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
@@ -28,6 +30,16 @@ async def told_by(*turns: tuple[bytes, ...]) -> AsyncIterator[asyncio.StreamRead
             await asyncio.sleep(0.05)
         await send({"type": "http.response.body", "body": b""})
 
+    async with connected(application) as (reader, writer):
+        writer.write(GET)
+        yield reader
+
+
+@asynccontextmanager
+async def connected(
+    application: ASGIApp,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to a server of this application."""
     config = uvicorn.Config(
         application, http=Wire, lifespan="off", log_config=None, access_log=False, server_header=False
     )
@@ -39,8 +51,7 @@ async def told_by(*turns: tuple[bytes, ...]) -> AsyncIterator[asyncio.StreamRead
     )
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     try:
-        writer.write(GET)
-        yield reader
+        yield reader, writer
     finally:
         writer.close()
         server.close()
@@ -56,3 +67,81 @@ async def test_a_head_does_not_wait_for_a_body_that_is_not_there() -> None:
     async with told_by((), (b"onetwo",)) as reader:
         assert (await reader.read(1_000)).endswith(b"\r\n\r\n")
         assert await reader.read(1_000) == b"onetwo"
+
+
+async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the length of the body, once it has come."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length, more = length + len(message["body"]), message["more_body"]
+    told = str(length).encode()
+    await send({**START, "headers": [(b"content-length", str(len(told)).encode())]})
+    await send({"type": "http.response.body", "body": told})
+
+
+def post(length: int, *headers: str) -> bytes:
+    told = "".join(f"{header}\r\n" for header in headers)
+    return f"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: {length}\r\n{told}\r\n".encode()
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nhost:", post(9) + b"half", GET + b"GET / HT"])
+async def test_a_request_that_does_not_come_on_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(wire, "WINDOW", 0.1)
+    async with connected(whole) as (reader, writer), asyncio.timeout(30):
+        writer.write(sent)
+        told = await reader.read()
+    head, _, body = told[told.index(b"HTTP/1.1 408") :].partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert b'"request_timeout"' in body
+
+
+async def test_a_connection_over_which_nothing_comes_is_closed_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "WINDOW", 0.1)
+    async with connected(whole) as (reader, _), asyncio.timeout(30):
+        assert await reader.read() == b""
+
+
+async def test_who_reads_a_body_that_does_not_come_on_hears_that_it_will_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "WINDOW", 0.1)
+    ended = asyncio.Event()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await whole(scope, receive, send)
+        ended.set()
+
+    async with connected(application) as (_, writer), asyncio.timeout(30):
+        writer.write(post(9) + b"half")
+        await ended.wait()
+
+
+async def test_a_body_that_waits_because_it_is_not_read_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "WINDOW", 0.1)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.6)
+        await whole(scope, receive, send)
+
+    for headers in ((), ("expect: 100-continue",)):
+        async with connected(application) as (reader, writer), asyncio.timeout(30):
+            writer.write(post(2**22, *headers))
+            if headers:
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+            writer.write(bytes(2**22))
+            assert (await reader.read(1_000)).endswith(b"4194304")
+
+
+async def test_a_head_without_an_end_is_refused() -> None:
+    async with connected(whole) as (reader, writer), asyncio.timeout(30):
+        writer.write(b"GET / HTTP/1.1\r\nx: " + b"a" * (wire.LONGEST_HEAD + 2**10))
+        told = await reader.read()
+    assert told.startswith(b"HTTP/1.1 431")
+    assert b'"header_too_large"' in told
