@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -46,18 +46,21 @@ async def unhurried() -> AsyncIterator[Turn]:
 
 
 class Admission:
-    """`max_running` at once in this process, `max_waiting` more in queues; the next is refused at once.
-    `load` tells what the model has to do, where somebody knows."""
+    """`max_running` at once in this process, `max_waiting` more in queues; the next is refused at once. One
+    tenant holds at most `most_each` places. `load` tells what the model has to do, where somebody knows."""
 
     def __init__(
         self,
         *,
         max_running: int,
         max_waiting: int,
+        most_each: int | None = None,
         load: Callable[[], Load | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_waiting = max_waiting
+        self._most_each = max_running if most_each is None else most_each
+        self._held: Counter[str] = Counter()
         self._limit = Limit(least=LEAST, most=max_running)
         self._load = load
         self._clock = clock
@@ -84,8 +87,8 @@ class Admission:
         """Hold a place for the block. Raises `AdmissionFull` at once, also when the deadline cannot be
         kept after the wait; `DeadlineExceeded` after waiting."""
         self._adjust()
-        if self._running < self._limit.value:
-            self._running += 1
+        if self._running < self._limit.value and self._held[tenant] < self._most_each:
+            self._take(tenant)
         else:
             await self._wait(tenant, deadline)
         begin = self._clock()
@@ -93,7 +96,11 @@ class Admission:
             yield Turn(self._pressure())
             self._learn(self._clock() - begin)  # Not of one given up half-way: it says nothing.
         finally:
-            self._leave()
+            self._leave(tenant)
+
+    def _take(self, tenant: str) -> None:
+        self._running += 1
+        self._held[tenant] += 1
 
     def _pressure(self) -> float:
         return min(1.0, self._waiting / self._max_waiting) if self._max_waiting else 0.0
@@ -141,7 +148,7 @@ class Admission:
     def _give_up(self, tenant: str, place: _Place) -> None:
         """Stop waiting; a place that was handed over in the same moment goes to the next."""
         if place.done():
-            self._leave()
+            self._leave(tenant)
             return
         self._waiting -= 1
         queue = self._queues[tenant]
@@ -149,14 +156,21 @@ class Admission:
         if not queue:
             del self._queues[tenant]
 
-    def _leave(self) -> None:
+    def _leave(self, tenant: str) -> None:
         """Free the place, and give out what the limit allows to the tenants in turn."""
         self._adjust()
         self._running -= 1
-        while self._queues and self._running < self._limit.value:
-            tenant, queue = self._queues.popitem(last=False)
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
+        while self._running < self._limit.value and (chosen := self._next()) is not None:
+            queue = self._queues.pop(chosen)
             queue.popleft().set_result(None)
             self._waiting -= 1
-            self._running += 1
+            self._take(chosen)
             if queue:
-                self._queues[tenant] = queue
+                self._queues[chosen] = queue
+
+    def _next(self) -> str | None:
+        """The tenant whose turn it is, of those that may hold one more place."""
+        return next((one for one in self._queues if self._held[one] < self._most_each), None)

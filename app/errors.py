@@ -15,6 +15,7 @@ AppError
 │   └── IndexNotReady         its index is missing, behind or not sound: `code` says which
 ├── KeyUnknown            no key goes by that id
 ├── OpenAccessRefused     this address may not be served without keys: the operator must make one
+├── Stopping              this process stops: ask again, another one or the next one answers
 └── ClientGone            the caller hung up; nobody hears of it
 """
 
@@ -90,6 +91,10 @@ class KeyUnknown(AppError):
 
 
 class OpenAccessRefused(AppError):
+    pass
+
+
+class Stopping(AppError):
     pass
 
 

@@ -58,7 +58,9 @@ JSON_LIMIT = 4 * 2**20
 """Bytes of a body that carries no documents."""
 
 UPLOADS = 8
-"""Uploads that are held in memory at once."""
+"""Uploads that are held in memory at once,"""
+UPLOADS_EACH = 6
+"""and of these the most of one tenant: slow senders of one leave room for the others."""
 
 _PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -76,11 +78,16 @@ class State(TypedDict):
     services: Services
     metrics: Metrics
     uploads: Admission
+    stopping: asyncio.Event
 
 
-def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
-    """The application. It opens the service's parts itself, unless it is lent them."""
+def create_app(
+    settings: Settings, services: Services | None = None, stopping: asyncio.Event | None = None
+) -> FastAPI:
+    """The application. It opens the service's parts itself, unless it is lent them. Once `stopping` is set,
+    streams that have no end of their own are ended."""
     counters = Metrics()
+    told = stopping or asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -89,8 +96,10 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
             if parts is None:
                 parts = await stack.enter_async_context(open_services(settings))
             await parts.access.require_keys(settings)
-            uploading = Admission(max_running=UPLOADS, max_waiting=settings.max_waiting)
-            yield {"services": parts, "metrics": counters, "uploads": uploading}
+            uploading = Admission(
+                max_running=UPLOADS, max_waiting=settings.max_waiting, most_each=UPLOADS_EACH
+            )
+            yield {"services": parts, "metrics": counters, "uploads": uploading, "stopping": told}
 
     spans = Spans(telemetry.tracer(), _untraced)
     app = FastAPI(
@@ -136,11 +145,19 @@ def run_process(work: Coroutine[Any, Any, None], log_level: str) -> None:
 async def serve(settings: Settings) -> None:
     async with open_services(settings) as services:
         await services.access.require_keys(settings)
-        await listen(settings, create_app(settings, services))
+        stopping = asyncio.Event()
+        await listen(settings, create_app(settings, services, stopping), stopping=stopping)
 
 
-async def listen(settings: Settings, app: ASGIApp, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve the application until a signal says stop; `ready` is called when it listens."""
+async def listen(
+    settings: Settings,
+    app: ASGIApp,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    stopping: asyncio.Event | None = None,
+) -> None:
+    """Serve the application until a signal says stop, which sets `stopping`; `ready` is called when it
+    listens."""
     server = Server(
         uvicorn.Config(
             app,
@@ -154,6 +171,7 @@ async def listen(settings: Settings, app: ASGIApp, ready: Callable[[], None] = l
             timeout_graceful_shutdown=round(settings.grace),
         ),
         ready,
+        stopping or asyncio.Event(),
     )
     await server.serve()
 
@@ -161,9 +179,10 @@ async def listen(settings: Settings, app: ASGIApp, ready: Callable[[], None] = l
 class Server(uvicorn.Server):
     """Stops at a signal without raising it again, so that the service's parts are closed afterwards."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stopping: asyncio.Event) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -171,6 +190,10 @@ class Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

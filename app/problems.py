@@ -71,6 +71,7 @@ TABLE: Mapping[type[Exception], tuple[int, str]] = {
     app.ReleaseUnknown: (404, "release_not_found"),
     app.ReleaseConflict: (409, "release_conflict"),
     app.KeyUnknown: (404, "key_not_found"),
+    app.Stopping: (503, "service_stopping"),
     app.ClientGone: (CLIENT_GONE, "client_gone"),
     app.AppError: (500, "service_error"),
 }

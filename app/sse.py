@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app import telemetry
 from app.deadline import within
-from app.errors import ClientGone
+from app.errors import ClientGone, Stopping
 from app.problems import problem_of
 
 E = TypeVar("E")
@@ -117,6 +117,32 @@ class _Taker:
         self._task.cancel()
 
 
+class _Unless:
+    """`async with _Unless(stopping)`: once the event is set, the block is cancelled and `Stopping` raised."""
+
+    def __init__(self, stopping: asyncio.Event | None) -> None:
+        self._stopping = stopping
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._watcher = asyncio.create_task(self._watch(self._stopping)) if self._stopping else None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watcher:
+            self._watcher.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise Stopping("The service stops. Ask again.") from None
+
+    async def _watch(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._timeout.reschedule(0)
+
+
 async def first_of(events: AsyncGenerator[E, None]) -> E | None:
     """The first event, None if there is none. If it fails, the stream is closed before the error goes on."""
     try:
@@ -129,8 +155,8 @@ async def first_of(events: AsyncGenerator[E, None]) -> E | None:
 class EventStream(Response):
     """A response of events, whose generator is closed at the end, whichever end that is.
 
-    `deadline` ends it, if there is one. `failed` hears the code of an error that ended the stream. A caller
-    who takes nothing for `stalled` seconds counts as gone.
+    `deadline` ends it, if there is one, and so does `until` when it is set. `failed` hears the code of an
+    error that ended the stream. A caller who takes nothing for `stalled` seconds counts as gone.
     """
 
     media_type = "text/event-stream"
@@ -140,6 +166,7 @@ class EventStream(Response):
         events: AsyncGenerator[bytes, None],
         *,
         deadline: float | None = None,
+        until: asyncio.Event | None = None,
         failed: Callable[[str], None] = lambda code: None,
         stalled: float = STALLED,
     ) -> None:
@@ -147,6 +174,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._events = events
         self._deadline = math.inf if deadline is None else deadline + GRACE
+        self._until = until
         self._failed = failed
         self._stalled = stalled
 
@@ -163,7 +191,7 @@ class EventStream(Response):
 
     async def _write_all(self, taker: _Taker) -> None:
         try:
-            async with within(self._deadline, "the answer"):
+            async with within(self._deadline, "the answer"), _Unless(self._until):
                 async for event_bytes in self._events:
                     await taker.write(event_bytes)
         except ClientGone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
@@ -31,6 +32,11 @@ def services_of(request: Request) -> Services:
 def uploads_of(request: Request) -> Admission:
     """Bounds how many uploads are held in memory at once."""
     return cast(Admission, request.state.uploads)
+
+
+def stopping_of(request: Request) -> asyncio.Event:
+    """Set once this process was told to stop."""
+    return cast(asyncio.Event, request.state.stopping)
 
 
 # Dependencies that are not `async` would each cost a hop to a thread.

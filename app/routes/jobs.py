@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from app.metrics import Metrics
 from app.routes.bodies import CollectionName, Strict, Time
-from app.routes.caller import Counters, Parts, Reader, Writer, reply
+from app.routes.caller import Counters, Parts, Reader, Writer, reply, stopping_of
 from app.routes.route import Exact
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Principal
@@ -131,12 +131,13 @@ async def show(parts: Parts, caller: Reader, metrics: Counters, job_id: str) -> 
 
 @router.get("/v1/jobs/{job_id}/events", summary="Follow one job until it ends")
 async def events(request: Request, parts: Parts, caller: Reader, job_id: str, metrics: Counters) -> Response:
-    """Server-sent events: the job whenever it changed, then `[DONE]`."""
+    """Server-sent events: the job whenever it changed, then `[DONE]`. When the service stops before that, an
+    error event `service_stopping`: follow it again."""
     await _job(parts, caller, job_id)
     jobs = parts.intake.watch(caller.tenant, job_id)
     async with Connected(request.receive):
         first = await first_of(jobs)
-    return EventStream(_told(first, jobs, metrics), failed=metrics.failure)
+    return EventStream(_told(first, jobs, metrics), until=stopping_of(request), failed=metrics.failure)
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job")

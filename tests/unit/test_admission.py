@@ -244,3 +244,17 @@ async def test_the_pressure_of_a_turn_is_the_share_of_the_queue_that_is_taken_wh
 
     assert alone.pressure == 0
     assert pressures == [0.75, 0.5, 0.25, 0]
+
+
+async def test_one_tenant_never_holds_every_place() -> None:
+    admission, order = Admission(max_running=4, max_waiting=100, most_each=3), list[str]()
+    go = asyncio.Event()
+    tasks = [asyncio.create_task(hold(admission, "many", go, order)) for _ in range(5)]
+    await settle()
+    assert (admission.running, admission.waiting) == (3, 2)
+    tasks.append(asyncio.create_task(hold(admission, "one", go, order)))
+    await settle()
+    assert order == ["many", "many", "many", "one"]
+    go.set()
+    await asyncio.gather(*tasks)
+    assert (admission.running, admission.waiting, len(order)) == (0, 0, 6)

@@ -13,8 +13,9 @@ import httpx
 import uvicorn
 
 from app.access import Access
-from app.main import create_app
+from app.main import Server, create_app
 from app.types import Scope
+from app.wire import Wire
 from app.wiring import Services
 from llm.scripted import Script, Scripted
 from llm.types import Call, ChatModel, Delta
@@ -100,7 +101,7 @@ class House:
         return Tenant(name, self.url, access, secret, client)
 
 
-class _Quiet(uvicorn.Server):
+class _Quiet(Server):
     """Leaves the signals to pytest."""
 
     @contextmanager
@@ -111,16 +112,17 @@ class _Quiet(uvicorn.Server):
 @asynccontextmanager
 async def serving(services: Services) -> AsyncIterator[str]:
     """The application on a real socket of its own; yields its URL."""
+    stopping = asyncio.Event()
     config = uvicorn.Config(
-        create_app(services.settings, services),
+        create_app(services.settings, services, stopping),
         port=0,
-        http="httptools",
+        http=Wire,
         log_config=None,
         access_log=False,
         proxy_headers=False,
         timeout_graceful_shutdown=20,
     )
-    server = _Quiet(config)
+    server = _Quiet(config, lambda: None, stopping)
     task = asyncio.create_task(server.serve())
     while not server.started and not task.done():
         await asyncio.sleep(0.01)

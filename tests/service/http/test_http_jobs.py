@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -166,3 +167,26 @@ async def test_jobs_since_a_plain_date_are_those_since_its_first_instant_in_utc(
         assert (found.status_code, len(found.json()["jobs"])) == (200, count), found.text
     again = await tenant.http.post("/v1/jobs/retry", json={"since": "2001-02-03"})
     assert again.json() == {"retried": 0}
+
+
+async def test_who_follows_a_job_is_told_when_the_service_stops(house: House, held: Tenant) -> None:
+    job = await _hand_in(held.http, id="a")
+    lines: list[str] = []
+    async with serving(house.services) as url:
+        client = httpx.AsyncClient(base_url=url, headers=dict(held.http.headers))
+        begun = asyncio.Event()
+
+        async def follow() -> None:
+            async with client.stream("GET", f"/v1/jobs/{job['id']}/events") as reply:
+                async for line in reply.aiter_lines():
+                    lines.append(line.removeprefix("data: "))
+                    begun.set()
+
+        following = asyncio.create_task(follow())
+        async with asyncio.timeout(30):
+            await begun.wait()
+    await following
+    await client.aclose()
+    first, *_, last = (json.loads(line) for line in lines if line)
+    assert (first["status"], last["error"]["code"]) == ("queued", "service_stopping")
+    assert (await held.http.get(f"/v1/jobs/{job['id']}")).json()["status"] == "queued"
