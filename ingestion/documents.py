@@ -161,16 +161,24 @@ _OPEN = (
     "(NOT c.deleted OR EXISTS (SELECT FROM documents o WHERE o.tenant = c.tenant "
     "AND o.collection = c.name AND NOT o.deleted))"
 )
+# A collection of which a key may read nothing does not exist for it; one that is empty does.
+_SHOWN = (
+    f"({_OPEN} AND (CAST(:groups AS text[]) IS NULL "
+    "OR EXISTS (SELECT FROM documents d WHERE d.tenant = c.tenant AND d.collection = c.name "
+    f"AND NOT d.deleted AND {_MAY_READ}) "
+    "OR NOT EXISTS (SELECT FROM documents e WHERE e.tenant = c.tenant AND e.collection = c.name "
+    "AND NOT e.deleted)))"
+)
 _COUNTS = text(
     f"""
     SELECT c.name, c.epoch, (SELECT count(*) FROM documents d WHERE d.tenant = c.tenant
-        AND d.collection = c.name AND NOT d.deleted) AS documents
-    FROM collections c WHERE c.tenant = :tenant AND {_OPEN} ORDER BY c.name
+        AND d.collection = c.name AND NOT d.deleted AND {_MAY_READ}) AS documents
+    FROM collections c WHERE c.tenant = :tenant AND {_SHOWN} ORDER BY c.name
     """
 )
 _KNOWN = text(
     f"SELECT c.name FROM collections c WHERE c.tenant = :tenant AND c.name = ANY(CAST(:names AS text[])) "
-    f"AND {_OPEN}"
+    f"AND {_SHOWN}"
 )
 
 _DELETED = JobError(code="deleted", message="The document was deleted.")
@@ -381,13 +389,18 @@ async def page(
     return [_read(row) for row in rows]
 
 
-async def collections(connection: AsyncConnection, tenant: str) -> list[Collection]:
-    rows = await connection.execute(_COUNTS, {"tenant": tenant})
+async def collections(
+    connection: AsyncConnection, tenant: str, groups: frozenset[str] | None
+) -> list[Collection]:
+    rows = await connection.execute(_COUNTS, {"tenant": tenant, "groups": _groups(groups)})
     return [Collection(row.name, row.documents, row.epoch) for row in rows]
 
 
-async def known_collections(connection: AsyncConnection, tenant: str, names: Sequence[str]) -> set[str]:
-    return set(await connection.scalars(_KNOWN, {"tenant": tenant, "names": list(names)}))
+async def known_collections(
+    connection: AsyncConnection, tenant: str, groups: frozenset[str] | None, names: Sequence[str]
+) -> set[str]:
+    values = {"tenant": tenant, "groups": _groups(groups), "names": list(names)}
+    return set(await connection.scalars(_KNOWN, values))
 
 
 def _groups(groups: frozenset[str] | None) -> list[str] | None:

@@ -76,7 +76,7 @@ class Intake:
         self._most_queued = most_queued
         self._most_queued_bytes = most_queued_bytes
         self._rooms: dict[str, Room] = {}
-        self._seen: dict[tuple[str, str], float] = {}
+        self._seen: dict[tuple[str, frozenset[str] | None, str], float] = {}
         self._blobs = blobs
         self._upload_limit = upload_limit
 
@@ -205,10 +205,10 @@ class Intake:
         """`delete_all`, of one collection, which is not known any more afterwards unless something stayed or
         came."""
         (name,) = which.collections
-        await self.require_collections(which.tenant, [name])
+        await self.require_collections(which.tenant, which.groups, [name])
         gone = await self.delete_all(which)
         await self._ledger.close_collection(which.tenant, name)
-        self._seen.pop((which.tenant, name), None)
+        self._seen.pop((which.tenant, which.groups, name), None)
         return gone
 
     async def erase(self, which: Filter, scope: ErasureScope, who: str) -> Erasure:
@@ -223,7 +223,7 @@ class Intake:
         erasure = await erase(self._ledger.erasing, which, scope, who)
         for name in which.collections:
             await self._ledger.close_collection(which.tenant, name)
-            self._seen.pop((which.tenant, name), None)
+            self._seen.pop((which.tenant, which.groups, name), None)
         return erasure
 
     async def erasure(self, tenant: str, erasure_id: str) -> Erasure:
@@ -255,7 +255,7 @@ class Intake:
         if after and not ID.fullmatch(after):
             raise DocumentInvalid("`after` is the id of the last document of the page before.", "after")
         if collection is not None:
-            await self.require_collections(tenant, [collection])
+            await self.require_collections(tenant, groups, [collection])
         found = await self._ledger.documents(
             tenant, groups, collection=collection, after=after or "", limit=limit + 1
         )
@@ -308,17 +308,18 @@ class Intake:
             if job.state not in ENDED:
                 await asyncio.sleep(_look_again(job))
 
-    async def collections(self, tenant: str) -> list[Collection]:
-        return await self._ledger.collections(tenant)
+    async def collections(self, tenant: str, groups: frozenset[str] | None) -> list[Collection]:
+        """Those of which these groups may read something, with how much."""
+        return await self._ledger.collections(tenant, groups)
 
-    async def rules(self, tenant: str, collection: str) -> Rules:
-        """What a collection asks of its documents. Raises `NotFound` for one that is not known and asks
-        nothing."""
+    async def rules(self, tenant: str, groups: frozenset[str] | None, collection: str) -> Rules:
+        """What a collection asks of its documents. Raises `NotFound` for one that is not known, unless it is
+        still to come, and asks something already, of who reads every group."""
         if not COLLECTION.fullmatch(collection):
             raise NotFound("collection", collection)
         rules, _ = await self._ledger.rules(tenant, collection)
-        if rules == NONE:
-            await self.require_collections(tenant, [collection])
+        if rules == NONE or groups is not None:
+            await self.require_collections(tenant, groups, [collection])
         return rules
 
     async def set_rules(self, tenant: str, collection: str, rules: Rules) -> None:
@@ -334,24 +335,26 @@ class Intake:
 
     async def rules_report(self, tenant: str, collection: str) -> RulesReport:
         """How a collection's documents stand to its rules. Raises `NotFound`."""
-        await self.rules(tenant, collection)
+        await self.rules(tenant, None, collection)
         return await self._ledger.rules_report(tenant, collection)
 
-    async def require_collections(self, tenant: str, names: Sequence[str]) -> None:
-        """Raise `NotFound` for the first of these collections that the tenant does not have; one that another
-        process deleted may be missed for some seconds."""
-        now = time.monotonic()
-        unseen = [name for name in names if now - self._seen.get((tenant, name), -SEEN_FOR) >= SEEN_FOR]
+    async def require_collections(
+        self, tenant: str, groups: frozenset[str] | None, names: Sequence[str]
+    ) -> None:
+        """Raise `NotFound` for the first of these collections that the tenant does not have, or of which
+        these groups may read nothing; one that another process deleted may be missed for some seconds."""
+        now, seen = time.monotonic(), self._seen
+        unseen = [name for name in names if now - seen.get((tenant, groups, name), -SEEN_FOR) >= SEEN_FOR]
         if not unseen:
             return
         possible = [name for name in unseen if COLLECTION.fullmatch(name)]
-        known = await self._ledger.known_collections(tenant, possible)
+        known = await self._ledger.known_collections(tenant, groups, possible)
         for name in unseen:
             if name not in known:
                 raise NotFound("collection", name)
         if len(self._seen) + len(unseen) > MOST_SEEN:
             self._seen.clear()
-        self._seen.update({(tenant, name): now for name in unseen})
+        self._seen.update({(tenant, groups, name): now for name in unseen})
 
     async def queue(self, tenant: str | None) -> Queue:
         """How the queue of a tenant stands, or that of all (None)."""

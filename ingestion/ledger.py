@@ -152,13 +152,16 @@ class Ledger:
                 connection, tenant, groups, collection=collection, after=after, limit=limit
             )
 
-    async def collections(self, tenant: str) -> list[DocumentCollection]:
+    async def collections(self, tenant: str, groups: frozenset[str] | None) -> list[DocumentCollection]:
+        """With what these groups may read in each; one in which that is nothing is left out."""
         async with reading(self._engine) as connection:
-            return await documents.collections(connection, tenant)
+            return await documents.collections(connection, tenant, groups)
 
-    async def known_collections(self, tenant: str, names: Sequence[str]) -> set[str]:
+    async def known_collections(
+        self, tenant: str, groups: frozenset[str] | None, names: Sequence[str]
+    ) -> set[str]:
         async with reading(self._engine) as connection:
-            return await documents.known_collections(connection, tenant, names)
+            return await documents.known_collections(connection, tenant, groups, names)
 
     # What collections ask of their documents.
 

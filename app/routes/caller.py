@@ -124,7 +124,7 @@ async def reach(
 ) -> Filter:
     """What the caller may read of these; a collection that is not there is an error, not an empty result."""
     if collections:
-        await parts.intake.require_collections(caller.tenant, collections)
+        await parts.intake.require_collections(caller.tenant, caller.groups, collections)
     return access.filter_for(caller, collections, document_ids, where)
 
 

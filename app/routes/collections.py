@@ -63,13 +63,14 @@ class AskedOf(Strict):
 
 @router.get("/v1/collections", summary="List collections")
 async def list_collections(parts: Parts, caller: Reader) -> Response:
-    found = await parts.intake.collections(caller.tenant)
+    """Those of which the key may read something, and how many documents."""
+    found = await parts.intake.collections(caller.tenant, caller.groups)
     return reply({"collections": [{"name": one.name, "documents": one.documents} for one in found]})
 
 
 @router.get("/v1/collections/{name}/rules", summary="Show what a collection asks of its documents")
 async def show(parts: Parts, caller: Reader, name: Name) -> Response:
-    return reply(_told(name, await parts.intake.rules(caller.tenant, name)))
+    return reply(_told(name, await parts.intake.rules(caller.tenant, caller.groups, name)))
 
 
 @router.put("/v1/collections/{name}/rules", summary="Say what a collection asks of its documents")
@@ -83,7 +84,7 @@ async def put(parts: Parts, caller: Admin, name: Name, body: AskedOf) -> Respons
 @router.get("/v1/collections/{name}/report", summary="Show how a collection's documents stand to its rules")
 async def report(parts: Parts, caller: Admin, name: Name) -> Response:
     """By rule: how many documents broke it and were let in or refused, and the ids of the last of them."""
-    rules = await parts.intake.rules(caller.tenant, name)
+    rules = await parts.intake.rules(caller.tenant, caller.groups, name)
     return reply({**_told(name, rules), **_report_json(await parts.intake.rules_report(caller.tenant, name))})
 
 

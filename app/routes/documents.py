@@ -158,7 +158,7 @@ async def list_documents(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
     if collection is not None:
-        await parts.intake.require_collections(caller.tenant, [collection])
+        await parts.intake.require_collections(caller.tenant, caller.groups, [collection])
     found, cursor = await parts.intake.list_documents(
         caller.tenant, caller.groups, collection=collection, after=after, limit=limit
     )
@@ -182,7 +182,7 @@ async def delete_all(parts: Parts, caller: Writer, body: ToDelete) -> Response:
     """No request that starts after the reply uses their text. Ids of documents that are not there, or that
     the key may not read, are left out."""
     if body.collections:
-        await parts.intake.require_collections(caller.tenant, body.collections)
+        await parts.intake.require_collections(caller.tenant, caller.groups, body.collections)
     which = access.filter_for(caller, body.collections, body.ids, body.where())
     if body.dry_run:
         ids = await parts.intake.matching(which)

@@ -72,7 +72,7 @@ async def erase(parts: Parts, caller: Admin, body: ToErase) -> Response:
     answer is 404, and nothing is erased.
     """
     if body.collections:
-        await parts.intake.require_collections(caller.tenant, body.collections)
+        await parts.intake.require_collections(caller.tenant, caller.groups, body.collections)
     which = access.filter_for(caller, body.collections, body.ids, body.where())
     erasure = await parts.intake.erase(which, body.scope, caller.key_id or "local")
     return reply(erasure_json(erasure), 202)

@@ -155,7 +155,7 @@ async def retry(parts: Parts, caller: Writer, job_id: str) -> Response:
 async def _require(parts: Services, caller: Principal, collection: str | None) -> None:
     """A collection that is not there is an error: a misspelt one would look like one without jobs."""
     if collection is not None:
-        await parts.intake.require_collections(caller.tenant, [collection])
+        await parts.intake.require_collections(caller.tenant, caller.groups, [collection])
 
 
 async def _job(parts: Services, caller: Principal, job_id: str) -> Job:

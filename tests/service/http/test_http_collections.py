@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.service.http.house import Tenant
@@ -116,3 +117,44 @@ async def test_a_document_that_repeats_others_of_its_collection_is_told_by_how_m
     for gone in ("first", "half", "again"):
         await tenant.http.delete(f"/v1/documents/{gone}")
     assert (await hand_in(tenant, "policies", "last", TEXT))["warnings"] == []
+
+
+async def test_a_collection_of_which_a_key_may_read_nothing_does_not_exist_for_it(tenant: Tenant) -> None:
+    await tenant.add({"id": "plan", "text": TEXT, "groups": ["board"]}, collection="merger")
+    await tenant.add({"id": "pay", "text": TEXT, "groups": ["board"]}, {"id": "a", "text": TEXT})
+    await ask(tenant, "merger", languages=["english"])
+    staff = await tenant.key("read", "write", groups=frozenset({"staff"}))
+    board = await tenant.key("read", groups=frozenset({"board"}))
+    async with httpx.AsyncClient(base_url=tenant.url, headers=staff) as client:
+        listed = (await client.get("/v1/collections")).json()["collections"]
+        assert listed == [{"name": "default", "documents": 1}]
+        for method, path, body in (
+            ("POST", "/v1/search", {"query": "what", "collection": "merger"}),
+            ("POST", "/v1/summarize", {"collection": "merger"}),
+            ("POST", "/v1/documents/delete", {"collection": "merger"}),
+            ("GET", "/v1/documents?collection=merger", None),
+            ("GET", "/v1/jobs?collection=merger", None),
+            ("GET", "/v1/collections/merger/rules", None),
+            ("DELETE", "/v1/collections/merger", None),
+        ):
+            told = await client.request(method, path, json=body)
+            unknown = await client.request(
+                method,
+                path.replace("merger", "nothing"),
+                json=body and {k: v.replace("merger", "nothing") for k, v in body.items()},
+            )
+            assert (told.status_code, told.json()["error"]["code"]) == (404, "collection_not_found"), path
+            assert told.text.replace("merger", "nothing") == unknown.text
+    async with httpx.AsyncClient(base_url=tenant.url, headers=board) as client:
+        listed = (await client.get("/v1/collections")).json()["collections"]
+        assert listed == [{"name": "default", "documents": 2}, {"name": "merger", "documents": 1}]
+
+
+async def test_a_collection_that_has_become_empty_is_still_known(tenant: Tenant) -> None:
+    await tenant.add({"id": "a", "text": TEXT})
+    await tenant.http.delete("/v1/documents/a")
+    staff = await tenant.key("read", groups=frozenset({"staff"}))
+    async with httpx.AsyncClient(base_url=tenant.url, headers=staff) as client:
+        assert (await client.get("/v1/collections")).json()["collections"] == [
+            {"name": "default", "documents": 0}
+        ]

@@ -220,16 +220,16 @@ async def test_a_deleted_document_is_not_found(intake: Intake) -> None:
 
 
 async def test_collections_are_known_from_their_first_document_on(intake: Intake) -> None:
-    await intake.require_collections("acme", [])
+    await intake.require_collections("acme", None, [])
     with pytest.raises(NotFound, match="default"):
-        await intake.require_collections("acme", ["default"])
+        await intake.require_collections("acme", None, ["default"])
     await intake.put("acme", [PAGE])
-    await intake.require_collections("acme", ["default"])
+    await intake.require_collections("acme", None, ["default"])
     for name in ("other", "\0", "Default"):
         with pytest.raises(NotFound):
-            await intake.require_collections("acme", ["default", name])
+            await intake.require_collections("acme", None, ["default", name])
     with pytest.raises(NotFound):
-        await intake.require_collections("other", ["default"])
+        await intake.require_collections("other", None, ["default"])
 
 
 async def test_a_watched_job_is_told_at_once_and_after_every_change(

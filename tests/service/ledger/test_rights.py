@@ -83,7 +83,7 @@ async def test_no_tenant_sees_another_s_documents(
         with pytest.raises(NotFound):
             await ask("other", None, "pay")
     assert await ledger.documents("other", None, collection=None, after="", limit=10) == []
-    assert await ledger.collections("other") == []
+    assert await ledger.collections("other", None) == []
 
 
 async def test_the_same_id_in_two_tenants_is_two_documents(
@@ -178,7 +178,7 @@ async def test_collections_count_what_is_not_deleted(ledger: Ledger, accept: Acc
     for name in ("a", "b", "c"):
         await accept(name, collection="policies")
     await ledger.delete("acme", None, "b")
-    (policies,) = await ledger.collections("acme")
+    (policies,) = await ledger.collections("acme", None)
     assert (policies.name, policies.documents) == ("policies", 2)
 
 
