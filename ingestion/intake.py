@@ -29,6 +29,7 @@ from ingestion.types import (
     Job,
     JobQuery,
     JobState,
+    Limits,
     NewDocument,
     Operation,
     PauseMode,
@@ -79,6 +80,14 @@ class Intake:
         self._seen: dict[tuple[str, frozenset[str] | None, str], float] = {}
         self._blobs = blobs
         self._upload_limit = upload_limit
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            document_bytes=self._upload_limit,
+            queued=self._most_queued,
+            queued_bytes=self._most_queued_bytes,
+        )
 
     async def ping(self) -> None:
         """Raise `LedgerUnavailable` or `StorageUnavailable` if documents could not be taken now."""

@@ -240,6 +240,15 @@ class Piece:
     span: Span
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is accepted: bytes of a document; documents and bytes of one tenant that may wait."""
+
+    document_bytes: int
+    queued: int
+    queued_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
     """`documents` counts those that are not deleted; `epoch` rises with every change that readers see."""

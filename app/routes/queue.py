@@ -6,6 +6,7 @@ drained says so when nothing runs any more, to stop or upgrade what stands behin
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,6 +17,7 @@ from app.routes.bodies import Strict, Text
 from app.routes.caller import Admin, Parts, Reader, reply
 from app.routes.releases import who
 from app.routes.route import Exact
+from app.routes.uploads import MOST_DOCUMENTS
 from ingestion.types import Pause, Queue, WorkerStatus
 
 router = APIRouter(tags=["operation"], route_class=Exact)
@@ -32,8 +34,10 @@ class Resumed(Strict):
 
 @router.get("/v1/queue", summary="Show how the queue stands")
 async def show(parts: Parts, caller: Reader) -> Response:
-    """This tenant's jobs; pauses of all tenants hold them back, too."""
-    return reply(queue_json(await parts.intake.queue(caller.tenant)))
+    """This tenant's jobs; pauses of all tenants hold them back, too. `limits` tells what is accepted:
+    bytes of a document, documents of a request, and how many of them, and of how many bytes, may wait."""
+    limits = {**asdict(parts.intake.limits), "request_documents": MOST_DOCUMENTS}
+    return reply({**queue_json(await parts.intake.queue(caller.tenant)), "limits": limits})
 
 
 @router.get("/v1/queue/everybody", summary="Show how the queue of all tenants stands")

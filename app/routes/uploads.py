@@ -24,7 +24,8 @@ from app.routes.route import parsed
 from ingestion.intake import MOST_PRIORITY
 from ingestion.types import NewDocument
 
-MOST_FILES = 1_000
+MOST_DOCUMENTS = 1_000
+"""In one request."""
 _MULTIPART_OVERHEAD = 2**20
 _FORM_FIELDS = frozenset({"collection", "groups", "metadata", "title", "id", "priority"})
 _FILE_FIELDS = frozenset({"file", "files", "files[]", "file[]"})
@@ -81,7 +82,7 @@ class JsonDocument(Described):
 
 class JsonDocuments(Strict):
     collection: str = "default"
-    documents: Annotated[list[JsonDocument], Field(min_length=1, max_length=1_000)]
+    documents: Annotated[list[JsonDocument], Field(min_length=1, max_length=MOST_DOCUMENTS)]
 
 
 class OneJsonDocument(JsonDocument):
@@ -143,7 +144,7 @@ def media_type(request: Request) -> str:
 
 
 async def _from_form(request: Request, document_id: str | None) -> list[NewDocument]:
-    async with request.form(max_files=MOST_FILES, max_fields=200) as form:
+    async with request.form(max_files=MOST_DOCUMENTS, max_fields=200) as form:
         files = _files(form)
         said = _said(_form_fields(form))
         if len(files) > 1 and (document_id or said.id or said.title):

@@ -190,3 +190,16 @@ async def test_who_follows_a_job_is_told_when_the_service_stops(house: House, he
     first, *_, last = (json.loads(line) for line in lines if line)
     assert (first["status"], last["error"]["code"]) == ("queued", "service_stopping")
     assert (await held.http.get(f"/v1/jobs/{job['id']}")).json()["status"] == "queued"
+
+
+async def test_a_client_learns_what_is_accepted_and_that_holds(house: House, tenant: Tenant) -> None:
+    limits = (await tenant.http.get("/v1/queue")).json()["limits"]
+    largest = b"a" * limits["document_bytes"]
+    typed = {"Content-Type": "text/plain"}
+    assert (await tenant.http.put("/v1/documents/a", content=largest, headers=typed)).status_code == 202
+    refused = await tenant.http.put("/v1/documents/a", content=largest + b"a", headers=typed)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (413, "document_too_large")
+    most = [{"id": "a", "text": "Owls hunt."}] * (limits["request_documents"] + 1)
+    assert (await tenant.http.post("/v1/documents", json={"documents": most})).status_code == 400
+    assert limits["queued"] == house.services.intake.limits.queued
+    assert limits["queued_bytes"] == house.services.intake.limits.queued_bytes
