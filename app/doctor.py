@@ -15,7 +15,7 @@ from typing import Literal
 
 from app import instance
 from app.embedded import NotReady, ask_milvus, ask_redis
-from app.settings import Settings
+from app.settings import Settings, misspelt
 from app.stores import ADDRESSES, named, open_store
 
 State = Literal["ok", "warn", "fail"]
@@ -49,6 +49,7 @@ async def examine(settings: Settings) -> list[Finding]:
         _memory(),
         _disk(settings.data),
         _folder(settings.data),
+        _settings(),
         _embedder(settings),
         await _parsing(settings),
         *_packages(settings, running),
@@ -100,6 +101,14 @@ def _folder(data: Path) -> Finding:
     if mode & 0o066:
         return Finding("data", "warn", f"{data} is open to other users ({mode:o})", f"chmod go-rw {data}")
     return Finding("data", "ok", f"{data} ({mode:o})")
+
+
+def _settings() -> Finding:
+    unknown = misspelt(os.environ)
+    if unknown:
+        remedy = "`plumbline doctor --settings` lists those that there are."
+        return Finding("settings", "warn", f"{', '.join(unknown)}: there is no such setting", remedy)
+    return Finding("settings", "ok", "every PLUMBLINE_* variable is one")
 
 
 def _existing(path: Path) -> Path:

@@ -197,7 +197,7 @@ def ask_milvus(address: str) -> None:
         try:
             health(b"", timeout=2)
         except grpc.RpcError as error:
-            raise NotReady(f"milvus: {error}") from error
+            raise NotReady(f"milvus: {error.details()}") from error
 
 
 def _postgres_binaries() -> Path:

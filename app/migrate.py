@@ -38,7 +38,11 @@ async def _run(database_url: str, act: Callable[[Config], None]) -> None:
     try:
         async with engine.begin() as connection:
             await connection.run_sync(migrate)
-    except (OSError, TimeoutError, DBAPIError, PostgresError) as error:
+    except (OSError, TimeoutError) as error:
+        where = f"{engine.url.host or 'its socket'}:{engine.url.port or 5432}"
+        why = str(error) or "no answer"
+        raise LedgerUnavailable(f"PostgreSQL cannot be reached at {where} (DATABASE_URL): {why}") from error
+    except (DBAPIError, PostgresError) as error:
         raise LedgerUnavailable(f"The database could not be migrated: {error}") from error
     finally:
         await engine.dispose()

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _CREDENTIALS = re.compile(r"//[^/@,]*@")
@@ -36,6 +36,34 @@ class SettingsError(Exception):
 def _plain(name: str) -> Any:
     """A setting that goes by the name people know, or by ours."""
     return AliasChoices(name, f"PLUMBLINE_{name}")
+
+
+_OTHERS = frozenset(
+    f"PLUMBLINE_{name}" for name in ("RULES", "JUDGE_URL", "JUDGE_MODEL", "JUDGE_KEY", "JUDGE_REPEATS")
+)
+"""What commands of other folders read."""
+_ADDRESSES = {
+    "redis_url": (("redis", "rediss", "unix"), "redis://:password@127.0.0.1:6379/0"),
+    "milvus_uri": (("http", "https", "tcp"), "http://127.0.0.1:19530"),
+    "weaviate_url": (("http", "https"), "http://127.0.0.1:8080"),
+    "rerank_url": (("http", "https"), "http://127.0.0.1:8000/v1"),
+}
+"""The schemes that an address may have, and how one looks."""
+
+
+def _is_address(given: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(given)
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.path if parts.scheme == "unix" else parts.hostname)
+
+
+def _servers(given: str | None) -> list[tuple[str, str]]:
+    """The model and the URL of each server; of one for all models, the model is empty."""
+    listed = [part.strip() for part in (given or "").split(",") if part.strip()]
+    parted = [part.rpartition("=") if not part.startswith("http") else ("", "", part) for part in listed]
+    return [(model, url) for model, _, url in parted]
 
 
 class Settings(BaseSettings):
@@ -137,7 +165,29 @@ class Settings(BaseSettings):
     url: str | None = Field(None, description="Address of the service, for commands that call it.")
     key: SecretStr | None = Field(None, description="Key that those commands send.")
 
-    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, level: str) -> str:
+        return level.lower()
+
+    @field_validator(*_ADDRESSES)
+    @classmethod
+    def _address(cls, given: SecretStr | str | None, which: ValidationInfo) -> SecretStr | str | None:
+        plain = given.get_secret_value() if isinstance(given, SecretStr) else given
+        schemes, example = _ADDRESSES[which.field_name or ""]
+        if plain is not None and not _is_address(plain, schemes):
+            raise ValueError(f"it is not a URL like {example}")
+        return given
+
+    @field_validator("model_url")
+    @classmethod
+    def _model_addresses(cls, given: str | None) -> str | None:
+        for _, url in _servers(given):
+            if not _is_address(url, ("http", "https")):
+                raise ValueError("each is a URL like http://127.0.0.1:8000/v1, or NAME= and one")
+        return given
 
     @classmethod
     def settings_customise_sources(
@@ -150,13 +200,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings
 
-    @field_validator("weaviate_url")
-    @classmethod
-    def _is_http(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError("it is not a URL like http://127.0.0.1:8080")
-        return url
-
     def listed(self) -> Iterator[Setting]:
         """Every setting by the variable that people know."""
         for name, field in type(self).model_fields.items():
@@ -166,9 +209,7 @@ class Settings(BaseSettings):
 
     def model_urls(self, name: str) -> tuple[str, ...]:
         """The servers of a model."""
-        listed = [part.strip() for part in (self.model_url or "").split(",") if part.strip()]
-        parted = [part.rpartition("=") if not part.startswith("http") else ("", "", part) for part in listed]
-        return tuple(url for model, _, url in parted if model in ("", name))
+        return tuple(url for model, url in _servers(self.model_url) if model in ("", name))
 
     def require(self, *names: str) -> None:
         """Raise `SettingsError` naming every one of these settings that is not set."""
@@ -187,7 +228,10 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     try:
         return Settings(**values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
         raise SettingsError(f"Settings that cannot be used: {problems}") from None
 
 
@@ -196,6 +240,13 @@ def _shown(value: object) -> str:
         return ""
     # An address may hold a password.
     return _CREDENTIALS.sub("//", str(value))
+
+
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """The variables that look like settings and are none."""
+    known = {f"PLUMBLINE_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in known}
+    return sorted(name for name in environ if name.startswith("PLUMBLINE_") and name not in known | _OTHERS)
 
 
 def _from_files(environ: Mapping[str, str]) -> dict[str, str]:

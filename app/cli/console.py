@@ -181,6 +181,7 @@ def start_failures() -> Iterator[None]:
     from app.errors import OpenAccessRefused
     from app.release import ReleaseInvalid
     from app.settings import SettingsError
+    from app.standalone import PortTaken
     from app.telemetry import TelemetryError
     from ingestion.errors import IngestionError
     from llm.errors import PromptInvalid
@@ -190,7 +191,7 @@ def start_failures() -> Iterator[None]:
         yield
     except (OpenAccessRefused, ReleaseInvalid, PromptInvalid, SettingsError, TelemetryError) as error:
         fail(str(error), CANNOT_START)
-    except EmbedderUnavailable as error:
+    except (EmbedderUnavailable, PortTaken) as error:
         fail(str(error), CANNOT_START)
     except (IngestionError, RetrievalError) as error:
         fail(str(error))

@@ -27,9 +27,12 @@ def serve(
     them."""
     from app import main
     from app.settings import load_settings
+    from app.standalone import check_port
 
     with console.start_failures():
-        main.run(load_settings(host=host, port=port, data=data))
+        settings = load_settings(host=host, port=port, data=data)
+        check_port(settings.host, settings.port)
+        main.run(settings)
 
 
 def worker(data: console.Data = None) -> None:

@@ -1,12 +1,92 @@
-"""Settings that lie in files, as secrets of containers do."""
+"""Settings that cannot be used are told in a sentence before anything starts; what they hold is not shown."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from app.settings import SettingsError, load_settings
+from app.settings import SettingsError, load_settings, misspelt
+from tests.shell import run
+
+PARTS = {
+    "DATABASE_URL": "postgresql://u:sekret@127.0.0.1:1/x",
+    "REDIS_URL": "redis://:sekret@127.0.0.1:1/0",
+    "MILVUS_URI": "http://127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", "sekret"),
+        ("REDIS_URL", "redis://"),
+        ("MILVUS_URI", "localhost:19530"),
+        ("PLUMBLINE_MODEL_URL", "http://a/v1,sekret"),
+        ("PLUMBLINE_MODEL_URL", "qwen=b/v1"),
+        ("PLUMBLINE_RERANK_URL", "rerank"),
+        ("PLUMBLINE_LOG_LEVEL", "loud"),
+        ("PLUMBLINE_PORT", "99999"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_value_that_cannot_be_used_ends_the_start_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, command: str, name: str, value: str
+) -> None:
+    for given in (*PARTS.items(), (name, value)):
+        monkeypatch.setenv(*given)
+    done = run(command)
+    assert done.exit_code == 3
+    assert done.stderr.startswith(f"Settings that cannot be used: {name.removeprefix('PLUMBLINE_')}: ")
+    assert "sekret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"redis_url": "unix:///run/redis.sock"},
+        {"redis_url": "rediss://:p%40ss@cache:6380/1"},
+        {"milvus_uri": "https://milvus.example"},
+        {"model_url": "http://a/v1, qwen=https://b:8000/v1"},
+        {"log_level": "WARNING"},
+    ],
+)
+def test_what_people_write_is_taken(given: dict[str, str]) -> None:
+    load_settings({}, **given)
+
+
+def test_a_taken_port_is_told_before_anything_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in PARTS.items():
+        monkeypatch.setenv(*given)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run("serve", "--port", str(port))
+    assert (done.exit_code, done.stderr.split(". ")[0]) == (3, f"Port {port} on 127.0.0.1 is taken")
+
+
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for given in PARTS.items():
+        monkeypatch.setenv(*given)
+    done = run("worker")
+    assert done.exit_code == 1
+    assert "PostgreSQL cannot be reached at 127.0.0.1:1 (DATABASE_URL)" in done.stderr
+    assert "sekret" not in done.stderr
+
+
+def test_a_misspelt_setting_is_found() -> None:
+    environ = {
+        "PLUMBLINE_UPLOAD_LMIT": "1",
+        "PLUMBLINE_PORT": "1",
+        "PLUMBLINE_KEY_FILE": "/k",
+        "PLUMBLINE_RULES": "r",
+        "PATH": "",
+    }
+    assert misspelt(environ) == ["PLUMBLINE_UPLOAD_LMIT"]
 
 
 def test_a_secret_is_read_from_the_file_that_its_variable_names(tmp_path: Path) -> None:
