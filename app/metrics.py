@@ -31,6 +31,7 @@ class Metrics:
         self._estimates: dict[str, tuple[datetime, float]] = {}
         self._of_requests()
         self._of_the_queue()
+        self._of_parts()
         self._of_releases()
 
     def _of_requests(self) -> None:
@@ -79,7 +80,14 @@ class Metrics:
             "plumbline_embeddings_reused",
             "Vectors that were at hand and not computed again, in the generations there are.",
         )
-        self._ledger = self._gauge("plumbline_ledger_up", "Whether the ledger answered this scrape.")
+
+    def _of_parts(self) -> None:
+        self._parts = self._gauge(
+            "plumbline_part_up",
+            "Whether a part answered this scrape: ledger, store, outputs, files, and each served model.",
+            "part",
+        )
+        self._disk = self._gauge("plumbline_disk_free_bytes", "Bytes free for the data folder.")
 
     def _of_releases(self) -> None:
         self._release = self._gauge(
@@ -142,10 +150,17 @@ class Metrics:
         self._running.set(running)
         self._waiting.set(waiting)
 
+    def parts(self, up: Mapping[str, bool]) -> None:
+        self._parts.clear()
+        for part, answered in up.items():
+            self._parts.labels(part).set(answered)
+
+    def disk(self, free: float) -> None:
+        self._disk.set(free)
+
     def queue(self, now: Operation | None) -> None:
         """The queue and its workers; None when the ledger did not answer, which removes them rather than
         lie."""
-        self._ledger.set(0 if now is None else 1)
         self._jobs.clear()
         self._workers.clear()
         self._oldest.set(now.oldest_seconds if now else math.nan)

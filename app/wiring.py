@@ -181,6 +181,7 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
                 "ledger": ground.ledger.ping,
                 "store": ground.served.ping,
                 "outputs": outputs.ping,
+                "files": ground.blobs.ping,
                 **models.health(ground.registry.champion().release),
             },
         )

@@ -6,7 +6,10 @@ They need no key and tell nothing about tenants or documents.
 from __future__ import annotations
 
 import asyncio
+import math
+import shutil
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -14,13 +17,15 @@ from starlette.responses import Response
 from app.metrics import CONTENT_TYPE
 from app.routes.caller import Counters, Parts, reply
 from app.routes.route import Route
+from app.wiring import Services
 from ingestion.errors import LedgerUnavailable
 
 router = APIRouter(tags=["operation"], route_class=Route)
 
 PATIENCE = 2.0
 NEEDED = frozenset({"ledger", "store"})
-"""Without these nothing can be answered; without any other part answers are degraded and say so."""
+"""Without these nothing can be answered; without another, answers are degraded and say so, or, without files,
+no document can be handed in."""
 
 
 # Load balancers ask with HEAD.
@@ -37,8 +42,7 @@ async def live() -> Response:
     responses={503: {"description": "None can; the body is the same."}},
 )
 async def ready(parts: Parts) -> Response:
-    checks = parts.health()
-    states = dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
+    states = await _states(parts)
     down = [name for name, state in states.items() if state != "up"]
     status = "ready" if not down else "degraded" if NEEDED.isdisjoint(down) else "not ready"
     champion = parts.release.champion()
@@ -58,6 +62,8 @@ async def metrics(parts: Parts, counters: Counters) -> Response:
     counters.admission(parts.admission.running, parts.admission.waiting)
     counters.serving(parts.release.standing())
     counters.trials(parts.shadow.counts, parts.outcomes.lost)
+    counters.parts({name: state == "up" for name, state in (await _states(parts)).items()})
+    counters.disk(await asyncio.to_thread(_free, parts.settings.data))
     try:
         async with asyncio.timeout(PATIENCE):
             counters.queue(await parts.intake.operation())
@@ -65,6 +71,20 @@ async def metrics(parts: Parts, counters: Counters) -> Response:
     except (LedgerUnavailable, TimeoutError):
         counters.queue(None)
     return Response(counters.text(), media_type=CONTENT_TYPE)
+
+
+def _free(folder: Path) -> float:
+    """Bytes free where the folder is; NaN when that cannot be told."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return math.nan
+
+
+async def _states(parts: Services) -> dict[str, str]:
+    """Each part's: `up`, or what is wrong with it."""
+    checks = parts.health()
+    return dict(zip(checks, await asyncio.gather(*map(_state, checks.values())), strict=True))
 
 
 async def _state(check: Callable[[], Awaitable[None]]) -> str:

@@ -127,7 +127,7 @@ def test_alerts_are_loaded_and_ask_for_metrics_that_exist(compose: dict[str, Any
     assert len({rule["alert"] for rule in rules}) == len(rules)
     for rule in rules:
         assert _unknown(rule["expr"]) == [], rule["alert"]
-        assert "plumbline_" in rule["expr"]
+        assert "plumbline" in rule["expr"]
         assert set(rule["annotations"]) == {"summary", "action"}
 
 

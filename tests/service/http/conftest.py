@@ -236,6 +236,11 @@ async def _built(
         outputs=outputs,
         admission=admission,
         current=current,
-        health=lambda: {"ledger": ledger.ping, "store": ledger.ping, "outputs": outputs.ping},
+        health=lambda: {
+            "ledger": ledger.ping,
+            "store": ledger.ping,
+            "outputs": outputs.ping,
+            "files": blobs.ping,
+        },
     )
     return House(services, stage, stages)

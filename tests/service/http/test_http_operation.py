@@ -40,6 +40,7 @@ async def up() -> None:
         ({"ledger": up, "store": up, "outputs": up}, 200, "ready", []),
         ({"ledger": up, "store": up, "outputs": down}, 200, "degraded", ["outputs"]),
         ({"ledger": up, "store": up, "model:m": hanging}, 200, "degraded", ["model:m"]),
+        ({"ledger": up, "store": up, "files": down}, 200, "degraded", ["files"]),
         ({"ledger": down, "store": up}, 503, "not ready", ["ledger"]),
         ({"ledger": up, "store": hanging}, 503, "not ready", ["store"]),
     ],
@@ -51,6 +52,9 @@ async def test_readiness_names_what_is_down_and_fails_only_for_what_is_needed(
     async with serving(services) as url, httpx.AsyncClient(base_url=url) as client:
         reply = await client.get("/health/ready")
         assert (await client.get("/health/live")).status_code == 200
+        metrics = (await client.get("/metrics")).text
+    for part in parts:
+        assert f'plumbline_part_up{{part="{part}"}} {float(part not in out)}' in metrics
     assert (reply.status_code, reply.json()["status"], reply.json()["down"]) == (status, told, out)
 
 
@@ -75,7 +79,8 @@ async def test_metrics_count_requests_and_answers_and_name_no_tenant(tenant: Ten
         "plumbline_release_info",
     ):
         assert name in metrics
-    assert "plumbline_ledger_up 1.0" in metrics
+    assert 'plumbline_part_up{part="ledger"} 1.0' in metrics
+    assert re.search(r"plumbline_disk_free_bytes [1-9]", metrics)
     assert tenant.name not in metrics
     assert "private-name" not in metrics
     assert "/somewhere/else" not in metrics
@@ -177,7 +182,7 @@ async def test_an_outage_of_the_ledger_is_told_as_one_and_passes(
         metrics = (await tenant.http.get("/metrics")).text
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "ledger_unavailable")
     assert "retry-after" in reply.headers
-    assert "plumbline_ledger_up 0.0" in metrics
+    assert "plumbline_queue_oldest_seconds NaN" in metrics
     assert (await tenant.http.get("/v1/jobs")).status_code == 200
 
 
