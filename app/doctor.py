@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Literal
 
 from app import instance
 from app.embedded import NotReady, ask_milvus, ask_redis
-from app.settings import Settings, misspelt
-from app.stores import ADDRESSES, named, open_store
+from app.settings import Settings, load_settings, misspelt
+from app.stores import ADDRESSES, KINDS, named, open_store
 
 State = Literal["ok", "warn", "fail"]
 _Check = tuple[str, str, Callable[[str], Awaitable[str]]]
@@ -43,6 +43,7 @@ class Finding:
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding, none of which changes anything. Raises `SettingsError` when two stores are named."""
     running = instance.running(settings.data)
+    parts = await _parts(settings, running)
     return [
         _python(),
         _platform(),
@@ -54,7 +55,8 @@ async def examine(settings: Settings) -> list[Finding]:
         await _parsing(settings),
         *_packages(settings, running),
         *([] if running or settings.url else [_port(settings)]),
-        *await _parts(settings, running),
+        *parts,
+        *await _index(settings, running, parts),
         *await _receipts(settings, running),
         *_milvus_authentication(settings, running),
         _access(settings),
@@ -201,6 +203,32 @@ async def _parts(settings: Settings, running: instance.Running | None) -> list[F
     if not checks:
         return [Finding("instance", "ok", f"nothing runs on {settings.data}; `plumbline up` starts it")]
     return list(await asyncio.gather(*(_answers(*check) for check in checks)))
+
+
+async def _index(
+    settings: Settings, running: instance.Running | None, parts: Sequence[Finding]
+) -> list[Finding]:
+    """Whether the rows are there that the ledger knows of: a store that lost its data answers, too."""
+    up = {part.name for part in parts if part.state == "ok"}
+    if "postgres" not in up or up.isdisjoint(kind.name for kind in KINDS):
+        return []
+    from sqlalchemy.exc import ProgrammingError
+
+    from app.wiring import index_trouble
+    from ingestion.errors import IngestionError
+
+    if running:
+        given = {"database_url": running.database_url, "milvus_uri": running.milvus_uri or None}
+        missing = {name: value for name, value in given.items() if getattr(settings, name) is None}
+        settings = load_settings(**{**settings.model_dump(exclude_none=True), **missing})
+    try:
+        wrong = await index_trouble(settings)
+    except (IngestionError, ProgrammingError):
+        return []  # That it does not answer, or was never used, is said already.
+    if wrong:
+        remedy = "Restore the vector store, or build the index anew from the files: deploy/README.md."
+        return [Finding("index", "fail", wrong, remedy)]
+    return [Finding("index", "ok", "a sample of the documents has its passages in it")]
 
 
 async def _receipts(settings: Settings, running: instance.Running | None) -> list[Finding]:

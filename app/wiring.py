@@ -26,7 +26,7 @@ from app.chat import Chat
 from app.database import connect_args, dsn, open_engine
 from app.embedders import Embedders
 from app.erasure import BACKUPS, RECEIPTS, OutputsStep, RecordsStep, traces
-from app.indexes import Indexes, Unsound
+from app.indexes import SAMPLE, Indexes, Unsound
 from app.models import Models, Ping
 from app.outcomes import Outcomes
 from app.promotion import Promotions
@@ -344,6 +344,30 @@ async def unknown_receipts(database_url: str, data: Path) -> int:
         return len(Receipts(data / RECEIPTS).ids() - await Ledger(engine).erasing.finished())
     finally:
         await engine.dispose()
+
+
+async def index_trouble(settings: Settings) -> str | None:
+    """What is wrong with a sample of what serves, None if nothing is. Raises `LedgerUnavailable`."""
+    database_url = _secret(settings.database_url)
+    async with AsyncExitStack() as stack:
+        engine = open_engine(database_url, pool_size=1)
+        stack.push_async_callback(engine.dispose)
+        reads = Reads(dsn(database_url), connect_args())
+        stack.push_async_callback(reads.close)
+        store = open_store(settings)
+        stack.push_async_callback(store.close)
+        ledger, open_indexer = Ledger(engine), _opener(Embedders(settings, telemetry.tracer()))
+        for known in await ledger.generations():
+            if known.state != "serving":
+                continue
+            try:
+                sample = await ledger.sample(known.id, SAMPLE)
+                wrong = await spotcheck.unsound(store, reads, await open_indexer(known), sample)
+            except (StoreUnavailable, EmbedderUnavailable) as error:
+                wrong = str(error)
+            if wrong:
+                return wrong
+    return None
 
 
 def _eraser(settings: Settings, ground: _Ground, stack: AsyncExitStack) -> Eraser:

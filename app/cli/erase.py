@@ -140,7 +140,9 @@ def reapply(
 
     with console.failures():
         settings = load_settings(data=data)
-        found = [one for _, one in _read(receipts or [settings.data / RECEIPTS], data)]
+        own = settings.data / RECEIPTS
+        # Of an instance in which nothing was ever erased there is no folder.
+        found = [one for _, one in _read(receipts or ([own] if own.exists() else []), data)]
         unsigned = [one.id for one in found if not one.signed]
         if unsigned:
             console.fail(f"The signature of {unsigned[0]} does not hold: nothing was erased.")

@@ -187,8 +187,29 @@ def test_doctor_finds_every_part_of_a_running_instance(instance: Up) -> None:
     examined = plumbline("doctor", "--json", "--data", str(instance.data))
     findings = {each["name"]: each for each in json.loads(examined.stdout)["findings"]}
     assert examined.returncode == 0
-    assert {findings[part]["state"] for part in ("postgres", "redis", "milvus", "api", "embedder")} == {"ok"}
+    assert {
+        findings[part]["state"] for part in ("postgres", "redis", "milvus", "api", "embedder", "index")
+    } == {"ok"}
     assert "no authentication" in findings["milvus access"]["detail"]
+
+
+def test_an_index_that_was_lost_is_found_and_nothing_is_erased_again_where_nothing_was(folder: Path) -> None:
+    (folder / "papers").mkdir()
+    (folder / "papers" / "wombats.md").write_text("# Wombats\n\nWombat droppings are cubes.\n")
+    data = folder / "data"
+    first = Up(data, "--no-sample").wait_ready()
+    assert plumbline("ingest", str(folder / "papers"), "--data", str(data)).returncode == 0
+    assert first.stop(signal.SIGINT) == 0, first.said()
+    shutil.rmtree(data / "milvus")
+    second = Up(data, "--no-sample").wait_ready()
+    examined = plumbline("doctor", "--json", "--data", str(data))
+    again = plumbline("erase", "reapply", "--data", str(data))
+    assert second.stop(signal.SIGINT) == 0, second.said()
+    findings = {each["name"]: each for each in json.loads(examined.stdout)["findings"]}
+    assert examined.returncode == 1
+    assert (findings["milvus"]["state"], findings["index"]["state"]) == ("ok", "fail")
+    assert "0 rows can be read where 1 were written" in findings["index"]["detail"]
+    assert (again.returncode, again.stdout.strip()) == (0, "There are no receipts.")
 
 
 def test_documents_survive_a_stop_and_a_kill_and_nothing_is_left_running(folder: Path) -> None:
