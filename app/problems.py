@@ -31,6 +31,14 @@ log = logging.getLogger(__name__)
 RETRY_AFTER = 2.0
 _FULL = "The disk is full; nothing was kept. Try again when its operator has made room."
 CLIENT_GONE = 499
+_AWAY = (
+    retrieval.StoreUnavailable,
+    retrieval.EmbedderUnavailable,
+    ingestion.LedgerUnavailable,
+    ingestion.StorageUnavailable,
+    llm.ModelUnavailable,
+)
+"""What only the operator can mend."""
 
 TABLE: Mapping[type[Exception], tuple[int, str]] = {
     retrieval.StoreUnavailable: (503, "store_unavailable"),
@@ -160,13 +168,16 @@ def told_as(error: Exception) -> tuple[int, str]:
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
-    """Any exception as a `Problem`. One that nobody raised on purpose is logged here."""
+    """Any exception as a `Problem`. One that nobody raised on purpose is logged here, and so is a part that
+    is away."""
     if isinstance(error, RequestValidationError):
         return _validation(error.errors())
     if isinstance(error, HTTPException):
         return _http(error)
     for base in type(error).__mro__:
         if base in TABLE:
+            if isinstance(error, _AWAY):
+                log.warning("A part is away: %s", error)
             return _known(error, *TABLE[base])
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Problem(status=503, code="storage_unavailable", message=_FULL, retry_after=RETRY_AFTER)

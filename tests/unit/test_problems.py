@@ -54,6 +54,24 @@ def test_what_passes_by_itself_says_when_to_come_back(error: Exception) -> None:
     assert int(reply.headers["retry-after"]) >= 1
 
 
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (retrieval.errors.StoreUnavailable("Milvus did not answer within 5 s."), True),
+        (ingestion.errors.LedgerUnavailable("out"), True),
+        (ingestion.errors.StorageUnavailable("out"), True),
+        (app.errors.AdmissionFull(3), False),
+        (ingestion.errors.NotFound("document", "a"), False),
+    ],
+)
+def test_the_log_says_which_part_is_away_and_why(
+    error: Exception, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        problem_of(error, "r")
+    assert (f"A part is away: {error}" in caplog.text) is logged
+
+
 def test_a_defect_is_logged_and_told_by_its_request_only(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         problem = problem_of(KeyError("private words"), "request-7")
