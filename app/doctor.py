@@ -106,7 +106,7 @@ def _folder(data: Path) -> Finding:
 
 
 def _settings() -> Finding:
-    unknown = misspelt(os.environ)
+    unknown = misspelt()
     if unknown:
         remedy = "`plumbline doctor --settings` lists those that there are."
         return Finding("settings", "warn", f"{', '.join(unknown)}: there is no such setting", remedy)

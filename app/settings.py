@@ -242,8 +242,9 @@ def _shown(value: object) -> str:
     return _CREDENTIALS.sub("//", str(value))
 
 
-def misspelt(environ: Mapping[str, str]) -> list[str]:
-    """The variables that look like settings and are none."""
+def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
+    """The variables of the environment that look like settings and are none."""
+    environ = os.environ if environ is None else environ
     known = {f"PLUMBLINE_{name.upper()}" for name in Settings.model_fields}
     known |= {f"{name}_FILE" for name in known}
     return sorted(name for name in environ if name.startswith("PLUMBLINE_") and name not in known | _OTHERS)
