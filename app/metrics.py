@@ -84,7 +84,7 @@ class Metrics:
     def _of_parts(self) -> None:
         self._parts = self._gauge(
             "plumbline_part_up",
-            "Whether a part answered this scrape: ledger, store, outputs, files, and each served model.",
+            "Whether a part was in order at this scrape: ledger, store, index, outputs, files, models.",
             "part",
         )
         self._disk = self._gauge("plumbline_disk_free_bytes", "Bytes free for the data folder.")

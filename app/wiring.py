@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -70,6 +71,8 @@ from retrieval.types import Embedder, IndexSpec, ServedStore, Store, Visibility
 
 PRODUCT = version("plumbline")
 LONGEST_WRITE = 4 * STORE_TIMEOUT
+GLANCE = 2
+"""Documents whose rows readiness looks for in the store."""
 """A write that was given up may still be carried out for so long: it waits for others, then makes requests
 of its own."""
 
@@ -182,6 +185,7 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
                 "store": ground.served.ping,
                 "outputs": outputs.ping,
                 "files": ground.blobs.ping,
+                "index": partial(_require_rows, ground, servings.current),
                 **models.health(ground.registry.champion().release),
             },
         )
@@ -344,6 +348,13 @@ async def unknown_receipts(database_url: str, data: Path) -> int:
         return len(Receipts(data / RECEIPTS).ids() - await Ledger(engine).erasing.finished())
     finally:
         await engine.dispose()
+
+
+async def _require_rows(ground: _Ground, current: Callable[[], Serving]) -> None:
+    generation = current().index.generation
+    await spotcheck.require_rows(
+        ground.store, ground.reads, generation, await ground.ledger.some(generation, GLANCE)
+    )
 
 
 async def index_trouble(settings: Settings) -> str | None:

@@ -137,6 +137,14 @@ _SAMPLE = text(
     "SELECT tenant, document_id, revision, chunks FROM visibility WHERE generation = :id "
     "ORDER BY random() LIMIT :limit"
 )
+# From anywhere on: ordering all of them by chance would read all of them, and this is asked all the time.
+_SOME = text(
+    """
+    SELECT tenant, document_id, revision, chunks FROM visibility WHERE generation = :id AND chunks > 0
+      AND revision >= (SELECT floor(random() * max(revision)) FROM visibility)
+    ORDER BY revision LIMIT :limit
+    """
+)
 _RETIRED = text(
     """
     SELECT v.tenant, v.document_id FROM visibility v
@@ -259,6 +267,12 @@ async def status(connection: AsyncConnection, generation: str) -> Build | None:
 async def sample(connection: AsyncConnection, generation: str, limit: int) -> list[Placed]:
     """Some documents that are in the generation, chosen at random."""
     rows = await connection.execute(_SAMPLE, {"id": generation, "limit": limit})
+    return [Placed(row.tenant, row.document_id, row.revision, row.chunks) for row in rows]
+
+
+async def some(connection: AsyncConnection, generation: str, limit: int) -> list[Placed]:
+    """As `sample`, but cheap, less random, and at times none."""
+    rows = await connection.execute(_SOME, {"id": generation, "limit": limit})
     return [Placed(row.tenant, row.document_id, row.revision, row.chunks) for row in rows]
 
 

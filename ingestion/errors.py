@@ -14,6 +14,7 @@ IngestionError
 ├── Conflict              the thing is in a state that does not allow this (cancel a finished job)
 ├── Quarantined           the document can never be read: `reason` is a code, `part` where it stopped
 ├── LeaseLost             another worker holds the job now: stop, write nothing more
+├── IndexIncomplete       the store lacks rows that the ledger knows of: it lost them
 ├── LedgerUnavailable     PostgreSQL is down or too slow: try again
 ├── ParserUnavailable     no parsing process could be started: try again
 ├── ErasureStalled        a store that is to forget documents is away: it is asked again
@@ -88,6 +89,10 @@ class Quarantined(IngestionError):
         super().__init__(message)
         self.reason = reason
         self.part = part
+
+
+class IndexIncomplete(IngestionError):
+    pass
 
 
 class LeaseLost(IngestionError):

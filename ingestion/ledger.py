@@ -380,6 +380,11 @@ class Ledger:
         async with reading(self._engine) as connection:
             return await backfill.sample(connection, generation, limit)
 
+    async def some(self, generation: str, limit: int) -> list[Placed]:
+        """Documents that are in a generation, for a look that is taken often."""
+        async with reading(self._engine) as connection:
+            return await backfill.some(connection, generation, limit)
+
     async def closed_generation(self, connection: AsyncConnection, generation: str) -> Generation | None:
         """What is known of it; no generation is written or changed until the caller's transaction ends."""
         await generations.close(connection)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ingestion.errors import IndexIncomplete
 from ingestion.indexers import Indexer
 from ingestion.types import Placed
 from retrieval.types import Chunk, Dense, Filter, Keyword, Query, Store, Visibility
@@ -30,6 +31,20 @@ async def unsound(
         ):
             return f"revision {placed.revision}: {wrong}"
     return None
+
+
+async def require_rows(
+    store: Store, visibility: Visibility, generation: str, sample: Sequence[Placed]
+) -> None:
+    """Raise `IndexIncomplete` when the first row of one of these documents is gone. A store that lost its
+    data answers as if nothing had ever been in it."""
+    for placed in sample:
+        if await store.read(generation, placed.tenant, [f"{placed.revision}-0"]):
+            continue
+        if await visibility.visible(generation, _whole(placed), [(placed.document_id, placed.revision)]):
+            raise IndexIncomplete(
+                f"Revision {placed.revision} is visible, and its rows are not in the store."
+            )
 
 
 async def _wrong(store: Store, generation: str, indexer: Indexer, placed: Placed) -> str | None:

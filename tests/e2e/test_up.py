@@ -204,10 +204,12 @@ def test_an_index_that_was_lost_is_found_and_nothing_is_erased_again_where_nothi
     second = Up(data, "--no-sample").wait_ready()
     examined = plumbline("doctor", "--json", "--data", str(data))
     again = plumbline("erase", "reapply", "--data", str(data))
+    parts = httpx.get(f"http://127.0.0.1:{second.port}/health/ready").json()["parts"]
     assert second.stop(signal.SIGINT) == 0, second.said()
     findings = {each["name"]: each for each in json.loads(examined.stdout)["findings"]}
     assert examined.returncode == 1
     assert (findings["milvus"]["state"], findings["index"]["state"]) == ("ok", "fail")
+    assert {name for name, state in parts.items() if state != "up"} == {"index"}
     assert "0 rows can be read where 1 were written" in findings["index"]["detail"]
     assert (again.returncode, again.stdout.strip()) == (0, "There are no receipts.")
 
