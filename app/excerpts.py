@@ -33,6 +33,16 @@ class Excerpt:
     after: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """`text` is what `span` holds of a document that is `length` characters long."""
+
+    text: str
+    title: str
+    span: Span
+    length: int
+
+
 async def read(
     index: Index, where: Filter, document_id: str, span: Span, around: int, *, revision: int | None = None
 ) -> Excerpt:
@@ -41,15 +51,10 @@ async def read(
     Raises `NotFound` for a document that `where` does not let through, one that has no such place, and one
     that was replaced since it had this `revision`.
     """
-    contents = await index.visibility.contents(index.generation, where, 1)
-    if not contents:
-        raise NotFound("document", document_id)
-    [(_, visible, count)] = contents
-    if revision not in (None, visible):
+    held = await _held(index, where, document_id)
+    if revision not in (None, held.revision):
         raise NotFound("passage", f"{revision}")
-    chunks = await _Chunks(index, where.tenant, document_id, visible, count).over(
-        span.start - around, span.end + around
-    )
+    chunks = await held.over(span.start - around, span.end + around)
     here = [chunk for chunk in chunks if chunk.span.start < span.end and span.start < chunk.span.end]
     if not here:
         raise NotFound("passage", f"{document_id} {span.start}-{span.end}")
@@ -64,6 +69,32 @@ async def read(
     )
 
 
+async def page(index: Index, where: Filter, document_id: str, start: int, length: int) -> Page:
+    """At most `length` characters from `start` on. `where` names this document alone. From the document's end
+    on there are none. Raises `NotFound` for a document that `where` does not let through."""
+    held = await _held(index, where, document_id)
+    whole = await held.length()
+    end = min(start + length, whole)
+    if start >= end:
+        return Page(text="", title="", span=Span(whole, whole), length=whole)
+    chunks = await held.over(start, end)
+    if not chunks:  # White space that a document begins with is in no passage.
+        return Page(text="", title="", span=Span(start, end), length=whole)
+    text, base = _stitched(chunks), chunks[0].span.start
+    begin = max(start, base)
+    return Page(
+        text=text[begin - base : end - base], title=chunks[0].title, span=Span(begin, end), length=whole
+    )
+
+
+async def _held(index: Index, where: Filter, document_id: str) -> _Chunks:
+    contents = await index.visibility.contents(index.generation, where, 1)
+    if not contents:
+        raise NotFound("document", document_id)
+    [(_, visible, count)] = contents
+    return _Chunks(index, where.tenant, document_id, visible, count)
+
+
 @dataclass(frozen=True, slots=True)
 class _Chunks:
     """The passages of one revision, which lie in the order of their numbers."""
@@ -73,6 +104,13 @@ class _Chunks:
     document_id: str
     revision: int
     count: int
+
+    async def length(self) -> int:
+        """Characters of the text up to the end of its last passage."""
+        if not self.count:
+            return 0
+        [last] = await self._read([self.count - 1])
+        return last.span.end
 
     async def over(self, start: int, end: int) -> list[Chunk]:
         """Those that hold characters `start` to `end`, at most one before them."""

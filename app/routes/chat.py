@@ -14,6 +14,7 @@ import orjson
 from fastapi import APIRouter, Request
 from opentelemetry import trace
 from starlette.responses import Response
+from starlette.types import Receive
 
 from app import quality, semconv, telemetry
 from app.assignment import Assigned, Conversation
@@ -22,7 +23,7 @@ from app.deadline import within
 from app.metrics import Metrics
 from app.outcomes import Facts, facts_of
 from app.routes import cited
-from app.routes.caller import Asked, caching, reach, reply
+from app.routes.caller import Asked, Inquiry, caching, reach, reply
 from app.routes.openai import ChatRequest, messages_of, refuse_unsupported
 from app.routes.route import Route
 from app.sse import DONE, Connected, EventStream, event, first_of
@@ -75,8 +76,24 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
     release that answered, what it had to do without and how long each stage took; with `stream` it is in
     the last chunk, and each sentence's `support` follows the sentence in a chunk without text.
     """
+    asked = await _asked(body, inquiry)
+    if not body.stream:
+        return reply(await _completed(asked, inquiry, request.receive))
+    events, metrics, deadline = asked.events(), inquiry.metrics, inquiry.deadline
+    async with Connected(request.receive), within(deadline, "the answer"):
+        first = await first_of(events)
+    chunks = _chunks(asked, first, events, body.include_usage, metrics)
+    return EventStream(chunks, deadline=deadline, failed=metrics.failure)
+
+
+async def completion(body: ChatRequest, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+    """The whole answer, as it is told. Raises `ClientGone` when the caller hangs up meanwhile."""
+    return await _completed(await _asked(body, inquiry), inquiry, receive)
+
+
+async def _asked(body: ChatRequest, inquiry: Inquiry) -> _Asked:
     refuse_unsupported(body)
-    parts, metrics, deadline = inquiry.parts, inquiry.metrics, inquiry.deadline
+    parts = inquiry.parts
     messages = messages_of(body, parts.settings.question_limit)
     stops = body.stops
     extra = body.plumbline
@@ -85,7 +102,7 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
         where=await reach(
             parts, inquiry.caller, extra.names, extra.document_ids, extra.where("plumbline.filter")
         ),
-        deadline=deadline,
+        deadline=inquiry.deadline,
         max_tokens=body.most_tokens,
         temperature=body.temperature,
         top_p=body.top_p,
@@ -101,17 +118,15 @@ async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) 
     )
     if (cache := caching(assigned, extra.cache)) != question.cache:
         question = replace(question, cache=cache)
-    asked = _Asked(parts, question, assigned, _conversation(extra.conversation))
+    return _Asked(parts, question, assigned, _conversation(extra.conversation))
+
+
+async def _completed(asked: _Asked, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
     events = asked.events()
-    if body.stream:
-        async with Connected(request.receive), within(deadline, "the answer"):
-            first = await first_of(events)
-        chunks = _chunks(asked, first, events, body.include_usage, metrics)
-        return EventStream(chunks, deadline=deadline, failed=metrics.failure)
-    async with Connected(request.receive), aclosing(events), within(deadline, "the answer"):
+    async with Connected(receive), aclosing(events), within(inquiry.deadline, "the answer"):
         answer = await _answer(events)
-    metrics.answered("chat", answer)
-    return reply(_completion(asked.shape, answer, asked.sources))
+    inquiry.metrics.answered("chat", answer)
+    return _completion(asked.shape, answer, asked.sources)
 
 
 def _belongs(given: str | None, messages: Sequence[Message]) -> Conversation:

@@ -11,6 +11,8 @@ from starlette.responses import Response
 from app.routes.bodies import Strict, Whole
 from app.routes.caller import Admin, Parts, Reader, reply
 from app.routes.route import Exact
+from app.types import Principal
+from app.wiring import Services
 from ingestion.rules import LANGUAGES, RULES, Rule, Rules, RulesReport, rules_json
 
 router = APIRouter(tags=["documents"], route_class=Exact)
@@ -64,8 +66,13 @@ class AskedOf(Strict):
 @router.get("/v1/collections", summary="List collections")
 async def list_collections(parts: Parts, caller: Reader) -> Response:
     """Those of which the key may read something, and how many documents."""
+    return reply(await collections_of(parts, caller))
+
+
+async def collections_of(parts: Services, caller: Principal) -> dict[str, Any]:
+    """The collections that the caller can read something of, as they are told."""
     found = await parts.intake.collections(caller.tenant, caller.groups)
-    return reply({"collections": [{"name": one.name, "documents": one.documents} for one in found]})
+    return {"collections": [{"name": one.name, "documents": one.documents} for one in found]}
 
 
 @router.get("/v1/collections/{name}/rules", summary="Show what a collection asks of its documents")

@@ -157,12 +157,19 @@ async def list_documents(
     after: Annotated[str | None, Query(max_length=1_000, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
+    return reply(await documents_of(parts, caller, collection=collection, after=after, limit=limit))
+
+
+async def documents_of(
+    parts: Services, caller: Principal, *, collection: str | None, after: str | None, limit: int
+) -> dict[str, Any]:
+    """A page of the documents that the caller may read, as they are told."""
     if collection is not None:
         await parts.intake.require_collections(caller.tenant, caller.groups, [collection])
     found, cursor = await parts.intake.list_documents(
         caller.tenant, caller.groups, collection=collection, after=after, limit=limit
     )
-    return reply({"documents": [document_json(one) for one in found], "next": cursor})
+    return {"documents": [document_json(one) for one in found], "next": cursor}
 
 
 @router.get("/v1/documents/{document_id}", summary="Show one document")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
+from starlette.types import Receive
 
 from app import telemetry
 from app.assignment import Conversation, digest
@@ -14,7 +15,7 @@ from app.errors import RequestInvalid
 from app.outcomes import facts_of_search
 from app.releases import MODEL
 from app.routes.bodies import Selection, Text, Whole
-from app.routes.caller import Asked, reach, reply
+from app.routes.caller import Asked, Inquiry, reach, reply
 from app.routes.cited import span_json
 from app.routes.route import Route
 from app.sse import Connected
@@ -37,6 +38,11 @@ class SearchRequest(Selection):
 
 @router.post("/v1/search", summary="Find passages")
 async def search(body: SearchRequest, request: Request, inquiry: Asked) -> Response:
+    return reply(await hits_of(body, inquiry, request.receive))
+
+
+async def hits_of(body: SearchRequest, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+    """What is found, as it is told. Raises `ClientGone` when the caller hangs up meanwhile."""
     parts, caller, deadline = inquiry.parts, inquiry.caller, inquiry.deadline
     _check_query(body.query, parts.settings.question_limit)
     where = await reach(parts, caller, body.names, body.document_ids, body.where())
@@ -48,7 +54,7 @@ async def search(body: SearchRequest, request: Request, inquiry: Asked) -> Respo
     telemetry.set_release(assigned.serving.release.id)
     name = telemetry.request_id()
     with watched(parts.outcomes, assigned, kind="search", tenant=caller.tenant, answer=name) as watch:
-        async with Connected(request.receive), parts.admission.turn(caller.tenant, deadline) as place:
+        async with Connected(receive), parts.admission.turn(caller.tenant, deadline) as place:
             found, release_id = await parts.search.find(
                 body.query,
                 where,
@@ -63,7 +69,7 @@ async def search(body: SearchRequest, request: Request, inquiry: Asked) -> Respo
     inquiry.metrics.degraded(found.degraded)
     telemetry.tell_degraded(found.degraded)
     hits = [hit_json(hit) for hit in found.hits]
-    return reply({"hits": hits, "degraded": list(found.degraded), "release": release_id})
+    return {"hits": hits, "degraded": list(found.degraded), "release": release_id}
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Straight:
         try:
             body = way.model.model_validate_json(raw)
         except ValidationError:
-            await self._app(scope, _Again(raw, receive).receive, send)
+            await self._app(scope, Again(raw, receive).receive, send)
             return
         scope["route"] = way.route
         inquiry = await inquire(request, request.headers.get("x-request-timeout"))
@@ -62,7 +62,7 @@ class Straight:
         await response(scope, receive, send)
 
 
-class _Again:
+class Again:
     """Gives a body once more that was read before."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
+from starlette.types import Receive
 
 from app import quality, telemetry
 from app.assignment import Assigned, Conversation, digest
@@ -21,7 +22,7 @@ from app.outcomes import Facts, facts_of
 from app.releases import MODEL
 from app.routes import cited
 from app.routes.bodies import CollectionName, DocumentId, Strict, Text, Whole
-from app.routes.caller import Asked, caching, reach, reply
+from app.routes.caller import Asked, Inquiry, caching, reach, reply
 from app.routes.route import Route
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Support, Token
@@ -64,7 +65,25 @@ class SummarizeRequest(Strict):
 @router.post("/v1/summarize", summary="Summarize texts, documents, collections or what is said of a question")
 async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) -> Response:
     """With `stream`, `summary.progress`, `summary.delta` and `summary.support` come before the `summary`."""
-    parts, caller, deadline, metrics = inquiry.parts, inquiry.caller, inquiry.deadline, inquiry.metrics
+    if not body.stream:
+        return reply(await summary_of(body, inquiry, request.receive))
+    events, metrics, deadline = await _asked(body, inquiry), inquiry.metrics, inquiry.deadline
+    async with Connected(request.receive), within(deadline, "the answer"):
+        first = await first_of(events)
+    return EventStream(_told(first, events, metrics), deadline=deadline, failed=metrics.failure)
+
+
+async def summary_of(body: SummarizeRequest, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+    """The whole summary, as it is told. Raises `ClientGone` when the caller hangs up meanwhile."""
+    events = await _asked(body, inquiry)
+    async with Connected(receive), aclosing(events), within(inquiry.deadline, "the answer"):
+        summary = await _summary(events)
+    inquiry.metrics.answered("summary", summary)
+    return _summary_json(summary)
+
+
+async def _asked(body: SummarizeRequest, inquiry: Inquiry) -> AsyncGenerator[SummaryEvent, None]:
+    parts, caller = inquiry.parts, inquiry.caller
     if body.named > 1 or not (body.named or (body.focus or "").strip()):
         raise RequestInvalid(
             "Name exactly one of `text`, `document_ids`, `collection` and `collections`, or a `focus` alone.",
@@ -80,7 +99,7 @@ async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) ->
     assigned = await parts.assigner.assign(body.model, caller, Conversation(named), named)
     wanted = SummaryRequest(
         where=await reach(parts, caller, body.names, ids),
-        deadline=deadline,
+        deadline=inquiry.deadline,
         text=body.text,
         document_ids=ids,
         focus=body.focus,
@@ -88,15 +107,7 @@ async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) ->
         language=body.language,
         cache=caching(assigned, body.cache),
     )
-    events = _events(parts, wanted, assigned)
-    if body.stream:
-        async with Connected(request.receive), within(deadline, "the answer"):
-            first = await first_of(events)
-        return EventStream(_told(first, events, metrics), deadline=deadline, failed=metrics.failure)
-    async with Connected(request.receive), aclosing(events), within(deadline, "the answer"):
-        summary = await _summary(events)
-    metrics.answered("summary", summary)
-    return reply(_summary_json(summary))
+    return _events(parts, wanted, assigned)
 
 
 async def _events(
