@@ -79,6 +79,7 @@ class State(TypedDict):
     metrics: Metrics
     uploads: Admission
     stopping: asyncio.Event
+    mcp: ASGIApp
 
 
 def create_app(
@@ -86,6 +87,9 @@ def create_app(
 ) -> FastAPI:
     """The application. It opens the service's parts itself, unless it is lent them. Once `stopping` is set,
     streams that have no end of their own are ended."""
+    # Its library takes longer to import than most commands to do their work.
+    from app.routes import mcp
+
     counters = Metrics()
     told = stopping or asyncio.Event()
 
@@ -99,7 +103,13 @@ def create_app(
             uploading = Admission(
                 max_running=UPLOADS, max_waiting=settings.max_waiting, most_each=UPLOADS_EACH
             )
-            yield {"services": parts, "metrics": counters, "uploads": uploading, "stopping": told}
+            yield {
+                "services": parts,
+                "metrics": counters,
+                "uploads": uploading,
+                "stopping": told,
+                "mcp": await stack.enter_async_context(mcp.speaking()),
+            }
 
     spans = Spans(telemetry.tracer(), _untraced)
     app = FastAPI(
@@ -121,7 +131,7 @@ def create_app(
     answering = (chat, search, summarize, embeddings, rerank)
     # Of two paths that fit, the first is taken: what `trials` names comes before any release's name.
     handling = (documents, erasures, collections, source, jobs, queue)
-    for routes in (*answering, *handling, models, trials, verdicts, releases, health):
+    for routes in (*answering, mcp, *handling, models, trials, verdicts, releases, health):
         app.include_router(routes.router)
     _serve_page(app)
     return app

@@ -183,5 +183,5 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "pymilvus", "fsspec"):
+    for noisy in ("httpx", "httpcore", "pymilvus", "fsspec", "mcp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -20,6 +20,8 @@ from app.wiring import Services
 from llm.scripted import Script, Scripted
 from llm.types import Call, ChatModel, Delta
 
+ACCEPT = {"Accept": "application/json, text/event-stream"}
+
 
 @dataclass(slots=True)
 class Stage:
@@ -131,3 +133,19 @@ async def serving(services: Services) -> AsyncIterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     await task
+
+
+def tool_call(version: str, tool: str, **arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """The call of a tool, and its headers, as a client of this version of the Model Context Protocol sends
+    them."""
+    params: dict[str, Any] = {"name": tool, "arguments": arguments}
+    headers = {**ACCEPT, "MCP-Protocol-Version": version}
+    if version >= "2026":
+        prefix = "io.modelcontextprotocol"
+        params["_meta"] = {
+            f"{prefix}/protocolVersion": version,
+            f"{prefix}/clientInfo": {"name": "test", "version": "1"},
+            f"{prefix}/clientCapabilities": {},
+        }
+        headers |= {"Mcp-Method": "tools/call", "Mcp-Name": tool}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}, headers

@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from app.embedded import free_port
+from tests.service.http.house import tool_call
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -192,3 +193,19 @@ async def test_the_trace_names_what_an_answer_had_to_do_without(
         span = next(span for _, span in receiver.of(trace) if span.name == root)
         told = {one.key: [v.string_value for v in one.value.array_value.values] for one in span.attributes}
         assert told.get("plumbline.degraded") == [expected], path
+
+
+async def test_a_call_of_a_tool_is_one_trace_in_which_no_text_leaves(
+    receiver: Receiver, api: httpx.AsyncClient
+) -> None:
+    for trace, version in ((TRACE, "2025-06-18"), (TRACE[::-1], "2026-07-28")):
+        call, headers = tool_call(version, "ask", question=f"When do badgers hunt? {version}")
+        headers["traceparent"] = PARENT.replace(TRACE, trace)
+        assert (await api.post("/mcp", json=call, headers=headers)).status_code == 200
+        await receiver.until(trace, "POST /mcp", "tools/call ask")
+        spans = {span.name: span for _, span in receiver.of(trace)}
+        assert any(name.startswith("retrieval ") for name in spans)
+        assert {spans[name].parent_span_id for name in spans if name != "POST /mcp"} <= {
+            span.span_id for span in spans.values()
+        }
+    assert not any("badgers" in str(span) for _, span in receiver.spans)
