@@ -21,10 +21,12 @@ def _nothing(path: str) -> tuple[int, str]:
 
 @dataclass(slots=True)
 class Replying:
-    """`post` makes status and JSON of a reply from path and body, `get` status and text."""
+    """`post` makes status and JSON of a reply from path and body, `get` status and text. Every reply has the
+    headers `told` too."""
 
     post: Post
     get: Get = _nothing
+    told: Mapping[str, str] = field(default_factory=dict)
     bodies: list[Body] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     looks: list[str] = field(default_factory=list)
@@ -60,6 +62,8 @@ def _handler(server: Replying) -> type[BaseHTTPRequestHandler]:
 
         def reply(self, status: int, body: bytes) -> None:
             self.send_response(status)
+            for name, value in server.told.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
