@@ -1,4 +1,4 @@
-"""`plumbline eval run | import | gate | report | index | simulate | ablate`.
+"""`plumbline eval run | import | gate | report | log | index | simulate | ablate`.
 
 Exit codes: 0 passed (or done), 1 failed, 2 cannot judge. `run` ends with 1 when cases were lost.
 """
@@ -222,6 +222,21 @@ def report(
     with _failures():
         text = rendered(read(file), Form.json if as_json else form)
     typer.echo(text, nl=False)
+
+
+@commands.command("log")
+def log_run(
+    file: Annotated[Path, typer.Argument(help="The report of a run.")],
+    mlflow: Annotated[str, typer.Option(help="MLflow's tracking server (http://...), or a folder of its.")],
+    experiment: Annotated[str, typer.Option(help="Made where there is none of this name.")] = "plumbline",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run's id as JSON.")] = False,
+) -> None:
+    """Log a run to MLflow: release, data set, each metric with its interval, and the report."""
+    from eval.tracking import log
+
+    with _failures(), _needing("mlflow"):
+        run = log(read_report(file), mlflow, experiment)
+    typer.echo(json.dumps({"run": run}) if as_json else f"Logged: run {run} at {mlflow}")
 
 
 @commands.command()
@@ -499,6 +514,16 @@ def _progress(quiet: bool) -> Iterator[Progress]:
             bars.update(tasks[step], completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def _needing(extra: str) -> Iterator[None]:
+    """What is missing is of another extra than `eval`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        command = f"{shlex.quote(sys.executable)} -m pip install 'plumbline[{extra}]'"
+        raise EvalError(f"{error}. Install it with: {command}") from None
 
 
 @contextmanager

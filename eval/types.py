@@ -36,6 +36,7 @@ class EvalError(Exception):
     ├── TargetFailed     a request to the evaluated instance failed
     ├── JudgeFailed      the judge was away or answered what is no verdict
     ├── InstanceFailed   a private instance did not start, ingest or stop as it should
+    ├── TrackingFailed   MLflow did not take a run
     ├── CannotJudge      two reports cannot be compared; neither pass nor fail
     └── CannotWrite      what was found cannot be written where it should go
     """
@@ -62,6 +63,10 @@ class JudgeFailed(EvalError):
 
 
 class InstanceFailed(EvalError):
+    pass
+
+
+class TrackingFailed(EvalError):
     pass
 
 

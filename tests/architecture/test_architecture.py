@@ -59,7 +59,7 @@ def test_optional_packages_are_not_imported_at_start_up() -> None:
     the API needs."""
     script = (
         "import sys, app.cli, app.main; "
-        "heavy = ('torch', 'ragas', 'sentence_transformers', 'scipy', 'mcp', 'langchain_core'); "
+        "heavy = ('torch', 'ragas', 'sentence_transformers', 'scipy', 'mcp', 'langchain_core', 'mlflow'); "
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run(
