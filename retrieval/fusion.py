@@ -28,8 +28,9 @@ def scaled(hits: Sequence[Hit]) -> Scaled:
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     if high == low:
         return Scaled(found, [1.0] * len(scores))
-    by = 1 / (high - low)
-    return Scaled(found, [(score - low) * by for score in scores])
+    # Divided: the inverse of the least difference that there is would be infinite.
+    span = high - low
+    return Scaled(found, [(score - low) / span for score in scores])
 
 
 NOTHING = scaled(())

@@ -55,6 +55,22 @@ def test_the_service_is_given_settings_that_it_knows(compose: dict[str, Any]) ->
     )
 
 
+def test_the_served_model_is_started_as_releases_want_it() -> None:
+    written = (DEPLOY / "docker" / "vllm.Dockerfile").read_text()
+    (given,) = re.findall(r"^ENTRYPOINT (\[.*\])$", written, re.MULTILINE)
+    entry = json.loads(given)
+    command = (
+        load_release(DEPLOY / "releases" / "vllm.toml")
+        .body.models[0]
+        .spec()
+        .command("python3", "0.0.0.0", 8000)
+    )
+    assert entry[:3] == list(command[:3])
+    assert set(entry) <= {*command}
+    switches = {"--enable-prefix-caching", "--enable-chunked-prefill", "--scheduling-policy", "priority"}
+    assert switches <= set(entry)
+
+
 def test_every_service_that_is_named_exists(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for service in services.values():

@@ -72,6 +72,11 @@ def test_scores_are_the_weighted_sum_of_the_normalised_ones() -> None:
     ]
 
 
+def test_the_least_difference_that_there_is_orders_too() -> None:
+    fused = fuse(ranked({1: 0.0, 2: 5e-324}), [], 0.5)
+    assert [(found.chunk.revision, found.score) for found in fused] == [(2, 1.0), (1, 0.0)]
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_when_one_list_is_empty_the_other_keeps_its_order(weight: float) -> None:
     hits = ranked({3: 0.9, 1: 0.5, 2: 0.1})
