@@ -119,14 +119,19 @@ def _existing(path: Path) -> Path:
 
 
 def _embedder(settings: Settings) -> Finding:
-    from app.embedders import find_embedder
+    from app.embedders import choose
     from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
     from retrieval.errors import EmbedderUnavailable
 
     try:
         release = load_release(settings.release or DEFAULT_RELEASE)
         name = release.body.index.embedder
-        return Finding("embedder", "ok", f"{name} in {find_embedder(name, settings)}")
+        choice = choose(name, settings)
+        places = {
+            "openvino": f"{name} in {choice.folder}, run here by OpenVINO",
+            "http": f"{name} at {settings.embedder_url}, its tokenizer in {choice.folder}",
+        }
+        return Finding("embedder", "ok", places[choice.by])
     except (EmbedderUnavailable, ReleaseInvalid) as error:
         return Finding(
             "embedder",

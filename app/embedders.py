@@ -5,28 +5,50 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import httpx
 from opentelemetry.trace import Tracer
 
+from app import telemetry
 from app.settings import Settings
 from app.tracing import TracedEmbedder
-from retrieval.embedders.checkpoint import INT8
+from retrieval.embedders.checkpoint import INT8, TOKENIZER, WEIGHTS, is_packaged, read_checkpoint
+from retrieval.embedders.http import MARK, EmbeddingServer, HttpEmbedder, Records
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.errors import EmbedderUnavailable
 from retrieval.types import Embedder
 
 _CONFIG = "config.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What runs a model, and the folder that it, or its tokenizer, is in."""
+
+    by: Literal["openvino", "http"]
+    folder: Path
+
+
 class Embedders:
     """`instead`, where given, stands in for every one of them."""
 
-    def __init__(self, settings: Settings, tracer: Tracer, instead: Embedder | None = None) -> None:
+    def __init__(
+        self, settings: Settings, tracer: Tracer, records: Records, instead: Embedder | None = None
+    ) -> None:
         self._settings = settings
         self._tracer = tracer
+        self._records = records
         self._instead = TracedEmbedder(instead, tracer) if instead else None
+        # Each embedder bounds its own requests.
+        self._client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
         self._loaded: dict[str, Embedder] = {}
         self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
     async def get(self, name: str) -> Embedder:
         """Raises `EmbedderUnavailable` when it is not here; the next call looks again."""
@@ -34,13 +56,35 @@ class Embedders:
             return self._instead
         async with self._loading[name]:
             if name not in self._loaded:
-                loaded = await asyncio.to_thread(self._load, name)
-                self._loaded[name] = TracedEmbedder(loaded, self._tracer)
+                self._loaded[name] = TracedEmbedder(await self._load(name), self._tracer)
             return self._loaded[name]
 
-    def _load(self, name: str) -> OpenVinoEmbedder:
+    async def _load(self, name: str) -> Embedder:
+        choice = await asyncio.to_thread(choose, name, self._settings)
+        if choice.by == "http":
+            return await HttpEmbedder.open(name, self._server(name), choice.folder, self._records)
         cache = self._settings.data.resolve() / "cache" / "embedders"
-        return OpenVinoEmbedder.load(find_embedder(name, self._settings), cache, name)
+        return await asyncio.to_thread(OpenVinoEmbedder.load, choice.folder, cache, name)
+
+    def _server(self, name: str) -> EmbeddingServer:
+        settings = self._settings
+        key = settings.embedder_key.get_secret_value() if settings.embedder_key else None
+        model, headers = name.partition(MARK)[0], telemetry.trace_headers
+        return EmbeddingServer(settings.embedder_url or "", model, self._client, key=key, headers=headers)
+
+
+def choose(name: str, settings: Settings) -> Choice:
+    """A BERT model that is here is run here; with a URL set, any other is asked for there. Raises
+    `EmbedderUnavailable`, which says what would do."""
+    if settings.embedder_url is None:
+        return Choice("openvino", find_embedder(name, settings))
+    plain, path = name.removesuffix(INT8), settings.embedder_path
+    for folder in (path / plain, path) if path else ():
+        if folder.name == Path(plain).name and (folder / WEIGHTS).is_file() and _is_bert(folder):
+            return Choice("openvino", find_model(name, folder))
+    if is_packaged(plain):
+        return Choice("openvino", find_model(name, None))
+    return Choice("http", _tokenizer(name.partition(MARK)[0], settings))
 
 
 def find_embedder(name: str, settings: Settings) -> Path:
@@ -51,3 +95,26 @@ def find_embedder(name: str, settings: Settings) -> Path:
         return find_model(name, path / name if path else None)
     several = path.is_dir() and not (path / _CONFIG).is_file()
     return find_model(name, None if several else path)
+
+
+def _tokenizer(model: str, settings: Settings) -> Path:
+    """The folder that a model of a server has its tokenizer in."""
+    path = settings.embedder_path
+    folders = (path / model, path) if path else ()
+    for folder in folders:
+        if (folder / TOKENIZER).is_file():
+            return folder.resolve()
+    looked = f" There is none in {' or '.join(map(str, folders))}." if folders else ""
+    raise EmbedderUnavailable(
+        f"The embedder {model!r} is asked for at PLUMBLINE_EMBEDDER_URL, and documents are cut by its "
+        f"tokens: put its {TOKENIZER} and {_CONFIG} (and sentence_bert_config.json and "
+        f"tokenizer_config.json, if it has them) into a folder and set PLUMBLINE_EMBEDDER_PATH.{looked}"
+    )
+
+
+def _is_bert(folder: Path) -> bool:
+    try:
+        read_checkpoint(folder)
+    except EmbedderUnavailable:
+        return False
+    return True

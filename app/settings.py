@@ -134,9 +134,18 @@ class Settings(BaseSettings):
         None,
         description=(
             "Folder with config.json, tokenizer.json and model.safetensors; or one that holds such folders, "
-            "each under the name that releases give the model."
+            "each under the name that releases give the model. For a model behind the embedder URL, its "
+            "configuration and tokenizer alone."
         ),
     )
+    embedder_url: str | None = Field(
+        None,
+        description=(
+            "OpenAI-compatible base URL (ends in /v1), or its endpoint (ends in /embeddings), that serves "
+            "the embedders that are not here."
+        ),
+    )
+    embedder_key: SecretStr | None = Field(None, description="Bearer key for the embedder URL.")
 
     open_access: bool | None = Field(
         None, description="Answer without keys as tenant `default`; only ever on loopback. Default: on there."

@@ -1,5 +1,5 @@
 """The service's own tables in the ledger's database: keys, releases, the pointer to the champion, trials of
-releases, what came of their requests, feedback, audit.
+releases, what came of their requests, feedback, audit, what embedders behind a URL were at first.
 
 Nothing here holds the text of a document, a question or an answer, or a key's secret. `transaction` is the
 one way in: it bounds the wait and says `LedgerUnavailable` for every way in which PostgreSQL can be out of
@@ -44,6 +44,16 @@ tenants = Table(
     "tenants",
     metadata,
     Column("id", Text, primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+embedders = Table(
+    "embedders",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("tokenizer", Text, nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("vectors", LargeBinary, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 

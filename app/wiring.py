@@ -30,6 +30,7 @@ from app.erasure import BACKUPS, RECEIPTS, OutputsStep, RecordsStep, traces
 from app.indexes import SAMPLE, Indexes, Unsound
 from app.models import Models, Ping
 from app.outcomes import Outcomes
+from app.probes import Probes
 from app.promotion import Promotions
 from app.release import Release
 from app.releases import Registry, first_release
@@ -246,7 +247,8 @@ async def open_control(settings: Settings) -> AsyncIterator[Control]:
     settings.require("database_url")
     async with AsyncExitStack() as stack:
         engine, registry = await _registry(settings, stack)
-        embedders = Embedders(settings, telemetry.tracer(), None)
+        embedders = Embedders(settings, telemetry.tracer(), Probes(engine))
+        stack.push_async_callback(embedders.aclose)
         indexes = Indexes(Ledger(engine), embedders, _unseen, parser=PARSER_VERSION)
         trials = Trials(engine, registry, indexes)
         promotions = Promotions(engine, registry, indexes, trials, _at_once)
@@ -444,13 +446,15 @@ async def _ground(settings: Settings, stack: AsyncExitStack, replacements: Repla
         stack.push_async_callback(served.close)
     rerankers = Rerankers(settings)
     stack.push_async_callback(rerankers.aclose)
+    embedders = Embedders(settings, tracer, Probes(engine), replacements.embedder)
+    stack.push_async_callback(embedders.aclose)
     return _Ground(
         ledger=Ledger(engine),
         reads=reads,
         blobs=Blobs(settings.blobs_url or str(settings.data.resolve() / "blobs")),
         served=served,
         store=TracedStore(served, tracer, system=system),
-        embedders=Embedders(settings, tracer, replacements.embedder),
+        embedders=embedders,
         rerankers=rerankers,
         registry=registry,
         engine=engine,

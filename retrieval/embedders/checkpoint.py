@@ -88,6 +88,11 @@ def is_int8(name: str) -> bool:
     return name.endswith(INT8)
 
 
+def is_packaged(name: str) -> bool:
+    """Whether a package that may be installed has the model of this name."""
+    return name in _PACKAGED
+
+
 def find_model(name: str, path: Path | None) -> Path:
     """The folder of the embedder called `name`: `path` when given, else the one inside an installed
     package, whose weights must be the ones we know."""

@@ -30,6 +30,7 @@ from openvino import opset13 as op
 from tokenizers import Tokenizer
 
 from retrieval.embedders.checkpoint import TOKENIZER, Checkpoint, Tensor, find_model, is_int8, read_checkpoint
+from retrieval.embedders.tokens import encodable, open_tokenizer
 from retrieval.errors import EmbedderUnavailable, TextTooLong
 from retrieval.types import EmbedderSpec, Matrix
 
@@ -104,7 +105,13 @@ class OpenVinoEmbedder:
         cores = len(os.sched_getaffinity(0))
         home = cache / spec.artefact
         model, compiled = _compiled(checkpoint, home, cores, int8)
-        return cls(compiled, cores, _tokenizer(folder), spec, lambda width: _compiled_for(model, width, int8))
+        return cls(
+            compiled,
+            cores,
+            open_tokenizer(folder / TOKENIZER),
+            spec,
+            lambda width: _compiled_for(model, width, int8),
+        )
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -150,12 +157,12 @@ class OpenVinoEmbedder:
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Character ranges of the text's tokens, without the special ones."""
-        encoding = self._tokenizer.encode(_encodable(text), add_special_tokens=False)
+        encoding = self._tokenizer.encode(encodable(text), add_special_tokens=False)
         offsets: list[tuple[int, int]] = encoding.offsets
         return offsets
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        ids = [found.ids for found in self._tokenizer.encode_batch_fast([_encodable(text) for text in texts])]
+        ids = [found.ids for found in self._tokenizer.encode_batch_fast([encodable(text) for text in texts])]
         longest = max(map(len, ids))
         if longest > self._spec.max_tokens:
             raise TextTooLong(longest, self._spec.max_tokens)
@@ -283,21 +290,6 @@ def turns(lengths: Sequence[int]) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-def _tokenizer(folder: Path) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    except Exception as error:  # noqa: BLE001  (the Rust binding raises bare Exception)
-        raise EmbedderUnavailable(f"{folder / TOKENIZER} cannot be read: {error}.") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _encodable(text: str) -> str:
-    """The text with lone surrogates, which no tokenizer takes, as question marks; positions stay."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _compiled(

@@ -23,6 +23,7 @@ from app.database import connect_args, dsn, open_engine
 from app.embedders import Embedders
 from app.indexes import Indexes
 from app.outcomes import Outcomes
+from app.probes import Probes
 from app.promotion import Promotions
 from app.release import DEFAULT_RELEASE, Release, load_release
 from app.releases import Registry
@@ -176,7 +177,7 @@ async def _built(
     async def unsound(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
         return await spotcheck.unsound(store, reads, Indexer(spec, embedder, analyzer(spec.analyzer)), sample)
 
-    embedders = Embedders(settings, tracer, embedder)
+    embedders = Embedders(settings, tracer, Probes(engine), embedder)
     indexes = Indexes(ledger, embedders, unsound, parser=PARSER_VERSION)
     sandbox = Sandbox(30.0, 2**30)
     stack.push_async_callback(sandbox.close)

@@ -16,6 +16,7 @@ from app import telemetry
 from app.embedders import Embedders
 from app.errors import ModelUnknown, ReleaseConflict, ReleaseUnknown, RequestInvalid
 from app.indexes import Indexes
+from app.probes import Probes
 from app.promotion import Promotions
 from app.release import DEFAULT_RELEASE, IndexPart, Release, load_release, with_model
 from app.releases import Registry
@@ -58,7 +59,7 @@ def make_promotions(engine: AsyncEngine, embedder: Embedder, tmp_path: Path) -> 
     async def prepare(release: Release) -> None:
         """Nothing to prepare: nothing is asked of these releases."""
 
-    embedders = Embedders(load_settings({}, data=tmp_path), telemetry.tracer(), embedder)
+    embedders = Embedders(load_settings({}, data=tmp_path), telemetry.tracer(), Probes(engine), embedder)
     indexes = Indexes(Ledger(engine), embedders, unsound, parser="1")
     return lambda registry: Promotions(engine, registry, indexes, Trials(engine, registry, indexes), prepare)
 

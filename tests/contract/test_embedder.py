@@ -1,0 +1,94 @@
+"""One suite over all embedders: OpenVINO, one behind a real HTTP server, and sentence-transformers where the
+extra is installed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import numpy as np
+import pytest
+
+from retrieval.embedders.http import EmbeddingServer, HttpEmbedder
+from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.errors import TextTooLong
+from retrieval.types import Embedder
+from tests.embedding_server import MemoryRecords, embedding_server
+
+NAME = "all-MiniLM-L6-v2"
+TEXTS = [
+    "How many days of paid leave?",
+    "Grüße aus 東京 🚀",
+    "An employee has 28 days of leave a year.",
+    "a" * 90,
+]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> OpenVinoEmbedder:
+    return OpenVinoEmbedder.load(find_model(NAME, None), tmp_path_factory.mktemp("models"), NAME)
+
+
+@pytest.fixture(scope="module")
+async def over_http(
+    local: OpenVinoEmbedder, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Embedder]:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    for name in ("tokenizer.json", "config.json", "sentence_bert_config.json"):
+        (folder / name).write_bytes((find_model(NAME, None) / name).read_bytes())
+    async with embedding_server(local) as server, httpx.AsyncClient() as client:
+        yield await HttpEmbedder.open(
+            NAME, EmbeddingServer(server.url, NAME, client), folder, MemoryRecords()
+        )
+
+
+@pytest.fixture(params=["openvino", "http"])
+def embedder(request: pytest.FixtureRequest, local: OpenVinoEmbedder, over_http: Embedder) -> Embedder:
+    return {"openvino": local, "http": over_http}[request.param]
+
+
+async def test_vectors_are_the_models_in_the_order_of_the_texts(
+    embedder: Embedder, local: OpenVinoEmbedder
+) -> None:
+    texts = [f"{text} {number}" for number in range(25) for text in TEXTS]
+    vectors = await embedder.embed(texts)
+    assert vectors.shape == (100, 384)
+    assert vectors.dtype == np.float32
+    assert np.all((vectors * await local.embed(texts)).sum(1) > 0.999)
+
+
+async def test_vectors_have_length_one(embedder: Embedder) -> None:
+    assert np.allclose(np.linalg.norm(await embedder.embed(TEXTS), axis=1), 1, atol=1e-3)
+
+
+async def test_no_texts_give_no_vectors(embedder: Embedder) -> None:
+    assert (await embedder.embed([])).shape == (0, embedder.spec.dimension)
+
+
+async def test_a_text_of_nothing_and_half_a_surrogate_pair_have_vectors(embedder: Embedder) -> None:
+    nothing, broken, whole = await embedder.embed(["", "a \ud800 b", "a ? b"])
+    assert np.isfinite(nothing).all()
+    assert broken @ whole > 0.999
+
+
+async def test_a_text_over_the_window_is_refused_and_one_that_fills_it_is_not(embedder: Embedder) -> None:
+    window = embedder.spec.max_tokens
+    assert (await embedder.embed([" ".join(["leave"] * (window - 2))])).shape == (1, 384)
+    with pytest.raises(TextTooLong) as refused:
+        await embedder.embed(["short", " ".join(["leave"] * (window - 1))])
+    assert (refused.value.tokens, refused.value.limit) == (window + 1, window)
+
+
+def test_spans_point_at_the_text(embedder: Embedder) -> None:
+    text = "Grüße: unbelievable pumps"
+    pieces = [text[start:end] for start, end in embedder.token_spans(text)]
+    assert "".join(pieces) == text.replace(" ", "")
+    assert len(pieces) > 3
+
+
+async def test_calls_at_once_do_not_mix(embedder: Embedder, local: OpenVinoEmbedder) -> None:
+    calls = [[f"{text} {number}" for text in TEXTS] * (1 + number % 12) for number in range(24)]
+    answers = await asyncio.gather(*(embedder.embed(texts) for texts in calls))
+    for texts, vectors in zip(calls, answers, strict=True):
+        assert np.all((vectors * await local.embed(texts)).sum(1) > 0.999)
