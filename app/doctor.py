@@ -129,6 +129,7 @@ def _embedder(settings: Settings) -> Finding:
         choice = choose(name, settings)
         places = {
             "openvino": f"{name} in {choice.folder}, run here by OpenVINO",
+            "sentence_transformers": f"{name} by sentence-transformers, {choice.folder or 'Hugging Face'}",
             "http": f"{name} at {settings.embedder_url}, its tokenizer in {choice.folder}",
         }
         return Finding("embedder", "ok", places[choice.by])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from app.tracing import TracedEmbedder
 from retrieval.embedders.checkpoint import INT8, TOKENIZER, WEIGHTS, is_packaged, read_checkpoint
 from retrieval.embedders.http import MARK, EmbeddingServer, HttpEmbedder, Records
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.embedders.sentence_transformers import SentenceTransformersEmbedder, is_installed
 from retrieval.errors import EmbedderUnavailable
 from retrieval.types import Embedder
 
@@ -26,10 +28,10 @@ _CONFIG = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What runs a model, and the folder that it, or its tokenizer, is in."""
+    """What runs a model, and the folder that it, or its tokenizer, is in; None is at Hugging Face."""
 
-    by: Literal["openvino", "http"]
-    folder: Path
+    by: Literal["openvino", "http", "sentence_transformers"]
+    folder: Path | None
 
 
 class Embedders:
@@ -44,10 +46,12 @@ class Embedders:
         self._instead = TracedEmbedder(instead, tracer) if instead else None
         # Each embedder bounds its own requests.
         self._client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+        self._closing = ExitStack()
         self._loaded: dict[str, Embedder] = {}
         self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def aclose(self) -> None:
+        self._closing.close()
         await self._client.aclose()
 
     async def get(self, name: str) -> Embedder:
@@ -61,6 +65,10 @@ class Embedders:
 
     async def _load(self, name: str) -> Embedder:
         choice = await asyncio.to_thread(choose, name, self._settings)
+        if choice.by == "sentence_transformers" or choice.folder is None:
+            torch = await asyncio.to_thread(SentenceTransformersEmbedder.load, name, choice.folder)
+            self._closing.callback(torch.close)
+            return torch
         if choice.by == "http":
             return await HttpEmbedder.open(name, self._server(name), choice.folder, self._records)
         cache = self._settings.data.resolve() / "cache" / "embedders"
@@ -74,10 +82,11 @@ class Embedders:
 
 
 def choose(name: str, settings: Settings) -> Choice:
-    """A BERT model that is here is run here; with a URL set, any other is asked for there. Raises
-    `EmbedderUnavailable`, which says what would do."""
+    """A BERT model that is here is run here by OpenVINO; with a URL set, any other is asked for there; else
+    sentence-transformers has it where it is installed. Raises `EmbedderUnavailable`, which says what would
+    do."""
     if settings.embedder_url is None:
-        return Choice("openvino", find_embedder(name, settings))
+        return _here(name, settings)
     plain, path = name.removesuffix(INT8), settings.embedder_path
     for folder in (path / plain, path) if path else ():
         if folder.name == Path(plain).name and (folder / WEIGHTS).is_file() and _is_bert(folder):
@@ -85,6 +94,27 @@ def choose(name: str, settings: Settings) -> Choice:
     if is_packaged(plain):
         return Choice("openvino", find_model(name, None))
     return Choice("http", _tokenizer(name.partition(MARK)[0], settings))
+
+
+def _here(name: str, settings: Settings) -> Choice:
+    try:
+        folder = find_embedder(name, settings)
+        read_checkpoint(folder)
+        return Choice("openvino", folder)
+    except EmbedderUnavailable as error:
+        if is_packaged(name.removesuffix(INT8)):
+            raise
+        if is_installed() and not name.endswith(INT8):
+            path = settings.embedder_path
+            folders = (path / name, path) if path else ()
+            return Choice(
+                "sentence_transformers", next((each for each in folders if (each / _CONFIG).is_file()), None)
+            )
+        raise EmbedderUnavailable(
+            f"{error} There are three ways to have an embedder: a BERT's folder in PLUMBLINE_EMBEDDER_PATH; "
+            "a server that has it, in PLUMBLINE_EMBEDDER_URL; or sentence-transformers, for any other: "
+            "pip install 'plumbline[torch]'."
+        ) from None
 
 
 def find_embedder(name: str, settings: Settings) -> Path:

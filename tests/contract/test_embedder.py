@@ -4,7 +4,7 @@ extra is installed."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 
 from retrieval.embedders.http import EmbeddingServer, HttpEmbedder
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.embedders.sentence_transformers import SentenceTransformersEmbedder
 from retrieval.errors import TextTooLong
 from retrieval.types import Embedder
 from tests.embedding_server import MemoryRecords, embedding_server
@@ -43,9 +44,17 @@ async def over_http(
         )
 
 
-@pytest.fixture(params=["openvino", "http"])
-def embedder(request: pytest.FixtureRequest, local: OpenVinoEmbedder, over_http: Embedder) -> Embedder:
-    return {"openvino": local, "http": over_http}[request.param]
+@pytest.fixture(params=["openvino", "http", "sentence-transformers"])
+def embedder(
+    request: pytest.FixtureRequest, local: OpenVinoEmbedder, over_http: Embedder
+) -> Iterator[Embedder]:
+    if request.param == "sentence-transformers":
+        pytest.importorskip("sentence_transformers", reason="the extra `torch` is not installed")
+        loaded = SentenceTransformersEmbedder.load(NAME, find_model(NAME, None))
+        yield loaded
+        loaded.close()
+        return
+    yield {"openvino": local, "http": over_http}[request.param]
 
 
 async def test_vectors_are_the_models_in_the_order_of_the_texts(

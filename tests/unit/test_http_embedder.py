@@ -13,8 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
+from app import embedders
 from app.doctor import _embedder
-from app.embedders import choose
+from app.embedders import Choice, choose
 from app.settings import load_settings
 from retrieval.embedders import http
 from retrieval.embedders.http import EmbeddingServer, HttpEmbedder, Known
@@ -303,6 +304,21 @@ def test_names_that_are_here_stay_here_and_others_go_to_the_url(folder: Path, tm
     assert choose("bge@2", settings).folder == tmp_path / "bge"
     with pytest.raises(EmbedderUnavailable, match=r"tokenizer\.json.*PLUMBLINE_EMBEDDER_PATH"):
         choose("e5", settings)
+
+
+def test_what_no_way_is_open_to_names_the_three_and_sentence_transformers_takes_it_where_it_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_model(tmp_path / "roberta", folder, model_type="roberta")
+    settings = load_settings({}, embedder_path=tmp_path)
+    monkeypatch.setattr(embedders, "is_installed", lambda: False)
+    for name in ("roberta", "org/absent"):
+        with pytest.raises(EmbedderUnavailable, match=r"EMBEDDER_PATH.*EMBEDDER_URL.*plumbline\[torch\]"):
+            choose(name, settings)
+    monkeypatch.setattr(embedders, "is_installed", lambda: True)
+    assert choose("roberta", settings) == Choice("sentence_transformers", tmp_path / "roberta")
+    assert choose("org/absent", settings) == Choice("sentence_transformers", None)
+    assert choose("all-MiniLM-L6-v2", settings).by == "openvino"
 
 
 def test_the_key_comes_from_a_file_and_the_doctor_says_where_the_embedder_is(
