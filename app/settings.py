@@ -46,6 +46,7 @@ _ADDRESSES = {
     "redis_url": (("redis", "rediss", "unix"), "redis://:password@127.0.0.1:6379/0"),
     "milvus_uri": (("http", "https", "tcp"), "http://127.0.0.1:19530"),
     "weaviate_url": (("http", "https"), "http://127.0.0.1:8080"),
+    "embedder_url": (("http", "https"), "http://127.0.0.1:8001/v1"),
     "rerank_url": (("http", "https"), "http://127.0.0.1:8000/v1"),
 }
 """The schemes that an address may have, and how one looks."""

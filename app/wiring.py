@@ -369,7 +369,9 @@ async def index_trouble(settings: Settings) -> str | None:
         stack.push_async_callback(reads.close)
         store = open_store(settings)
         stack.push_async_callback(store.close)
-        ledger, open_indexer = Ledger(engine), _opener(Embedders(settings, telemetry.tracer()))
+        embedders = Embedders(settings, telemetry.tracer(), Probes(engine))
+        stack.push_async_callback(embedders.aclose)
+        ledger, open_indexer = Ledger(engine), _opener(embedders)
         for known in await ledger.generations():
             if known.state != "serving":
                 continue
