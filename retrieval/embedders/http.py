@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 
 from retrieval.embedders.checkpoint import TOKENIZER, sha256
-from retrieval.embedders.tokens import Tokens, encodable, open_tokenizer, read_window
+from retrieval.embedders.tokens import Tokens, batches, encodable, open_tokenizer, read_window
 from retrieval.errors import EmbedderUnavailable
 from retrieval.types import EmbedderSpec, Matrix
 
@@ -244,8 +244,8 @@ class HttpEmbedder:
         """Embed texts in the given order. A text longer than the window raises `TextTooLong` before any
         is embedded; `EmbedderUnavailable` when the server does not answer or has another model."""
         vectors = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
-        batches = list(_batches(await self._tokens.lengths(texts)))
-        turns = self._short if len(batches) == 1 else self._long
+        parts = list(batches(await self._tokens.lengths(texts), _BATCH_TEXTS, _BATCH_TOKENS))
+        turns = self._short if len(parts) == 1 else self._long
 
         async def make(batch: list[int]) -> None:
             async with turns:
@@ -253,10 +253,10 @@ class HttpEmbedder:
             self._require_same(made[:1], self._known.vectors[:1])
             vectors[batch] = made[1:]
 
-        if len(batches) == 1:
-            await make(batches[0])
+        if len(parts) == 1:
+            await make(parts[0])
             return vectors
-        tasks = [asyncio.ensure_future(make(batch)) for batch in batches]
+        tasks = [asyncio.ensure_future(make(batch)) for batch in parts]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -287,16 +287,3 @@ class HttpEmbedder:
 def _instead(name: str) -> str:
     plain = name.partition(MARK)[0]
     return f"name this one {plain + MARK}2 in a release's [index] and build that release's index"
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of texts to send together, of like length, for servers that pad."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        full = len(batch) == _BATCH_TEXTS or (len(batch) + 1) * lengths[index] > _BATCH_TOKENS
-        if batch and full:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import hashlib
 import logging
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ from openvino import opset13 as op
 from tokenizers import Tokenizer
 
 from retrieval.embedders.checkpoint import TOKENIZER, Checkpoint, Tensor, find_model, is_int8, read_checkpoint
-from retrieval.embedders.tokens import encodable, open_tokenizer
+from retrieval.embedders.tokens import batches, encodable, open_tokenizer
 from retrieval.errors import EmbedderUnavailable, TextTooLong
 from retrieval.types import EmbedderSpec, Matrix
 
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 # Raised when `_Bert` builds another graph from the same weights.
 _GRAPH = 1
+_SHARE = Path("/sys/fs/cgroup/cpu.max")
 # One turn: enough to fill the cores, short enough to wait for.
 _TURN_TEXTS = 32
 _TURN_TOKENS = 1024
@@ -102,7 +104,7 @@ class OpenVinoEmbedder:
             dimension=checkpoint.dimension,
             max_tokens=checkpoint.max_tokens,
         )
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         home = cache / spec.artefact
         model, compiled = _compiled(checkpoint, home, cores, int8)
         return cls(
@@ -129,7 +131,7 @@ class OpenVinoEmbedder:
                 ids += await asyncio.to_thread(self._encode, texts[start : start + _TOKENIZE_TEXTS])
         vectors = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
         # The long ones first, so that no core is left alone with one at the end.
-        parts = list(turns([len(text) for text in ids]))[::-1]
+        parts = list(batches([len(text) for text in ids], _TURN_TEXTS, _TURN_TOKENS))[::-1]
         left = iter(parts)
         places = count()
 
@@ -273,23 +275,20 @@ class _Turn:
     made: Future[Matrix] = field(default_factory=Future, compare=False)
 
 
+def usable_cores(share: Path = _SHARE) -> int:
+    """Cores that this process may run on, but no more than its container's share of their time: threads
+    beyond it only wait for one another."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = share.read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # Not in a container, or without a limit (`max`).
+        return cores
+
+
 def _fit(texts: Sequence[list[int]]) -> bool:
     """Whether they make one batch."""
     return len(texts) <= _TURN_TEXTS and len(texts) * max(map(len, texts)) <= _TURN_TOKENS
-
-
-def turns(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of texts to embed together: of like length, so that little of a batch is padding, and so
-    few that a turn stays short. A text alone may exceed the token budget."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        full = len(batch) == _TURN_TEXTS or (len(batch) + 1) * lengths[index] > _TURN_TOKENS
-        if batch and full:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _compiled(

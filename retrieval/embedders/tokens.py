@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +95,17 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise EmbedderUnavailable(f"{path} cannot be read: {error}.") from None
     return found if isinstance(found, dict) else {}
+
+
+def batches(lengths: Sequence[int], most_texts: int, most_tokens: int) -> Iterator[list[int]]:
+    """Indices of texts to embed together, shortest first: of like length, so that little of a batch is
+    padding. A text alone may exceed the budget of tokens."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        full = len(batch) == most_texts or (len(batch) + 1) * lengths[index] > most_tokens
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -24,7 +24,8 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from retrieval.embedders import openvino
-from retrieval.embedders.openvino import OpenVinoEmbedder, find_model, turns
+from retrieval.embedders.openvino import OpenVinoEmbedder, find_model, usable_cores
+from retrieval.embedders.tokens import batches
 from retrieval.errors import EmbedderUnavailable, TextTooLong
 from retrieval.types import Matrix
 
@@ -310,12 +311,21 @@ async def test_the_older_of_two_long_calls_goes_first_and_a_short_one_before_bot
 
 @settings(deadline=None)
 @given(st.lists(st.integers(min_value=1, max_value=512), max_size=300))
-def test_every_text_has_one_turn_and_turns_stay_short(lengths: list[int]) -> None:
-    batches = list(turns(lengths))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
+def test_every_text_is_in_one_batch_and_batches_stay_small(lengths: list[int]) -> None:
+    found = list(batches(lengths, 32, 1024))
+    assert sorted(index for batch in found for index in batch) == list(range(len(lengths)))
+    for batch in found:
         assert len(batch) <= 32
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 1024
+
+
+def test_a_container_s_share_bounds_the_cores(tmp_path: Path) -> None:
+    share, all_of_them = tmp_path / "cpu.max", len(os.sched_getaffinity(0))
+    found = [usable_cores(share)]
+    for said in ("max 100000", "50000 100000", "100000000 100000", "nonsense"):
+        share.write_text(said + "\n")
+        found.append(usable_cores(share))
+    assert found == [all_of_them, all_of_them, 1, all_of_them, all_of_them]
 
 
 async def test_the_second_start_uses_the_graph_that_the_first_saved(folder: Path, tmp_path: Path) -> None:
