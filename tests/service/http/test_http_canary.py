@@ -273,7 +273,7 @@ async def test_a_canary_says_why_no_conversation_counts_yet(stand: Stand, rules:
     await stand.tick()
     waiting = str((await stand.trial(trial)).evidence["waiting_for"])
     assert waiting.startswith(
-        "20 more conversations of the candidate at 0.5%, each done 120 s after its last request; "
+        "Waits for 20 more conversations of the candidate at 0.5%, each done 120 s after its last request; "
         "none counts in the first 600 s, "
     )
 
