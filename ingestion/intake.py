@@ -217,7 +217,7 @@ class Intake:
         await self.require_collections(which.tenant, which.groups, [name])
         gone = await self.delete_all(which)
         await self._ledger.close_collection(which.tenant, name)
-        self._seen.pop((which.tenant, which.groups, name), None)
+        self._unsee(which.tenant, name)
         return gone
 
     async def erase(self, which: Filter, scope: ErasureScope, who: str) -> Erasure:
@@ -232,7 +232,7 @@ class Intake:
         erasure = await erase(self._ledger.erasing, which, scope, who)
         for name in which.collections:
             await self._ledger.close_collection(which.tenant, name)
-            self._seen.pop((which.tenant, which.groups, name), None)
+            self._unsee(which.tenant, name)
         return erasure
 
     async def erasure(self, tenant: str, erasure_id: str) -> Erasure:
@@ -364,6 +364,11 @@ class Intake:
         if len(self._seen) + len(unseen) > MOST_SEEN:
             self._seen.clear()
         self._seen.update({(tenant, groups, name): now for name in unseen})
+
+    def _unsee(self, tenant: str, name: str) -> None:
+        """Whoever asks for the collection next, by whatever groups, asks the ledger."""
+        for seen in [one for one in self._seen if (one[0], one[2]) == (tenant, name)]:
+            del self._seen[seen]
 
     async def queue(self, tenant: str | None) -> Queue:
         """How the queue of a tenant stands, or that of all (None)."""

@@ -77,6 +77,15 @@ async def test_a_collection_that_was_deleted_is_unknown_until_it_is_filled_again
     assert await ids(tenant) == {"a", "b", "d"}
 
 
+async def test_a_collection_that_was_deleted_is_unknown_to_keys_of_groups_at_once(tenant: Tenant) -> None:
+    await tenant.add({"id": "pay", "text": "Paid leave.", "groups": ["hr"]}, collection="other")
+    headers = await tenant.key("read", groups=frozenset({"hr"}))
+    asked = {"query": "leave", "collection": "other"}
+    assert (await tenant.http.post("/v1/search", json=asked, headers=headers)).status_code == 200
+    assert (await tenant.http.delete("/v1/collections/other")).status_code == 200
+    assert (await tenant.http.post("/v1/search", json=asked, headers=headers)).status_code == 404
+
+
 async def test_what_was_asked_before_is_not_answered_from_what_was_deleted_since(tenant: Tenant) -> None:
     await three(tenant)
     question = {"model": "plumbline", "messages": [{"role": "user", "content": "What is paid in C?"}]}
