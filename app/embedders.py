@@ -14,14 +14,16 @@ import httpx
 from opentelemetry.trace import Tracer
 
 from app import telemetry
+from app.release import Release
 from app.settings import Settings
 from app.tracing import TracedEmbedder
 from retrieval.embedders.checkpoint import INT8, TOKENIZER, WEIGHTS, is_packaged, read_checkpoint
 from retrieval.embedders.http import MARK, EmbeddingServer, HttpEmbedder, Records
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.embedders.prefixed import Prefixed
 from retrieval.embedders.sentence_transformers import SentenceTransformersEmbedder, is_installed
 from retrieval.errors import EmbedderUnavailable
-from retrieval.types import Embedder
+from retrieval.types import Encoder
 
 _CONFIG = "config.json"
 
@@ -38,7 +40,7 @@ class Embedders:
     """`instead`, where given, stands in for every one of them."""
 
     def __init__(
-        self, settings: Settings, tracer: Tracer, records: Records, instead: Embedder | None = None
+        self, settings: Settings, tracer: Tracer, records: Records, instead: Encoder | None = None
     ) -> None:
         self._settings = settings
         self._tracer = tracer
@@ -47,14 +49,19 @@ class Embedders:
         # Each embedder bounds its own requests.
         self._client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
         self._closing = ExitStack()
-        self._loaded: dict[str, Embedder] = {}
+        self._loaded: dict[str, Encoder] = {}
         self._loading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def aclose(self) -> None:
         self._closing.close()
         await self._client.aclose()
 
-    async def get(self, name: str) -> Embedder:
+    async def of(self, release: Release) -> Prefixed:
+        """A release's, with its prefixes. Raises `EmbedderUnavailable` as `get` does, and when they are too
+        long."""
+        return Prefixed(await self.get(release.body.index.embedder), release.prefixes)
+
+    async def get(self, name: str) -> Encoder:
         """Raises `EmbedderUnavailable` when it is not here; the next call looks again."""
         if self._instead:
             return self._instead
@@ -63,7 +70,7 @@ class Embedders:
                 self._loaded[name] = TracedEmbedder(await self._load(name), self._tracer)
             return self._loaded[name]
 
-    async def _load(self, name: str) -> Embedder:
+    async def _load(self, name: str) -> Encoder:
         choice = await asyncio.to_thread(choose, name, self._settings)
         if choice.by == "sentence_transformers" or choice.folder is None:
             torch = await asyncio.to_thread(SentenceTransformersEmbedder.load, name, choice.folder)

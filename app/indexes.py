@@ -18,7 +18,7 @@ from app.embedders import Embedders
 from app.errors import IndexNotReady
 from app.release import Release
 from ingestion.types import Build, Generation, GenerationState, Placed
-from retrieval.types import Embedder, IndexSpec
+from retrieval.types import Encoder, IndexSpec
 
 SAMPLE = 16
 """Documents of a new index that are looked at before it takes traffic."""
@@ -45,7 +45,7 @@ class Generations(Protocol):
     async def retire_generation(self, connection: AsyncConnection, generation: str) -> None: ...
 
 
-Unsound = Callable[[IndexSpec, Embedder, Sequence[Placed]], Awaitable[str | None]]
+Unsound = Callable[[IndexSpec, Encoder, Sequence[Placed]], Awaitable[str | None]]
 """Says what is wrong with these documents' rows in a generation, None if nothing is."""
 
 
@@ -159,9 +159,9 @@ class Indexes:
             _require(release, build, allow_missing=allow_missing)
         return known
 
-    async def _spec(self, release: Release) -> tuple[IndexSpec, Embedder]:
-        embedder = await self._embedders.get(release.body.index.embedder)
-        return release.index_spec(embedder.spec, self._parser), embedder
+    async def _spec(self, release: Release) -> tuple[IndexSpec, Encoder]:
+        embedder = await self._embedders.of(release)
+        return release.index_spec(embedder.spec, self._parser), embedder.encoder
 
 
 def _require(release: Release, build: Build | None, *, allow_missing: bool) -> None:

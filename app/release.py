@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from llm.prompts import Template, load_template
 from llm.serving import Dtype, Policy, ServingSpec
 from llm.types import Sampling
 from retrieval.languages import FUNCTION_WORDS
-from retrieval.types import EmbedderSpec, IndexSpec, SearchParams
+from retrieval.types import EmbedderSpec, IndexSpec, Prefixes, SearchParams
 
 DEFAULT_RELEASE = Path(__file__).with_name("default.toml")
 EXTRACTIVE = "extractive"
@@ -100,9 +101,15 @@ def _language(name: str) -> str:
     return name
 
 
+Prefix = Annotated[str, Field(max_length=1_000)]
+# Left out where it is none, so that releases from before there were any keep their fingerprints.
+_NO_PREFIX: str = Field("", exclude_if=operator.not_)
+
+
 class IndexPart(_Strict):
     """`chunk_tokens` of a passage at most, of which neighbours share `chunk_overlap`; in long documents
-    `long_tokens` and `long_overlap`, 0 being the same there."""
+    `long_tokens` and `long_overlap`, 0 being the same there. `document_prefix` is what the embedder was
+    trained to read before a passage; the one before a question is in `search`, since it changes no index."""
 
     embedder: str = "all-MiniLM-L6-v2"
     chunker: Literal["structure"] = "structure"
@@ -112,6 +119,7 @@ class IndexPart(_Strict):
     long_overlap: Annotated[int, Field(ge=0, le=1_024)] = 0
     header: str = "{title}\n{heading}\n"
     analyzer: Literal["snowball", "snowball-english", "plain"] = "snowball"
+    document_prefix: Prefix = _NO_PREFIX
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> IndexPart:
@@ -126,7 +134,8 @@ class IndexPart(_Strict):
 
 class SearchPart(_Strict):
     """`languages` are those that the embedder was trained on, by Snowball's names, empty for all: a question
-    in another one is searched with `foreign_weight` in place of `dense_weight`."""
+    in another one is searched with `foreign_weight` in place of `dense_weight`. `query_prefix` is what the
+    embedder was trained to read before a question."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 8
     candidates: Annotated[int, Field(ge=1, le=1_000)] = 100
@@ -135,6 +144,7 @@ class SearchPart(_Strict):
     foreign_weight: Annotated[float, Field(ge=0, le=1)] = 0.25
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.9
     smoothing_depth: Annotated[int, Field(ge=2, le=100)] = 50
+    query_prefix: Prefix = _NO_PREFIX
 
 
 class RerankPart(_Strict):
@@ -248,6 +258,10 @@ class Release:
             rerank=self.body.rerank.candidates if self.body.rerank else 0,
         )
 
+    @property
+    def prefixes(self) -> Prefixes:
+        return Prefixes(query=self.body.search.query_prefix, document=self.body.index.document_prefix)
+
     def index_spec(self, embedder: EmbedderSpec, parser: str) -> IndexSpec:
         part = self.body.index
         return IndexSpec(
@@ -261,6 +275,7 @@ class Release:
             parser=parser,
             long_tokens=part.long_tokens,
             long_overlap=part.long_overlap,
+            document_prefix=part.document_prefix,
         )
 
     def canonical(self) -> str:

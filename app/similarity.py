@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval.types import Embedder, Matrix, Vector
+from retrieval.embedders.prefixed import fitted
+from retrieval.types import Embedder, Matrix, Side, Vector
 
 _MUCH = 16_384
 """Characters from which they are cut beside the event loop: a request may bring 4 million, whose tokens take
@@ -22,10 +23,12 @@ more than a second to find, and every other request would wait for it."""
 
 
 class Similarity:
-    """Cosines of a text to sentences. With 384 dimensions, 8 192 vectors take 13 MB."""
+    """Cosines of a text to sentences of documents; `side` is what the text is. With 384 dimensions, 8 192
+    vectors take 13 MB."""
 
-    def __init__(self, embedder: Embedder, *, most: int = 8_192) -> None:
+    def __init__(self, embedder: Embedder, side: Side = "query", *, most: int = 8_192) -> None:
         self._embedder = embedder
+        self._side = side
         self._kept: OrderedDict[bytes, Vector] = OrderedDict()
         self._most = most
 
@@ -37,19 +40,23 @@ class Similarity:
         missing = dict(zip(keys, sentences, strict=True))
         held = {key: vector for key in missing if (vector := self._kept.get(key)) is not None}
         wanted = [key for key in missing if key not in held]
-        made = await self._embedded([text, *(missing[key] for key in wanted)])
+        made = await self._embedded(text, [missing[key] for key in wanted])
         held.update(zip(wanted, made[1:], strict=True))
         self._keep(held)
         scores: list[float] = (np.array([held[key] for key in keys]) @ made[0]).tolist() if keys else []
         return scores
 
-    async def _embedded(self, texts: Sequence[str]) -> Matrix:
-        much = sum(map(len, texts)) >= _MUCH
-        clipped = await asyncio.to_thread(self._all_clipped, texts) if much else self._all_clipped(texts)
-        return await self._embedder.embed(clipped)
+    async def _embedded(self, text: str, sentences: Sequence[str]) -> Matrix:
+        """In one call, since each waits for its turn."""
+        much = len(text) + sum(map(len, sentences)) >= _MUCH
+        read = await asyncio.to_thread(self._read, text, sentences) if much else self._read(text, sentences)
+        return await self._embedder.embed(read, None)
 
-    def _all_clipped(self, texts: Sequence[str]) -> list[str]:
-        return [self._clipped(text) for text in texts]
+    def _read(self, text: str, sentences: Sequence[str]) -> list[str]:
+        """What of each fits the embedder's window: enough to tell how close a long sentence is."""
+        embedder = self._embedder
+        asked = fitted(embedder, text, self._side)
+        return [asked, *(fitted(embedder, sentence, "document") for sentence in sentences)]
 
     def _keep(self, used: dict[bytes, Vector]) -> None:
         for key, vector in used.items():
@@ -58,14 +65,6 @@ class Similarity:
             self._kept.move_to_end(key)
         while len(self._kept) > self._most:
             self._kept.popitem(last=False)
-
-    def _clipped(self, text: str) -> str:
-        """What of the text fits the embedder's window: enough to tell how close a long sentence is."""
-        most = self._embedder.spec.max_tokens - 2
-        if len(text.encode(errors="replace")) <= most:
-            return text  # no tokenizer makes more tokens than bytes
-        spans = self._embedder.token_spans(text)
-        return text if len(spans) <= most else text[: spans[most - 1][1]]
 
 
 def _key(tenant: str, text: str) -> bytes:

@@ -23,7 +23,7 @@ from app.types import Reason, SourceSpan, Support, Verdict
 from llm.language import declined
 from llm.types import Scorer
 from retrieval.errors import EmbedderUnavailable
-from retrieval.types import Chunk, Embedder, Span
+from retrieval.types import Chunk, Embedder, EmbedderSpec, Span
 
 SUPPORTED = 0.45
 """Score from which a sentence counts as supported,"""
@@ -128,14 +128,15 @@ class Reading:
 
     def __init__(self, *, most: int = 256) -> None:
         self._kept: OrderedDict[tuple[str, str], Evidence] = OrderedDict()
-        self._similarities: dict[str, Similarity] = {}
+        self._similarities: dict[EmbedderSpec, Similarity] = {}
         self._most = most
 
     def scorer(self, embedder: Embedder) -> Scorer:
-        artefact = embedder.spec.artefact
-        if artefact not in self._similarities:
-            self._similarities[artefact] = Similarity(embedder)
-        return self._similarities[artefact].score
+        """A claim is compared as what the sources are: a statement, and no question."""
+        spec = embedder.spec
+        if spec not in self._similarities:
+            self._similarities[spec] = Similarity(embedder, "document")
+        return self._similarities[spec].score
 
     async def evidence(self, chunk: Chunk) -> Evidence:
         # A chunk that belongs to no document has an id of its own request only.

@@ -32,8 +32,8 @@ from llm.types import Call, ChatModel, Delta
 from retrieval.types import (
     Chunk,
     Dense,
-    Embedder,
     EmbedderSpec,
+    Encoder,
     Filter,
     Hit,
     IndexSpec,
@@ -178,9 +178,9 @@ class TracedStore:
 
 
 class TracedEmbedder:
-    """`embeddings {model}`."""
+    """`embeddings {model}`. An `Encoder`."""
 
-    def __init__(self, embedder: Embedder, tracer: Tracer) -> None:
+    def __init__(self, embedder: Encoder, tracer: Tracer) -> None:
         self._embedder = embedder
         self._tracer = tracer
 

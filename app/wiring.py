@@ -68,7 +68,7 @@ from llm.types import Outputs as KeptOutputs
 from retrieval.analyze import analyzer
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.search import Index
-from retrieval.types import Embedder, IndexSpec, ServedStore, Store, Visibility
+from retrieval.types import Embedder, EmbedderSpec, Encoder, IndexSpec, ServedStore, Store, Visibility
 
 PRODUCT = version("plumbline")
 LONGEST_WRITE = 4 * STORE_TIMEOUT
@@ -84,7 +84,7 @@ class Replacements:
     one by its name; the store and the embedder stay the caller's to close."""
 
     store: ServedStore | None = None
-    embedder: Embedder | None = None
+    embedder: Encoder | None = None
     model: Callable[[str], ChatModel] | None = None
 
 
@@ -259,7 +259,7 @@ async def _at_once(release: Release) -> None:
     """Nothing is served here: there is nothing to prepare."""
 
 
-async def _unseen(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
+async def _unseen(spec: IndexSpec, embedder: Encoder, sample: Sequence[Placed]) -> str | None:
     """Of a release on trial, the index was looked into when the trial began."""
     return "it was never tried"
 
@@ -498,7 +498,7 @@ async def _ensure_champion(ground: _Ground, sweeper: Sweeper) -> None:
     """Let the champion's generation take traffic, which another version of the product may have left."""
     release = ground.registry.champion().release
     name = release.body.index.embedder
-    spec = release.index_spec((await ground.embedders.get(name)).spec, PARSER_VERSION)
+    spec = release.index_spec((await ground.embedders.of(release)).spec, PARSER_VERSION)
     try:
         await ground.ledger.ensure_generation(spec, name)
     except Conflict:
@@ -522,7 +522,7 @@ def _opener(embedders: Embedders) -> Callable[[Generation], Awaitable[Indexer]]:
 
 
 def _unsound(ground: _Ground) -> Unsound:
-    async def look(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
+    async def look(spec: IndexSpec, embedder: Encoder, sample: Sequence[Placed]) -> str | None:
         indexer = Indexer(spec, embedder, analyzer(spec.analyzer))
         return await spotcheck.unsound(ground.store, ground.reads, indexer, sample)
 
@@ -532,7 +532,7 @@ def _unsound(ground: _Ground) -> Unsound:
 async def _serving(release: Release, ground: _Ground, models: Models) -> Serving:
     """Loads its embedder. A store that is away now is no reason not to serve: what needs it says so until it
     is back."""
-    embedder = await ground.embedders.get(release.body.index.embedder)
+    embedder = await ground.embedders.of(release)
     spec = release.index_spec(embedder.spec, PARSER_VERSION)
     # It can be searched before anything is in it.
     with suppress(StoreUnavailable):
@@ -553,11 +553,11 @@ async def _serving(release: Release, ground: _Ground, models: Models) -> Serving
 
 def _scorer(current: Current) -> Scorer:
     """Sentences are ranked by the embedder of the release that serves."""
-    known: dict[str, Similarity] = {}
+    known: dict[EmbedderSpec, Similarity] = {}
 
     async def score(tenant: str, text: str, sentences: Sequence[str]) -> Sequence[float]:
         embedder = current().index.embedder
-        similarity = known.setdefault(embedder.spec.artefact, Similarity(embedder))
+        similarity = known.setdefault(embedder.spec, Similarity(embedder))
         return await similarity.score(tenant, text, sentences)
 
     return score

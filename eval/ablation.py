@@ -21,7 +21,7 @@ from eval.metrics.ranking import ndcg
 from eval.table import DEPTH, Comparison, Table
 from eval.types import Case, Dataset, EvalError
 from retrieval.search import search
-from retrieval.types import Embedder, EmbedderSpec, Matrix, SearchParams, Vector
+from retrieval.types import EmbedderSpec, Encoder, Matrix, SearchParams, Vector
 
 Progress = Callable[[str, int, int], None]
 
@@ -75,9 +75,9 @@ def named(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 class Remembering:
-    """An embedder that keeps what it embedded in one file of a folder, and never embeds a text twice."""
+    """An encoder that keeps what it embedded in one file of a folder, and never embeds a text twice."""
 
-    def __init__(self, embedder: Embedder, folder: Path) -> None:
+    def __init__(self, embedder: Encoder, folder: Path) -> None:
         self._embedder = embedder
         self._file = folder / f"{embedder.spec.artefact[:16]}.npz"
         self._known: dict[str, Vector] = {}
@@ -148,7 +148,7 @@ async def _column(
 
 
 async def _build(
-    name: str, dataset: Dataset, release: Release, embedder: Embedder, progress: Progress
+    name: str, dataset: Dataset, release: Release, embedder: Encoder, progress: Progress
 ) -> InProcess:
     def show(_: str, done: int, total: int) -> None:
         progress(f"{name} documents", done, total)

@@ -13,7 +13,7 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from eval.inprocess import Text, cut
 from ingestion.types import Piece
-from retrieval.types import Embedder, IndexSpec, Matrix, Span
+from retrieval.types import Encoder, IndexSpec, Matrix, Span
 
 Chunker = Callable[[Text], Awaitable[list[Piece]]]
 
@@ -21,7 +21,7 @@ _SMALL = 50
 _SEPARATORS = ["\n\n", "\n", ".", "?", "!", " ", ""]
 
 
-def structure(spec: IndexSpec, embedder: Embedder) -> Chunker:
+def structure(spec: IndexSpec, embedder: Encoder) -> Chunker:
     """The product's chunker."""
 
     async def made(document: Text) -> list[Piece]:
@@ -40,7 +40,7 @@ def characters(size: int) -> Chunker:
     return made
 
 
-def recursive(tokens: int, embedder: Embedder) -> Chunker:
+def recursive(tokens: int, embedder: Encoder) -> Chunker:
     """LangChain's splitter: at the coarsest of several separators that gives parts which are short enough."""
 
     async def made(document: Text) -> list[Piece]:
@@ -49,7 +49,7 @@ def recursive(tokens: int, embedder: Embedder) -> Chunker:
     return made
 
 
-def clusters(tokens: int, embedder: Embedder) -> Chunker:
+def clusters(tokens: int, embedder: Encoder) -> Chunker:
     """Runs of neighbouring small parts whose vectors are most alike: the semantic chunker of Chroma's study.
     A text is embedded twice."""
 
@@ -63,7 +63,7 @@ def clusters(tokens: int, embedder: Embedder) -> Chunker:
     return made
 
 
-def _split(text: str, tokens: int, embedder: Embedder) -> list[Span]:
+def _split(text: str, tokens: int, embedder: Encoder) -> list[Span]:
     splitter = RecursiveCharacterTextSplitter(
         separators=_SEPARATORS,
         chunk_size=tokens,

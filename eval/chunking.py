@@ -26,7 +26,7 @@ from ingestion.parse import PARSER_VERSION
 from ingestion.types import Piece
 from retrieval.errors import TextTooLong
 from retrieval.search import Index, search
-from retrieval.types import Embedder, SearchParams, Span
+from retrieval.types import Encoder, SearchParams, Span
 
 DEPTH = 5
 """Passages retrieved for a question in the published run."""
@@ -107,7 +107,7 @@ def _asked(row: Mapping[str, object], texts: Mapping[str, str]) -> Asked:
 
 
 def ways(
-    release: Release, embedder: Embedder, sizes: Sequence[int], overlaps: Sequence[int]
+    release: Release, embedder: Encoder, sizes: Sequence[int], overlaps: Sequence[int]
 ) -> dict[str, Chunker]:
     """The release's own way to cut, the same in other sizes for texts of any length, and what others use."""
     spec = release.index_spec(embedder.spec, PARSER_VERSION)
@@ -132,7 +132,7 @@ def _name(way: str, size: int, overlap: int = 0) -> str:
 
 
 async def measured(
-    corpus: Corpus, release: Release, embedder: Embedder, name: str, chunker: Chunker, progress: Progress
+    corpus: Corpus, release: Release, embedder: Encoder, name: str, chunker: Chunker, progress: Progress
 ) -> Row:
     """What a way to cut is worth on this corpus."""
     cuts = {document.id: await chunker(document) for document in corpus.documents}

@@ -28,7 +28,7 @@ from eval.statistics import mean_difference
 from eval.types import EvalError, Interval, SourceDocument
 from ingestion.parse import parse
 from retrieval.search import Index, search
-from retrieval.types import Embedder, Hit
+from retrieval.types import Encoder, Hit
 
 BUDGETS = (3_000, 6_000)
 """Characters, beside the release's own budget: where room is short, order and repetition count for more."""
@@ -121,7 +121,7 @@ def copied(corpus: Corpus, copies: int) -> Corpus:
     return replace(corpus, documents=(*corpus.documents, *more), questions=tuple(questions))
 
 
-async def measured(corpus: Corpus, release: Release, embedder: Embedder, progress: Progress) -> list[Row]:
+async def measured(corpus: Corpus, release: Release, embedder: Encoder, progress: Progress) -> list[Row]:
     """A row for the release's own budget and one for each of `BUDGETS`."""
     house = InProcess(embedder, release)
     await house.add(

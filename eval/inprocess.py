@@ -23,9 +23,10 @@ from ingestion.types import Piece
 from llm.extractive import Extractive
 from llm.outputs import MemoryOutputs
 from retrieval.analyze import analyzer
+from retrieval.embedders.prefixed import Prefixed
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Chunk, Embedder, Filter, IndexSpec, Look, Row
+from retrieval.types import Chunk, Encoder, Filter, IndexSpec, Look, Row
 
 EVERYTHING = Filter(tenant="eval", groups=None)
 BATCH = 64
@@ -72,14 +73,15 @@ class InProcess:
     """Holds what `add` was given; `chat` and `summarizer` answer from it with the built-in model, and `index`
     is searched for it."""
 
-    def __init__(self, embedder: Embedder, release: Release | None = None) -> None:
+    def __init__(self, embedder: Encoder, release: Release | None = None) -> None:
         self._release = release or load_release(DEFAULT_RELEASE)
-        self._embedder = embedder
+        prefixed = Prefixed(embedder, self._release.prefixes)
+        self._embedder = prefixed
         self._shown, self._store = _Shown(), MemoryStore()
         self._spec = self._release.index_spec(embedder.spec, PARSER_VERSION)
         words = analyzer(self._spec.analyzer)
-        index = Index(self._spec.generation, self._store, embedder, words, self._shown)
-        model = Extractive(Similarity(embedder).score)
+        index = Index(self._spec.generation, self._store, prefixed, words, self._shown)
+        model = Extractive(Similarity(prefixed).score)
         serving = Serving(release=self._release, index=index, model=model)
         answers = Answers(MemoryOutputs(), product="eval")
         self._analyzer = words
@@ -103,11 +105,11 @@ class InProcess:
         chunks: list[Chunk] = []
         for document in documents:
             revision = len(self._shown.held) + 1
-            pieces = cuts[document.id] if cuts else cut(document, self._spec, self._embedder)
+            pieces = cuts[document.id] if cuts else cut(document, self._spec, self._embedder.encoder)
             chunks += [_chunk(document, revision, ordinal, piece) for ordinal, piece in enumerate(pieces)]
             self._shown.held[document.id] = (revision, len(pieces))
         texts = [header(self._spec, one.title, one.heading) + one.text for one in chunks]
-        vectors = await self._embedder.embed(texts)
+        vectors = await self._embedder.embed(texts, "document")
         rows = [
             Row(chunk=one, vector=vector, terms=self._analyzer.terms(text))
             for one, vector, text in zip(chunks, vectors, texts, strict=True)
@@ -115,7 +117,7 @@ class InProcess:
         await self._store.upsert(self._spec.generation, rows)
 
 
-def cut(document: Text, spec: IndexSpec, embedder: Embedder) -> list[Piece]:
+def cut(document: Text, spec: IndexSpec, embedder: Encoder) -> list[Piece]:
     """As the product cuts it."""
     parsed = parse(document.text.encode(), None, "text/plain")
     return chunk(parsed, spec, document.title, embedder.token_spans, embedder.spec.max_tokens)

@@ -19,7 +19,8 @@ from eval.ablation import Remembering
 from eval.inprocess import InProcess
 from eval.types import EvalError
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
-from retrieval.types import Embedder
+from retrieval.embedders.prefixed import Prefixed
+from retrieval.types import Encoder
 
 EMBEDDER = "all-MiniLM-L6-v2"
 Progress = Callable[[str, int, int], None]
@@ -49,7 +50,7 @@ def measure_checker(
     ]
     if not items:
         raise EvalError("Name at least one of --halueval, --qags and --scifact.")
-    found = asyncio.run(checker.measured(items, Similarity(embedder()).score, progress))
+    found = asyncio.run(checker.measured(items, Similarity(Prefixed(embedder()), "document").score, progress))
     rows = checker.figures(found)
     text, body = checker.markdown(rows), {"rows": [asdict(row) for row in rows]}
     if not fit:
@@ -135,7 +136,7 @@ def measure_chunking(
     return Measurement(chunking.markdown(rows), {"rows": [asdict(row) for row in rows]})
 
 
-def embedder(name: str = EMBEDDER) -> Embedder:
+def embedder(name: str = EMBEDDER) -> Encoder:
     """The embedder of the default release, its graph built for this run."""
     with tempfile.TemporaryDirectory(prefix="plumbline-eval-") as cache:
         return OpenVinoEmbedder.load(find_model(name, None), Path(cache), name)

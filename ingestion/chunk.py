@@ -55,7 +55,7 @@ def _shortened(title: str) -> str:
 def chunk(parsed: Parsed, spec: IndexSpec, title: str, token_spans: TokenSpans, window: int) -> list[Piece]:
     """The document's passages, in order.
 
-    Each has at most `spec.chunk_tokens` tokens, and with its header and two special tokens fits `window`.
+    Each has at most `spec.chunk_tokens` tokens, and with prefix, header and two special tokens fits `window`.
     Neighbours under one path of headings share about `spec.chunk_overlap` tokens, whole words, but no rows of
     tables. A long document's are as `spec` says for such.
     """
@@ -152,17 +152,21 @@ class _Cutter:
         ample = self.window - SPECIAL_TOKENS - self.spec.chunk_tokens - _slack(self.window)
         tries = [HEADING_SEPARATOR.join(path[outer:]) for outer in range(len(path))]
         for heading in (*tries, *(_shortened(name) for name in path[-1:])):
-            head = header(self.spec, self.title, heading)
+            head = self._head(heading)
             bound = len(head.encode())  # No tokenizer makes more tokens than bytes.
             used = bound if bound <= ample else len(self.token_spans(head))
             if used <= self.window // 2:
                 return heading, used
-        return "", len(self.token_spans(header(self.spec, self.title, "")))
+        return "", len(self.token_spans(self._head("")))
+
+    def _head(self, heading: str) -> str:
+        """All that the model reads before a passage."""
+        return self.spec.document_prefix + header(self.spec, self.title, heading)
 
     def _excess(self, slices: list[_Slice], heading: str, used: int, room: int) -> int:
         """How many tokens too long the longest passage is with its header. The tokens of two strings do not
         always add up to those of both as one, so what comes near the limit is counted as it will be read."""
-        head = header(self.spec, self.title, heading)
+        head = self._head(heading)
         near = room - used - _slack(room)
         close = [each for each in slices if self._count(each.span) + self._count(each.names) > near]
         return max((len(self.token_spans(head + self._text(each))) - room for each in close), default=0)

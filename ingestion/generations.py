@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -133,7 +132,7 @@ async def _free(connection: AsyncConnection, spec: IndexSpec) -> GenerationState
 
 
 async def _add(connection: AsyncConnection, spec: IndexSpec, embedder: str, state: GenerationState) -> None:
-    values = {"id": spec.generation, "spec": json.dumps(asdict(spec)), "embedder": embedder, "state": state}
+    values = {"id": spec.generation, "spec": json.dumps(spec.fields), "embedder": embedder, "state": state}
     await connection.execute(_ADD, values)
 
 

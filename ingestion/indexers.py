@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ingestion.chunk import chunk, header
 from ingestion.ledger import Ledger
 from ingestion.types import Generation, Parsed, Piece
+from retrieval.embedders.prefixed import behind
 from retrieval.errors import EmbedderUnavailable
-from retrieval.types import Analyzer, Embedder, IndexSpec, Store
+from retrieval.types import Analyzer, Encoder, IndexSpec, Matrix, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Indexer:
     """What it takes to write one generation."""
 
     spec: IndexSpec
-    embedder: Embedder
+    embedder: Encoder
     analyzer: Analyzer
 
     def texts(self, parsed: Parsed, title: str) -> list[tuple[Piece, str]]:
@@ -35,6 +36,13 @@ class Indexer:
     def indexed(self, title: str, heading: str, text: str) -> str:
         """What is embedded and analyzed for a chunk."""
         return header(self.spec, title, heading) + text
+
+    def embedded(self, indexed: str) -> str:
+        """What the model reads of it."""
+        return self.spec.document_prefix + indexed
+
+    async def embed(self, indexed: Sequence[str]) -> Matrix:
+        return await self.embedder.embed(behind(self.spec.document_prefix, indexed))
 
 
 class Indexers(Protocol):

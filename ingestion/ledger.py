@@ -315,10 +315,11 @@ class Ledger:
         async with transaction(self._engine) as connection:
             await revisions.sweep_again(connection, written)
 
-    async def embedded_before(self, embedder: str, wanted: Sequence[Wanted]) -> list[Source]:
-        """Where vectors of these documents' texts by this embedder may be found, the best places first."""
+    async def embedded_before(self, spec: IndexSpec, wanted: Sequence[Wanted]) -> list[Source]:
+        """Where vectors of these documents' texts by this index's embedder may be found, behind the same
+        prefix, the best places first."""
         async with reading(self._engine) as connection:
-            return await sources.sources(connection, embedder, wanted)
+            return await sources.sources(connection, spec, wanted)
 
     async def embeddings_reused(self) -> int:
         """Vectors that were at hand and not computed, in all generations that are known."""

@@ -246,8 +246,8 @@ class Pipeline:
         vectors = np.zeros((len(texts), indexer.spec.dimension), dtype=np.float32)
         owners = [n for n, draft in enumerate(drafts) for _ in draft.texts]
         done = [0] * len(drafts)
-        places = _places(drafts)
-        for name, vector in (await self.reuse.known(indexer.spec.embedder, _wanted(drafts))).items():
+        places = _places(drafts, indexer)
+        for name, vector in (await self.reuse.known(indexer.spec, _wanted(drafts, indexer))).items():
             for n in places.pop(name, ()):
                 vectors[n] = vector
                 done[owners[n]] += 1
@@ -259,7 +259,7 @@ class Pipeline:
             await self._let_first()
             async with self._turn(len(order)):
                 begun = time.monotonic()
-                vectors[chosen] = await indexer.embedder.embed([texts[n] for n in chosen])
+                vectors[chosen] = await indexer.embed([texts[n] for n in chosen])
                 seconds += time.monotonic() - begun
             for n in chosen:
                 done[owners[n]] += 1
@@ -369,22 +369,22 @@ class Pipeline:
                 await asyncio.sleep(LEDGER_PAUSE)
 
 
-def _places(drafts: Sequence[Draft]) -> dict[tuple[str, str], list[int]]:
+def _places(drafts: Sequence[Draft], indexer: Indexer) -> dict[tuple[str, str], list[int]]:
     """Where each text of each tenant occurs, by its hash, among all texts of all drafts."""
     places: dict[tuple[str, str], list[int]] = {}
     texts = ((draft.job.tenant, text) for draft in drafts for _, text in draft.texts)
     for n, (tenant, content) in enumerate(texts):
-        places.setdefault((tenant, text_hash(content)), []).append(n)
+        places.setdefault((tenant, text_hash(indexer.embedded(content))), []).append(n)
     return places
 
 
-def _wanted(drafts: Sequence[Draft]) -> list[Wanted]:
+def _wanted(drafts: Sequence[Draft], indexer: Indexer) -> list[Wanted]:
     return [
         Wanted(
             draft.job.tenant,
             draft.job.document_id,
             draft.lease.content_hash,
-            frozenset(text_hash(content) for _, content in draft.texts),
+            frozenset(text_hash(indexer.embedded(content)) for _, content in draft.texts),
         )
         for draft in drafts
     ]
@@ -421,12 +421,12 @@ def _rows(
     for (draft, ordinal), vector in zip(places, vectors, strict=True):
         if draft.revision in held:
             piece, text = draft.texts[ordinal]
-            chunk = _chunk(draft, ordinal, piece, text)
+            chunk = _chunk(draft, ordinal, piece, text_hash(indexer.embedded(text)))
             rows.append(Row(chunk=chunk, vector=vector, terms=indexer.analyzer.terms(text)))
     return rows
 
 
-def _chunk(draft: Draft, ordinal: int, piece: Piece, text: str) -> Chunk:
+def _chunk(draft: Draft, ordinal: int, piece: Piece, content_hash: str) -> Chunk:
     lease = draft.lease
     return Chunk(
         id=f"{draft.revision}-{ordinal}",
@@ -435,7 +435,7 @@ def _chunk(draft: Draft, ordinal: int, piece: Piece, text: str) -> Chunk:
         document_id=lease.job.document_id,
         revision=draft.revision,
         ordinal=ordinal,
-        content_hash=text_hash(text),
+        content_hash=content_hash,
         title=draft.title,
         heading=piece.heading,
         text=piece.text,

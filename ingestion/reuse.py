@@ -17,7 +17,7 @@ from ingestion.ledger import Ledger
 from ingestion.sources import Source
 from ingestion.sources import Wanted as Wanted  # What is asked for.
 from retrieval.errors import StoreUnavailable
-from retrieval.types import Store, Vector
+from retrieval.types import IndexSpec, Store, Vector
 
 AT_ONCE = 512
 """Rows asked of the store at a time."""
@@ -28,7 +28,7 @@ Known = dict[tuple[str, str], Vector]
 
 
 def text_hash(text: str) -> str:
-    """Of what is embedded for a chunk, header included: `Chunk.content_hash`."""
+    """Of what is embedded for a chunk, prefix and header included: `Chunk.content_hash`."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -37,15 +37,15 @@ class Reuse:
         self._ledger = ledger
         self._store = store
 
-    async def known(self, embedder: str, wanted: Sequence[Wanted]) -> Known:
-        """What is known of these texts by the embedder with this artefact. Where the ledger or an index is
-        away nothing is: whoever asks embeds."""
+    async def known(self, spec: IndexSpec, wanted: Sequence[Wanted]) -> Known:
+        """What is known of these texts by the embedder of this index, behind its prefix. Where the ledger or
+        an index is away nothing is: whoever asks embeds."""
         hashes: dict[str, set[str]] = {}
         for one in wanted:
             hashes.setdefault(one.tenant, set()).update(one.hashes)
         known: Known = {}
         with suppress(LedgerUnavailable):
-            for source in await self._ledger.embedded_before(embedder, wanted):
+            for source in await self._ledger.embedded_before(spec, wanted):
                 left = hashes[source.tenant]
                 for name, vector in await self._of(source, left):
                     known[source.tenant, name] = vector

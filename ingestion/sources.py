@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from retrieval.types import IndexSpec
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -42,18 +44,21 @@ _SOURCES = text(
     ) AS v
     JOIN generations g ON g.id = v.generation AND g.state <> 'retired'
       AND g.spec ->> 'embedder' = CAST(:embedder AS text)
+      AND COALESCE(g.spec ->> 'document_prefix', '') = CAST(:prefix AS text)
     ORDER BY v.revision DESC
     """
 )
 
 
-async def sources(connection: AsyncConnection, embedder: str, wanted: Sequence[Wanted]) -> list[Source]:
-    """Visible revisions of these documents, or of the same files, by this embedder, newest first."""
+async def sources(connection: AsyncConnection, spec: IndexSpec, wanted: Sequence[Wanted]) -> list[Source]:
+    """Visible revisions of these documents, or of the same files, in indexes whose vectors are of the same
+    embedder and prefix, newest first."""
     values = {
         "tenants": [one.tenant for one in wanted],
         "documents": [one.document_id for one in wanted],
         "files": [one.file for one in wanted],
-        "embedder": embedder,
+        "embedder": spec.embedder,
+        "prefix": spec.document_prefix,
     }
     rows = await connection.execute(_SOURCES, values)
     return [Source(row.tenant, row.generation, row.revision, row.chunks) for row in rows]

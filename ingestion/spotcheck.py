@@ -54,7 +54,7 @@ async def _wrong(store: Store, generation: str, indexer: Indexer, placed: Placed
         return f"{len(chunks)} rows can be read where {placed.chunks} were written"
     known = chunks[len(chunks) // 2]
     text = indexer.indexed(known.title, known.heading, known.text)
-    vector = (await indexer.embedder.embed([text]))[0]
+    vector = (await indexer.embed([text]))[0]
     score = await _score(store, generation, known, placed, Dense(vector))
     if score is None or score < SAME:
         return f"the passage {known.id} is not where its vector should be"

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from retrieval.affinity import smooth
 from retrieval.analyze import languages
 from retrieval.beside import aside, beside
+from retrieval.embedders.prefixed import fitted
 from retrieval.errors import EmbedderUnavailable, RerankerUnavailable, StoreUnavailable, TextTooLong
 from retrieval.fusion import NOTHING, Scaled, fuse, scaled
 from retrieval.seen import AT_ONCE, Known, Seen
@@ -259,13 +260,10 @@ class _Question:
         """The question's vector; of its beginning when the whole does not fit the embedder's window."""
         embedder, query = self._index.embedder, self._query
         try:
-            vectors = await embedder.embed([query])
-        except TextTooLong as error:
+            vectors = await embedder.embed([query], "query")
+        except TextTooLong:
             self._truncated = True
-            spans = embedder.token_spans(query)
-            special = error.tokens - len(spans)
-            end = spans[error.limit - special - 1][1]
-            vectors = await embedder.embed([query[:end]])
+            vectors = await embedder.embed([fitted(embedder, query, "query")], None)
         vector: Vector = vectors[0]
         return vector
 

@@ -198,8 +198,9 @@ class IndexSpec:
     """Everything that decides what rows look like. Its hash names the generation.
 
     `embedder` is the artefact hash of the model's weights and tokenizer; `header_template` is put before
-    the chunk's text when it is embedded and analyzed (fields `{title}` and `{heading}`). The chunks of a long
-    document have up to `long_tokens`, neighbours sharing `long_overlap`; 0 is as in any other.
+    the chunk's text when it is embedded and analyzed (fields `{title}` and `{heading}`); `document_prefix`
+    before that when it is embedded. The chunks of a long document have up to `long_tokens`, neighbours
+    sharing `long_overlap`; 0 is as in any other.
     """
 
     embedder: str
@@ -213,10 +214,20 @@ class IndexSpec:
     parser: str
     long_tokens: int = 0
     long_overlap: int = 0
+    document_prefix: str = ""
+
+    @property
+    def fields(self) -> dict[str, str | int]:
+        """What is hashed and stored. Without a prefix there is none, as in indexes from before there were
+        any: they keep their names."""
+        found: dict[str, str | int] = asdict(self)
+        if not self.document_prefix:
+            del found["document_prefix"]
+        return found
 
     @property
     def generation(self) -> str:
-        body = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        body = json.dumps(self.fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
@@ -240,19 +251,41 @@ class SearchParams:
     rerank: int = 0
 
 
+Side = Literal["query", "document"]
+"""What a text is to an embedder: asked, or searched in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """What a model was trained to read before a question and before a document, such as `query: ` and
+    `passage: `."""
+
+    query: str = ""
+    document: str = ""
+
+    def of(self, side: Side | None) -> str:
+        return "" if side is None else self.query if side == "query" else self.document
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderSpec:
-    """`artefact` is the SHA-256 over weights and tokenizer; `max_tokens` counts the special ones too."""
+    """`artefact` is the SHA-256 over weights and tokenizer; `max_tokens` counts the special ones and those of
+    a prefix too. Vectors of texts are the same only where all of it is."""
 
     name: str
     artefact: str
     dimension: int
     max_tokens: int
+    prefixes: Prefixes = Prefixes()
 
 
-class Embedder(Protocol):
+class Encoder(Protocol):
+    """An embedding model, which releases with prefixes of their own share: to it a text is a text."""
+
     @property
-    def spec(self) -> EmbedderSpec: ...
+    def spec(self) -> EmbedderSpec:
+        """Without prefixes."""
+        ...
 
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Embed texts in the given order. A text longer than the window raises `TextTooLong`."""
@@ -260,6 +293,22 @@ class Embedder(Protocol):
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Character ranges of the text's tokens, without the special ones."""
+        ...
+
+
+class Embedder(Protocol):
+    """A model as a release uses it: questions and documents may have prefixes."""
+
+    @property
+    def spec(self) -> EmbedderSpec: ...
+
+    async def embed(self, texts: Sequence[str], side: Side | None) -> Matrix:
+        """Embed texts in the given order, each behind the prefix of its side; None takes them as they are.
+        One that is longer with it than the window raises `TextTooLong`."""
+        ...
+
+    def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Character ranges of the text's tokens, without the special ones and without a prefix."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from retrieval.embedders.http import Known
-from retrieval.types import Embedder
+from retrieval.types import Encoder
 
 
 @dataclass
@@ -20,7 +20,7 @@ class EmbeddingServer:
     """`statuses` are answered first, one a request; `spoil` changes the list of embeddings; `asked` holds the
     texts of each request, `peers` the ports that they came from."""
 
-    embedder: Embedder
+    embedder: Encoder
     url: str = ""
     statuses: list[int] = field(default_factory=list)
     delay: float = 0.0
@@ -78,7 +78,7 @@ class MemoryRecords:
 
 
 @asynccontextmanager
-async def embedding_server(embedder: Embedder) -> AsyncIterator[EmbeddingServer]:
+async def embedding_server(embedder: Encoder) -> AsyncIterator[EmbeddingServer]:
     found = EmbeddingServer(embedder)
     config = uvicorn.Config(found, port=0, log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)

@@ -17,7 +17,8 @@ from app.routes.bodies import Strict, Text, Whole
 from app.routes.caller import Deadline, Parts, Reader, reply
 from app.routes.route import Route
 from app.sse import Connected
-from retrieval.types import Embedder, Vector
+from retrieval.embedders.prefixed import SPECIAL_TOKENS, behind
+from retrieval.types import Embedder, Side, Vector
 
 MOST_TEXTS = 512
 LONGEST_TEXT = 100_000
@@ -37,6 +38,11 @@ class EmbeddingsRequest(Strict):
     model: str = Field("plumbline", max_length=200)
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Whole | None = None
+    input_type: Side | None = Field(
+        None,
+        description="What the texts are: the prefix that the release has for it goes before each. By default "
+        "they are embedded as they are.",
+    )
     user: str | None = None
 
 
@@ -55,9 +61,9 @@ async def embeddings(
         parts.admission.turn(caller.tenant, deadline),
         time_left.within(deadline, "embedding"),
     ):
-        matrix = await embedder.embed(body.input)
+        matrix = await embedder.embed(body.input, body.input_type)
         # A full request takes a fifth of a second, for which every other one would wait.
-        tokens = await asyncio.to_thread(_tokens, embedder, body.input)
+        tokens = await asyncio.to_thread(_tokens, embedder, body.input, body.input_type)
     data = [
         {"object": "embedding", "index": i, "embedding": _encoded(vector, body.encoding_format)}
         for i, vector in enumerate(matrix)
@@ -72,6 +78,7 @@ def _encoded(vector: Vector, encoding: Literal["float", "base64"]) -> list[float
     return [float(x) for x in np.asarray(vector)]
 
 
-def _tokens(embedder: Embedder, texts: list[str]) -> int:
-    """Tokens of the texts, with the two special ones that frame each."""
-    return sum(len(embedder.token_spans(text)) + 2 for text in texts)
+def _tokens(embedder: Embedder, texts: list[str], side: Side | None) -> int:
+    """Tokens of the texts behind their prefix, with the special ones that frame each."""
+    read = behind(embedder.spec.prefixes.of(side), texts)
+    return sum(len(embedder.token_spans(text)) + SPECIAL_TOKENS for text in read)

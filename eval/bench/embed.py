@@ -18,7 +18,7 @@ import numpy as np
 from eval.bench.corpus import Corpus
 from eval.cases import load_dataset
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
-from retrieval.types import Embedder
+from retrieval.types import Encoder
 
 BATCH = 32
 PASSAGE_TOKENS = 112
@@ -61,14 +61,14 @@ def _asked(corpus: Corpus) -> dict[str, list[str]]:
     return {SAMPLE: sample, "bench search": [corpus.question(n) for n in range(QUESTIONS)]}
 
 
-def _passages(corpus: Corpus, embedder: Embedder, count: int) -> list[str]:
+def _passages(corpus: Corpus, embedder: Encoder, count: int) -> list[str]:
     text = " ".join(one["text"] for batch in corpus.batches() for one in batch)[: count * 1_200]
     spans = embedder.token_spans(text)
     starts = range(0, len(spans) - PASSAGE_TOKENS, PASSAGE_TOKENS)
     return [text[spans[n][0] : spans[n + PASSAGE_TOKENS - 1][1]] for n in starts][:count]
 
 
-async def _questions(embedder: Embedder, texts: Sequence[str]) -> dict[str, float]:
+async def _questions(embedder: Encoder, texts: Sequence[str]) -> dict[str, float]:
     times: list[float] = []
     for text in islice(cycle(texts), QUESTIONS):
         begin = time.perf_counter()

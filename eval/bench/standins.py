@@ -14,8 +14,8 @@ from llm.types import Call, ChatModel, Delta
 from retrieval.types import (
     Chunk,
     Dense,
-    Embedder,
     EmbedderSpec,
+    Encoder,
     Filter,
     Hit,
     IndexSpec,
@@ -67,7 +67,7 @@ class Random:
     """An embedder for text of which only the amount matters: unit vectors without a meaning, at no cost,
     while `feeding`; afterwards what `real` says, or one fixed vector where there is none."""
 
-    def __init__(self, spec: EmbedderSpec, tokens: Embedder, *, real: Embedder | None) -> None:
+    def __init__(self, spec: EmbedderSpec, tokens: Encoder, *, real: Encoder | None) -> None:
         self._spec = spec
         self._tokens = tokens
         self._real = real

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, deserialize
 
 from retrieval.errors import EmbedderUnavailable
+from retrieval.types import Prefixes
 
 Tensor = npt.NDArray[np.float32]
 
@@ -142,6 +143,20 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EmbedderUnavailable(f"{folder / _CONFIG} is not a BERT configuration: {error!r}.") from None
+
+
+def declared_prefixes(folder: Path | None) -> Prefixes:
+    """What the model in this folder was trained to read before questions and before documents, as far as a
+    file of sentence-transformers there says it."""
+    config = _optional_json(folder / "config_sentence_transformers.json") if folder else {}
+    prompts = config.get("prompts") if isinstance(config, dict) else None
+    named = {str(name): text for name, text in (prompts or {}).items() if isinstance(text, str)}
+    usual = named.get(str(config.get("default_prompt_name")), "") if named else ""
+
+    def first(*names: str) -> str:
+        return next((named[name] for name in names if name in named), usual)
+
+    return Prefixes(first("query", "search_query"), first("document", "passage", "search_document"))
 
 
 def sha256(path: Path) -> str:

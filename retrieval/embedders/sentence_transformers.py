@@ -29,7 +29,7 @@ _OTHER_FILES = ("*.json", "*.txt", "*.model")
 
 class SentenceTransformersEmbedder:
     """Use `load`. One thread runs it, because torch uses every core, or the GPU, for one batch. Texts go in
-    as they are: the prompts that some models have for questions and documents are not used."""
+    as they are: the prompts that the model's files may name are a release's to give (`Prefixed`)."""
 
     def __init__(self, name: str, artefact: str, model: Any, tokens: Tokens) -> None:
         self._model = model

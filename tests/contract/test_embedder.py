@@ -12,9 +12,10 @@ import pytest
 
 from retrieval.embedders.http import EmbeddingServer, HttpEmbedder
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.embedders.prefixed import Prefixed, fitted
 from retrieval.embedders.sentence_transformers import SentenceTransformersEmbedder
-from retrieval.errors import TextTooLong
-from retrieval.types import Embedder
+from retrieval.errors import EmbedderUnavailable, TextTooLong
+from retrieval.types import Encoder, Prefixes
 from tests.embedding_server import MemoryRecords, embedding_server
 
 NAME = "all-MiniLM-L6-v2"
@@ -34,7 +35,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> OpenVinoEmbedder:
 @pytest.fixture(scope="module")
 async def over_http(
     local: OpenVinoEmbedder, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Embedder]:
+) -> AsyncIterator[Encoder]:
     folder = tmp_path_factory.mktemp("tokenizer")
     for name in ("tokenizer.json", "config.json", "sentence_bert_config.json"):
         (folder / name).write_bytes((find_model(NAME, None) / name).read_bytes())
@@ -46,8 +47,8 @@ async def over_http(
 
 @pytest.fixture(params=["openvino", "http", "sentence-transformers"])
 def embedder(
-    request: pytest.FixtureRequest, local: OpenVinoEmbedder, over_http: Embedder
-) -> Iterator[Embedder]:
+    request: pytest.FixtureRequest, local: OpenVinoEmbedder, over_http: Encoder
+) -> Iterator[Encoder]:
     if request.param == "sentence-transformers":
         pytest.importorskip("sentence_transformers", reason="the extra `torch` is not installed")
         loaded = SentenceTransformersEmbedder.load(NAME, find_model(NAME, None))
@@ -58,7 +59,7 @@ def embedder(
 
 
 async def test_vectors_are_the_models_in_the_order_of_the_texts(
-    embedder: Embedder, local: OpenVinoEmbedder
+    embedder: Encoder, local: OpenVinoEmbedder
 ) -> None:
     texts = [f"{text} {number}" for number in range(25) for text in TEXTS]
     vectors = await embedder.embed(texts)
@@ -67,21 +68,21 @@ async def test_vectors_are_the_models_in_the_order_of_the_texts(
     assert np.all((vectors * await local.embed(texts)).sum(1) > 0.999)
 
 
-async def test_vectors_have_length_one(embedder: Embedder) -> None:
+async def test_vectors_have_length_one(embedder: Encoder) -> None:
     assert np.allclose(np.linalg.norm(await embedder.embed(TEXTS), axis=1), 1, atol=1e-3)
 
 
-async def test_no_texts_give_no_vectors(embedder: Embedder) -> None:
+async def test_no_texts_give_no_vectors(embedder: Encoder) -> None:
     assert (await embedder.embed([])).shape == (0, embedder.spec.dimension)
 
 
-async def test_a_text_of_nothing_and_half_a_surrogate_pair_have_vectors(embedder: Embedder) -> None:
+async def test_a_text_of_nothing_and_half_a_surrogate_pair_have_vectors(embedder: Encoder) -> None:
     nothing, broken, whole = await embedder.embed(["", "a \ud800 b", "a ? b"])
     assert np.isfinite(nothing).all()
     assert broken @ whole > 0.999
 
 
-async def test_a_text_over_the_window_is_refused_and_one_that_fills_it_is_not(embedder: Embedder) -> None:
+async def test_a_text_over_the_window_is_refused_and_one_that_fills_it_is_not(embedder: Encoder) -> None:
     window = embedder.spec.max_tokens
     assert (await embedder.embed([" ".join(["leave"] * (window - 2))])).shape == (1, 384)
     with pytest.raises(TextTooLong) as refused:
@@ -89,14 +90,46 @@ async def test_a_text_over_the_window_is_refused_and_one_that_fills_it_is_not(em
     assert (refused.value.tokens, refused.value.limit) == (window + 1, window)
 
 
-def test_spans_point_at_the_text(embedder: Embedder) -> None:
+def test_spans_point_at_the_text(embedder: Encoder) -> None:
     text = "Grüße: unbelievable pumps"
     pieces = [text[start:end] for start, end in embedder.token_spans(text)]
     assert "".join(pieces) == text.replace(" ", "")
     assert len(pieces) > 3
 
 
-async def test_calls_at_once_do_not_mix(embedder: Embedder, local: OpenVinoEmbedder) -> None:
+async def test_each_side_is_embedded_behind_its_prefix_and_a_text_of_no_side_as_it_is(
+    embedder: Encoder,
+) -> None:
+    prefixed = Prefixed(embedder, Prefixes(query="query: ", document="passage: "))
+    assert prefixed.spec.prefixes == Prefixes("query: ", "passage: ")
+    assert prefixed.spec != Prefixed(embedder).spec
+    for side, prefix in (("query", "query: "), ("document", "passage: "), (None, "")):
+        made = await prefixed.embed(TEXTS, side)  # type: ignore[arg-type]
+        assert np.all((made * await embedder.embed([prefix + text for text in TEXTS])).sum(1) > 0.999)
+    asked, read = await prefixed.embed(TEXTS[:1], "query"), await prefixed.embed(TEXTS[:1], "document")
+    assert (asked * read).sum() < 0.99
+
+
+async def test_a_prefix_takes_tokens_of_the_window(embedder: Encoder) -> None:
+    prefixed = Prefixed(embedder, Prefixes(query="query: "))
+    taken = len(embedder.token_spans("query: "))
+    text = " ".join(["leave"] * (embedder.spec.max_tokens - 2 - taken))
+    assert (await prefixed.embed([text], "query")).shape == (1, 384)
+    assert fitted(prefixed, text, "query") == f"query: {text}"
+    with pytest.raises(TextTooLong):
+        await prefixed.embed([f"{text} leave"], "query")
+    assert (await prefixed.embed([f"{text} leave"], "document")).shape == (1, 384)
+    cut = fitted(prefixed, f"{text} leave", "query")
+    assert cut == f"query: {text}"
+    assert (await prefixed.embed([cut], None)).shape == (1, 384)
+
+
+def test_a_prefix_that_leaves_less_than_half_of_the_window_is_refused(embedder: Encoder) -> None:
+    with pytest.raises(EmbedderUnavailable, match=r"130 tokens.*256.*half"):
+        Prefixed(embedder, Prefixes(document="leave " * 130))
+
+
+async def test_calls_at_once_do_not_mix(embedder: Encoder, local: OpenVinoEmbedder) -> None:
     calls = [[f"{text} {number}" for text in TEXTS] * (1 + number % 12) for number in range(24)]
     answers = await asyncio.gather(*(embedder.embed(texts) for texts in calls))
     for texts, vectors in zip(calls, answers, strict=True):

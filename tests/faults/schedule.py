@@ -32,6 +32,7 @@ from ingestion.sweeper import Sweeper
 from ingestion.types import Attempt, Generation, Job, NewDocument, Parsed
 from ingestion.worker import Crew, Worker
 from retrieval.analyze import analyzer
+from retrieval.embedders.prefixed import Prefixed
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.search import Index, search
 from retrieval.stores.memory import MemoryStore
@@ -221,7 +222,9 @@ class _Schedule:
         reads = cast(Visibility, self._reached(process, self._database.reads, "reads"))
         seen = self._bug.visibility(real, reads) if self._bug.visibility else reads
         words = analyzer("plain")
-        index = Index(SPEC.generation, self._store(process), _Tiny(self._network, process), words, seen)
+        index = Index(
+            SPEC.generation, self._store(process), Prefixed(_Tiny(self._network, process)), words, seen
+        )
         return _Api(process, Intake(ledger, self._files(process), upload_limit=10_000), index)
 
     def _new_worker(self, number: int) -> _Running:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from retrieval.analyze import analyzer
+from retrieval.embedders.prefixed import Prefixed
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import Chunk, EmbedderSpec, Filter, IndexSpec, Look, Matrix, Row, Span
@@ -70,7 +71,7 @@ async def corpus_of(*texts: str) -> Index:
         for number, (text, vector) in enumerate(zip(texts, vectors, strict=True), start=1)
     ]
     await store.upsert(SPEC.generation, rows)
-    return Index(SPEC.generation, store, embedder, words, Open())
+    return Index(SPEC.generation, store, Prefixed(embedder), words, Open())
 
 
 def _chunk(number: int, text: str) -> Chunk:

@@ -274,6 +274,18 @@ def test_headings_longer_than_the_window_lose_their_outer_parts_not_the_text() -
     assert all(fits(p, "T", SPEC, pieces_of_words) for p in pieces)
 
 
+@pytest.mark.parametrize("count", [*TOKENIZERS, first_word_by_letters])
+def test_the_prefix_of_documents_takes_its_part_of_the_window(count: TokenSpans) -> None:
+    text = "\n\n".join(["# Pumps", *(f"Sentence number {n} tells of pumps." for n in range(40))])
+    parsed = parse(text.encode(), "a.md", None)
+    spec = replace(SPEC, chunk_tokens=WINDOW, document_prefix="Read this text now, and all of it: ")
+    pieces = chunk(parsed, spec, "Title", count, WINDOW)
+    read = [spec.document_prefix + header(spec, "Title", one.heading) + one.text for one in pieces]
+    assert max(len(count(one)) for one in read) <= WINDOW - SPECIAL_TOKENS
+    assert "".join(parsed.text.split()) == "".join("".join(one.text.split()) for one in pieces)
+    assert not any("Read this" in one.text for one in pieces)
+
+
 def test_a_window_without_room_for_text_is_refused() -> None:
     with pytest.raises(ValueError, match="too small"):
         chunk(markdown("text"), SPEC, "A title of several words", pieces_of_words, 12)

@@ -18,10 +18,12 @@ from app.doctor import _embedder
 from app.embedders import Choice, choose
 from app.settings import load_settings
 from retrieval.embedders import http
+from retrieval.embedders.checkpoint import declared_prefixes
 from retrieval.embedders.http import EmbeddingServer, HttpEmbedder, Known
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.embedders.tokens import read_window
 from retrieval.errors import EmbedderUnavailable
+from retrieval.types import Prefixes
 from tests.embedding_server import EmbeddingServer as Server
 from tests.embedding_server import MemoryRecords, embedding_server
 from tests.unit.test_openvino_embedder import small_model
@@ -340,3 +342,40 @@ def test_the_key_comes_from_a_file_and_the_doctor_says_where_the_embedder_is(
     finding = _embedder(settings)
     assert finding.state == "ok"
     assert "http://127.0.0.1:9/v1" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("prompts", "declared"),
+    [
+        ({}, Prefixes()),
+        ({"prompts": {"query": "", "document": ""}, "default_prompt_name": None}, Prefixes()),
+        ({"prompts": {"query": "query: ", "passage": "passage: "}}, Prefixes("query: ", "passage: ")),
+        ({"prompts": {"query": "Instruct: x\nQuery:"}}, Prefixes("Instruct: x\nQuery:", "")),
+        ({"prompts": {"any": "text: "}, "default_prompt_name": "any"}, Prefixes("text: ", "text: ")),
+    ],
+)
+def test_the_doctor_tells_what_a_folder_says_of_prefixes_and_a_release_does_not(
+    prompts: dict[str, Any], declared: Prefixes, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "tokenizer.json", tmp_path)
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    assert declared_prefixes(tmp_path) == declared
+    release = tmp_path / "release.toml"
+    settings = load_settings(
+        {}, embedder_url="http://127.0.0.1:9/v1", embedder_path=tmp_path, release=release
+    )
+    plain = 'name = "r"\nmodels = [{name = "extractive"}]\n[index]\nembedder = "e5"\n'
+    release.write_text(plain)
+    finding = _embedder(settings)
+    assert finding.state == ("ok" if declared == Prefixes() else "warn")
+    if finding.state == "warn":
+        assert f"query_prefix = {json.dumps(declared.query)}" in finding.remedy
+        as_told = (
+            f"document_prefix = {json.dumps(declared.document)}\n"
+            f"[search]\nquery_prefix = {json.dumps(declared.query)}\n"
+        )
+        release.write_text(plain + as_told)
+        assert _embedder(settings).state == "ok"
+        if declared.query and not declared.document:
+            release.write_text(plain + '[search]\nquery_prefix = "An instruction of our own: "\n')
+            assert _embedder(settings).state == "ok"

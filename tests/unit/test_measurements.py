@@ -14,7 +14,7 @@ from eval.inprocess import InProcess, Text
 from eval.types import EvalError
 from eval.unanswerable import Asked
 from retrieval.errors import EmbedderUnavailable
-from retrieval.types import Embedder
+from retrieval.types import Encoder
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 open_data = pytest.mark.skipif(not DATA.is_dir(), reason="The open data sets are not in ../shared/data")
@@ -22,7 +22,7 @@ SOURCE = "Every employee has 28 days of paid leave. Unused days expire on 31 Mar
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Embedder:
+def embedder() -> Encoder:
     try:
         return measurements.embedder()
     except EmbedderUnavailable as error:
@@ -114,7 +114,7 @@ def test_declining_is_right_only_where_there_is_no_answer() -> None:
     assert (row.precision, row.recall, row.answered, row.contained) == (0.5, 0.5, 0.5, 0.5)
 
 
-async def test_questions_are_asked_of_the_product_itself(embedder: Embedder) -> None:
+async def test_questions_are_asked_of_the_product_itself(embedder: Encoder) -> None:
     house = InProcess(embedder)
     await house.add([Text("leave", "Leave", SOURCE)], _quiet)
     wanted = [("How many days of paid leave are there?", ("28 days",)), ("Who built the pyramids?", ())]
@@ -122,7 +122,7 @@ async def test_questions_are_asked_of_the_product_itself(embedder: Embedder) -> 
     assert (row.precision, row.recall, row.contained) == (1.0, 1.0, 1.0)
 
 
-async def test_summaries_are_measured_against_references(embedder: Embedder, tmp_path: Path) -> None:
+async def test_summaries_are_measured_against_references(embedder: Encoder, tmp_path: Path) -> None:
     pytest.importorskip("rouge_score")
     file = tmp_path / "dev.jsonl"
     text = " ".join(f"On day {n} the river rose by {n * 3} centimetres near the mill." for n in range(30))

@@ -30,6 +30,7 @@ from llm.outputs import MemoryOutputs
 from llm.scripted import Script, Scripted
 from llm.types import ChatModel, Message
 from retrieval.analyze import analyzer
+from retrieval.embedders.prefixed import Prefixed
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import Chunk, EmbedderSpec, Filter, Look, Matrix, Row, Span
@@ -101,7 +102,7 @@ class Service:
         self.embedder = Hashing()
         self.spec = self.release.index_spec(self.embedder.spec, "1")
         words = analyzer(self.spec.analyzer)
-        index = Index(self.spec.generation, self.store, self.embedder, words, self.board)
+        index = Index(self.spec.generation, self.store, Prefixed(self.embedder), words, self.board)
         self.serving = Serving(release=self.release, index=index, model=model)
         answers = Answers(self.outputs, product="1")
         self.chat = Chat(lambda: self.serving, self.board, answers, product="1")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from app.changes import Change, changes
 from app.release import DEFAULT_RELEASE, Release, ReleaseInvalid, load_release, parse_release, with_model
+from retrieval.types import EmbedderSpec, IndexSpec, Prefixes
 
+SPEC = EmbedderSpec(name="m", artefact="e", dimension=384, max_tokens=256)
 BASE = """
 name = "r"
 [[models]]
@@ -51,6 +55,39 @@ def test_spelling_out_a_default_changes_nothing(tmp_path: Path) -> None:
 )
 def test_every_change_has_another_fingerprint(tmp_path: Path, change: str) -> None:
     assert _load(tmp_path, BASE).fingerprint != _load(tmp_path, f"{BASE}\n{change}\n").fingerprint
+
+
+def test_releases_and_indexes_from_before_there_were_prefixes_keep_their_names() -> None:
+    release, named = load_release(DEFAULT_RELEASE), replace(SPEC, artefact="a" * 64)
+    assert release.fingerprint == "20475b37db253d21d8758063015654165254a59da422fc1262420e58f338e690"
+    spec = release.index_spec(named, "1")
+    assert spec.generation == "d7a654d80949c30d"
+    assert "document_prefix" not in spec.fields
+
+
+def test_a_prefix_of_documents_is_another_index_and_one_of_questions_another_release(tmp_path: Path) -> None:
+    none = _load(tmp_path, BASE)
+    asked = _load(tmp_path, f'{BASE}\n[search]\nquery_prefix = "query: "\n')
+    read = _load(tmp_path, f'{BASE}\n[index]\ndocument_prefix = "passage: "\n')
+    assert len({one.fingerprint for one in (none, asked, read)}) == 3
+    generations = [one.index_spec(SPEC, "1").generation for one in (none, asked, read)]
+    assert generations[0] == generations[1] != generations[2]
+    assert (asked.prefixes, read.prefixes) == (Prefixes(query="query: "), Prefixes(document="passage: "))
+    again = parse_release(read.canonical())
+    assert (again.fingerprint, again.prefixes) == (read.fingerprint, read.prefixes)
+    assert IndexSpec(**read.index_spec(SPEC, "1").fields).document_prefix == "passage: "  # type: ignore[arg-type]
+
+
+def test_what_differs_between_releases_names_the_prefixes(tmp_path: Path) -> None:
+    none = _load(tmp_path, BASE)
+    both = _load(
+        tmp_path,
+        f'{BASE}\n[index]\ndocument_prefix = "passage: "\n[search]\nquery_prefix = "query: "\n',
+    )
+    assert changes(none.canonical(), both.canonical()) == (
+        Change("index.document_prefix", None, "passage: "),
+        Change("search.query_prefix", None, "query: "),
+    )
 
 
 def test_a_prompt_file_is_part_of_the_fingerprint(tmp_path: Path) -> None:

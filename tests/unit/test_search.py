@@ -12,6 +12,7 @@ import pytest
 
 from retrieval.analyze import analyzer
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.embedders.prefixed import Prefixed
 from retrieval.errors import EmbedderUnavailable, FilterInvalid, StoreUnavailable
 from retrieval.search import Index, search
 from retrieval.stores.memory import MemoryStore
@@ -27,6 +28,7 @@ from retrieval.types import (
     Look,
     Matrix,
     OneOf,
+    Prefixes,
     Query,
     Row,
     SearchParams,
@@ -98,7 +100,7 @@ class Corpus:
         self.store = store or MemoryStore()
         self.board = Board()
         self.embedder = embedder
-        self.index = Index(self.spec.generation, self.store, embedder, WORDS, self.board)
+        self.index = Index(self.spec.generation, self.store, Prefixed(embedder), WORDS, self.board)
 
     async def write(
         self,
@@ -377,14 +379,14 @@ class Limping(MemoryStore):
 
 
 async def test_without_an_embedder_words_still_find_and_the_answer_says_so(corpus: Corpus) -> None:
-    corpus.index = replace(corpus.index, embedder=NoEmbedder(corpus.embedder.spec))
+    corpus.index = replace(corpus.index, embedder=Prefixed(NoEmbedder(corpus.embedder.spec)))
     found = await corpus.find("pump E-1042")
     assert documents(found)[0] == "pump"
     assert found.degraded == ("dense",)
 
 
 async def test_without_an_embedder_a_question_without_words_is_a_typed_error(corpus: Corpus) -> None:
-    corpus.index = replace(corpus.index, embedder=NoEmbedder(corpus.embedder.spec))
+    corpus.index = replace(corpus.index, embedder=Prefixed(NoEmbedder(corpus.embedder.spec)))
     with pytest.raises(EmbedderUnavailable):
         await corpus.find("?!")
 
@@ -470,6 +472,30 @@ async def test_a_question_longer_than_the_window_is_searched_by_its_beginning(co
     found = await corpus.find("How much vacation do I get? " + "Please tell me soon. " * 200)
     assert documents(found)[0] == "leave"
     assert found.degraded == ("query_truncated",)
+
+
+async def test_a_question_is_embedded_behind_its_prefix_and_cut_to_what_fits_with_it(corpus: Corpus) -> None:
+    read: list[str] = []
+
+    class Noting(OpenVinoEmbedder):
+        def __init__(self) -> None:
+            pass
+
+        spec = corpus.embedder.spec
+        token_spans = corpus.embedder.token_spans
+
+        async def embed(self, texts: Sequence[str]) -> Matrix:
+            vectors = await corpus.embedder.embed(texts)
+            read.extend(texts)
+            return vectors
+
+    prefixed = Prefixed(Noting(), Prefixes(query="query: ", document="passage: "))
+    corpus.index = replace(corpus.index, embedder=prefixed)
+    assert (await corpus.find("vacation")).degraded == ()
+    assert (await corpus.find("vacation please " * 200)).degraded == ("query_truncated",)
+    assert read[0] == "query: vacation"
+    assert read[1].startswith("query: vacation please")
+    assert len(corpus.embedder.token_spans(read[1])) == corpus.embedder.spec.max_tokens - 2
 
 
 async def test_a_question_without_words_is_answered_by_meaning_alone(corpus: Corpus) -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from app.coverage import coverage
 from app.sections import condensed, numbered, sections
 from app.similarity import Similarity
+from app.support import Reading
 from llm.types import Passage
-from retrieval.types import EmbedderSpec, Matrix
+from retrieval.embedders.prefixed import Prefixed
+from retrieval.types import EmbedderSpec, Matrix, Prefixes
 
 
 def _passages(texts: Sequence[str]) -> list[Passage]:
@@ -67,7 +69,7 @@ class Counting:
 
 async def test_a_sentence_is_embedded_once_for_a_tenant_and_again_for_another() -> None:
     embedder = Counting()
-    similarity = Similarity(embedder)
+    similarity = Similarity(Prefixed(embedder))
     assert list(await similarity.score("acme", "a?", ["a", "b", "a"])) == [1.0, 0.0, 1.0]
     assert embedder.embedded == ["a?", "a", "b"]
     await similarity.score("acme", "b?", ["b", "a"])
@@ -78,8 +80,24 @@ async def test_a_sentence_is_embedded_once_for_a_tenant_and_again_for_another() 
 
 async def test_what_does_not_fit_the_window_is_cut_and_not_refused() -> None:
     embedder = Counting()
-    await Similarity(embedder).score("acme", "a", ["x" * 40])
+    await Similarity(Prefixed(embedder)).score("acme", "a", ["x" * 40])
     assert embedder.embedded[-1] == "x" * 6
+
+
+async def test_question_and_sentences_are_read_behind_their_prefixes_in_one_call() -> None:
+    embedder = Counting()
+    prefixed = Prefixed(embedder, Prefixes(query="q:", document="d:"))
+    await Similarity(prefixed).score("acme", "a", ["b", "x" * 40])
+    assert embedder.embedded == ["q:a", "d:b", "d:xxxx"]
+    await Similarity(prefixed, "document").score("acme", "a", ["b"])
+    assert embedder.embedded[3:] == ["d:a", "d:b"]
+
+
+async def test_a_release_with_another_prefix_is_given_no_vectors_of_the_first() -> None:
+    embedder, reading = Counting(), Reading()
+    for prefixes in (Prefixes(), Prefixes(document="d:"), Prefixes()):
+        await reading.scorer(Prefixed(embedder, prefixes))("acme", "a", ["b"])
+    assert embedder.embedded == ["a", "b", "d:a", "d:b", "a"]
 
 
 async def test_long_texts_are_cut_where_they_hold_up_nobody() -> None:
@@ -91,7 +109,7 @@ async def test_long_texts_are_cut_where_they_hold_up_nobody() -> None:
             return super().token_spans(text)
 
     embedder = Watched()
-    await Similarity(embedder).score("acme", "a", ["x" * 50_000, "y" * 50_000])
+    await Similarity(Prefixed(embedder)).score("acme", "a", ["x" * 50_000, "y" * 50_000])
     assert embedder.embedded[1:] == ["x" * 6, "y" * 6]
     assert len(threads) == 2
     assert threading.get_ident() not in threads
@@ -99,7 +117,7 @@ async def test_long_texts_are_cut_where_they_hold_up_nobody() -> None:
 
 async def test_vectors_are_kept_within_bounds() -> None:
     embedder = Counting()
-    similarity = Similarity(embedder, most=2)
+    similarity = Similarity(Prefixed(embedder), most=2)
     await similarity.score("acme", "q", ["a", "b", "c"])
     embedder.embedded.clear()
     await similarity.score("acme", "q", ["a", "c"])

@@ -53,9 +53,10 @@ from llm.pipe import Line
 from llm.types import ChatModel
 from retrieval.analyze import analyzer
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.embedders.prefixed import Prefixed
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Embedder, IndexSpec
+from retrieval.types import Encoder, IndexSpec
 from tests.service.http.house import House, Stage, Tenant, serving
 
 UPLOAD_LIMIT = 2 * 2**20
@@ -93,7 +94,7 @@ async def _database(postgres_url: str, name: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     folder = find_model("all-MiniLM-L6-v2", None)
     return TracedEmbedder(
         OpenVinoEmbedder.load(folder, tmp_path_factory.mktemp("openvino"), "all-MiniLM-L6-v2"),
@@ -103,7 +104,7 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
 
 @pytest.fixture(scope="session")
 async def house(
-    postgres_url: str, redis_url: str, embedder: Embedder, tmp_path_factory: pytest.TempPathFactory
+    postgres_url: str, redis_url: str, embedder: Encoder, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[House]:
     folder = tmp_path_factory.mktemp("house")
     async with AsyncExitStack() as stack:
@@ -127,7 +128,7 @@ def _engine_of(services: Services) -> AsyncEngine:
 
 
 async def _built(
-    database_url: str, redis_url: str, embedder: Embedder, folder: Path, stack: AsyncExitStack
+    database_url: str, redis_url: str, embedder: Encoder, folder: Path, stack: AsyncExitStack
 ) -> House:
     settings = load_settings(
         {}, data=folder, upload_limit=UPLOAD_LIMIT, question_limit=QUESTION_LIMIT, request_timeout=30.0
@@ -158,7 +159,7 @@ async def _built(
     index = Index(
         generation=spec.generation,
         store=store,
-        embedder=embedder,
+        embedder=Prefixed(embedder),
         analyzer=analyzer(spec.analyzer),
         visibility=reads,
     )
@@ -174,7 +175,7 @@ async def _built(
     async def open_indexer(known: Generation) -> Indexer:
         return Indexer(known.spec, embedder, analyzer(known.spec.analyzer))
 
-    async def unsound(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
+    async def unsound(spec: IndexSpec, embedder: Encoder, sample: Sequence[Placed]) -> str | None:
         return await spotcheck.unsound(store, reads, Indexer(spec, embedder, analyzer(spec.analyzer)), sample)
 
     embedders = Embedders(settings, tracer, Probes(engine), embedder)

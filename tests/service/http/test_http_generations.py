@@ -59,13 +59,14 @@ class Running:
             stop.set()
             await task
 
-    async def candidate(self, name: str = "candidate", **index: Any) -> Release:
-        """Register a release with another [index], evaluated and passed."""
+    async def candidate(self, name: str = "candidate", query_prefix: str = "", **index: Any) -> Release:
+        """Register a release with another [index] or prefix of questions, evaluated and passed."""
         body = load_release(DEFAULT_RELEASE).body
         first = load_release(DEFAULT_RELEASE)
         part = IndexPart.model_validate({**body.index.model_dump(), **index})
+        search = body.search.model_copy(update={"query_prefix": query_prefix})
         release = Release(
-            body=body.model_copy(update={"name": name, "index": part}),
+            body=body.model_copy(update={"name": name, "index": part, "search": search}),
             answer=first.answer,
             summarize=first.summarize,
             rewrite=first.rewrite,
@@ -437,3 +438,40 @@ async def test_a_canary_with_an_index_of_its_own_sees_every_update_and_leaves_no
 
         assert await until(gone)
     assert "zqholiday" in (await running.texts("zqholiday"))["leave.md"]
+
+
+async def test_a_prefix_of_documents_needs_an_index_of_its_own_and_one_of_questions_none(
+    running: Running,
+) -> None:
+    asked = await running.candidate("asked", query_prefix="query: ")
+    read = await running.candidate("read", query_prefix="query: ", document_prefix="passage: ")
+    async with running.writing():
+        await running.load(NOTES)
+        assert (await running.promoted(asked)).status_code == 200
+        assert (await running.search("All about warranty"))["hits"][0]["document_id"] == "warranty.md"
+        reply = await running.promoted(read)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (409, "index_missing")
+        await running.built(read, left=0)
+        assert (await running.promoted(read)).status_code == 200
+        found = await running.search("All about warranty")
+        assert (found["release"], found["degraded"]) == (read.id, [])
+        assert found["hits"][0]["document_id"] == "warranty.md"
+        assert not any("passage:" in hit["text"] for hit in found["hits"])
+        await running.load({"new.md": b"# New\n\nThe kettle is descaled monthly."})
+        assert (await running.search("kettle descaled"))["hits"][0]["document_id"] == "new.md"
+
+    async def embedded(text: str, **said: str) -> tuple[list[float], int]:
+        reply = await running.http.post("/v1/embeddings", json={"input": text, **said})
+        assert reply.status_code == 200, reply.text
+        return reply.json()["data"][0]["embedding"], reply.json()["usage"]["prompt_tokens"]
+
+    plain, tokens = await embedded("kettle")
+    for side, prefix in (("query", "query: "), ("document", "passage: ")):
+        made, counted = await embedded("kettle", input_type=side)
+        spelled, spelled_tokens = await embedded(f"{prefix}kettle")
+        assert made == pytest.approx(spelled, abs=1e-3)
+        assert made != pytest.approx(plain, abs=1e-3)
+        assert counted == spelled_tokens > tokens
+    reply = await running.http.post("/v1/embeddings", json={"input": "x", "input_type": "passage"})
+    assert reply.status_code == 400
+    assert "input_type" in reply.text

@@ -27,7 +27,7 @@ from ingestion.errors import LedgerUnavailable
 from ingestion.ledger import Ledger
 from ingestion.types import Placed
 from retrieval.errors import EmbedderUnavailable
-from retrieval.types import Embedder, IndexSpec
+from retrieval.types import Encoder, IndexSpec
 from tests import reports
 from tests.shell import run
 
@@ -52,8 +52,8 @@ async def registry(engine: AsyncEngine, first: Release) -> Registry:
 
 
 @pytest.fixture
-def make_promotions(engine: AsyncEngine, embedder: Embedder, tmp_path: Path) -> MakePromotions:
-    async def unsound(spec: IndexSpec, embedder: Embedder, sample: Sequence[Placed]) -> str | None:
+def make_promotions(engine: AsyncEngine, embedder: Encoder, tmp_path: Path) -> MakePromotions:
+    async def unsound(spec: IndexSpec, embedder: Encoder, sample: Sequence[Placed]) -> str | None:
         raise AssertionError("No index is built in these tests.")
 
     async def prepare(release: Release) -> None:

@@ -19,7 +19,7 @@ from ingestion.types import Attempt, Generation, Job, NewDocument, Parsed
 from ingestion.worker import BACKFILL, Worker
 from retrieval.errors import StoreUnavailable
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Dense, Embedder, EmbedderSpec, Filter, IndexSpec, Matrix, Vector
+from retrieval.types import Dense, EmbedderSpec, Encoder, Filter, IndexSpec, Matrix, Vector
 
 SECTIONS = [f"# Part {n}\n\nThe paragraph about number {n} says things of its own.\n" for n in range(8)]
 Put = Callable[..., Awaitable[int]]
@@ -29,7 +29,7 @@ Put = Callable[..., Awaitable[int]]
 class Counting:
     """Counts the texts that reach the embedder."""
 
-    inner: Embedder
+    inner: Encoder
     texts: list[str] = field(default_factory=list)
 
     @property
@@ -162,7 +162,14 @@ async def test_a_text_that_occurs_again_in_a_batch_is_embedded_once(put: Put) ->
     assert await put("\n".join([SECTIONS[0]] * 5 + SECTIONS[1:3])) == 3
 
 
-async def test_a_new_index_by_the_same_embedder_embeds_nothing(
+@pytest.mark.parametrize(
+    ("change", "embedded"),
+    [({"analyzer": "english"}, 0), ({"document_prefix": "passage: "}, 8)],
+    ids=["another analyzer", "another prefix"],
+)
+async def test_a_new_index_takes_the_vectors_of_the_same_embedder_behind_the_same_prefix(
+    change: dict[str, str],
+    embedded: int,
     put: Put,
     ledger: Ledger,
     store: MemoryStore,
@@ -172,7 +179,7 @@ async def test_a_new_index_by_the_same_embedder_embeds_nothing(
 ) -> None:
     await put("\n".join(SECTIONS))
     before = len(embedder.texts)
-    other = replace(spec, analyzer="english")
+    other = replace(spec, **change)  # type: ignore[arg-type]
     await store.prepare(other.generation, other)
     await ledger.build_generation(other, "hashing")
     stop = asyncio.Event()
@@ -182,7 +189,15 @@ async def test_a_new_index_by_the_same_embedder_embeds_nothing(
             await asyncio.sleep(0.05)
     stop.set()
     await running
-    assert len(embedder.texts) == before
+    new = embedder.texts[before:]
+    assert len(new) == embedded
+    assert all(text.startswith(other.document_prefix) for text in new)
+    where = Filter(tenant="acme", groups=None)
+    for said in new:
+        (vector,) = await embedder.inner.embed([said])
+        best, *_ = await store.search(other.generation, Dense(vector), where, 1, frozenset())
+        assert best.score == pytest.approx(1.0, abs=1e-5)
+        assert "passage" not in best.chunk.text
 
 
 async def test_the_job_and_the_ledger_say_how_much_was_saved(put: Put, ledger: Ledger) -> None:

@@ -26,7 +26,7 @@ from ingestion.types import Attempt, Generation, Job, NewDocument, Parsed
 from ingestion.worker import ORDINARY, Crew, Worker
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Embedder, Filter, Hit, IndexSpec, Keyword, Matrix, Row, Store
+from retrieval.types import Encoder, Filter, Hit, IndexSpec, Keyword, Matrix, Row, Store
 
 ACME = Filter(tenant="acme", groups=None)
 Stored = Callable[..., Awaitable[list[int]]]
@@ -400,7 +400,7 @@ async def test_a_generation_that_this_worker_cannot_write_is_left_to_another(
 class Stuck:
     """An embedder that says when it began and never ends."""
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Encoder) -> None:
         self.spec = embedder.spec
         self.token_spans = embedder.token_spans
         self.began = asyncio.Event()
