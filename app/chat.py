@@ -32,7 +32,7 @@ from llm.language import declined, not_found
 from llm.prompts import render_passages
 from llm.types import Call, Delta, Prompt, Sampling, Scope
 from retrieval.beside import aside, beside
-from retrieval.search import search
+from retrieval.search import LOST, search
 from retrieval.types import Chunk, Found, Hit, Look, Visibility
 
 FRESH = 0.05
@@ -88,11 +88,15 @@ class Chat:
         """An answer worked out anew."""
         epoch = await self._epoch(question, stages)
         found, missing = await self._retrieve(question, serving, stages, rung)
-        hits = await self._passages(question, serving, found.hits, rung)
+        searched = LOST not in found.degraded
+        if not searched:  # What comes of it is kept nowhere.
+            question = replace(question, cache="off")
+        nothing = not_found(question.messages[-1].content, searched=searched)
+        hits = await self._passages(question, serving, found.hits, rung, nothing)
         yield Sources(hits)
 
         last, said = Delta(text="", model=""), self._speech(question, serving, hits)
-        async with said, aclosing(self._generate(question, serving, hits, stages, rung)) as deltas:
+        async with said, aclosing(self._generate(question, serving, hits, stages, rung, nothing)) as deltas:
             async for delta in deltas:
                 last = delta
                 for event in said.hear(delta.text):
@@ -187,7 +191,7 @@ class Chat:
         return context.in_force(found, query, serving.release.body.context, params.limit), missing
 
     async def _passages(
-        self, question: Question, serving: Serving, found: Sequence[Hit], rung: Rung
+        self, question: Question, serving: Serving, found: Sequence[Hit], rung: Rung, nothing: str
     ) -> tuple[Hit, ...]:
         """Those that the prompt takes, in its order. What spares the release's first model needs no look at
         its window."""
@@ -195,7 +199,7 @@ class Chat:
         best = context.chosen(found, release.body.context, release.body.search.limit)
         tokens = self._tokens(release)
         if tokens and not spared(release, rung):
-            rest = self._prompt(question, serving, ()).messages
+            rest = self._prompt(question, serving, (), nothing).messages
             answer = _sampling(question, release.sampling).max_tokens
             async with deadline.within(question.deadline, "the count of tokens"):
                 best = await context.fitting(best, tokens, rest, answer)
@@ -207,19 +211,27 @@ class Chat:
         return Speech(len(hits), part, checks(self._reading, chunks, serving, question=asked, tenant=tenant))
 
     async def _generate(
-        self, question: Question, serving: Serving, hits: tuple[Hit, ...], stages: Stages, rung: Rung
+        self,
+        question: Question,
+        serving: Serving,
+        hits: tuple[Hit, ...],
+        stages: Stages,
+        rung: Rung,
+        nothing: str,
     ) -> AsyncGenerator[Delta, None]:
-        """What the model says; the best passages alone when no model of the chain can begin, or may."""
+        """What the model says; the best passages alone when no model of the chain can begin, or may.
+        `nothing` is what it says when they do not answer."""
         asked = question.messages[-1].content
         if not hits:
-            yield Delta(text=not_found(asked), model=serving.first_model, finish="stop")
+            yield Delta(text=nothing, model=serving.first_model, finish="stop")
             return
         if rung == Rung.SEARCH_ONLY:
             yield Delta(text=searchonly.listed(asked, hits), model=searchonly.NAME, finish="stop")
             return
         begin, started = time.perf_counter(), False
         try:
-            async with aclosing(serving.model.stream(self._call(question, serving, hits, rung))) as deltas:
+            call = self._call(question, serving, hits, rung, nothing)
+            async with aclosing(serving.model.stream(call)) as deltas:
                 async for delta in deltas:
                     if not started:
                         stages.add("first_token", time.perf_counter() - begin)
@@ -232,21 +244,23 @@ class Chat:
             yield Delta(text=searchonly.listed(asked, hits), model=searchonly.NAME, finish="stop")
         stages.add("model", time.perf_counter() - begin)
 
-    def _prompt(self, question: Question, serving: Serving, chunks: Sequence[Chunk]) -> Prompt:
+    def _prompt(self, question: Question, serving: Serving, chunks: Sequence[Chunk], nothing: str) -> Prompt:
         asked = question.messages[-1].content
         prompt = serving.release.answer.render(
-            passages=render_passages(context.passages(chunks)), question=asked, not_found=not_found(asked)
+            passages=render_passages(context.passages(chunks)), question=asked, not_found=nothing
         )
         if len(question.messages) == 1:
             return prompt
         *history, last = prompt.messages
         return replace(prompt, messages=(*history, *question.messages[:-1], last))
 
-    def _call(self, question: Question, serving: Serving, hits: tuple[Hit, ...], rung: Rung) -> Call:
+    def _call(
+        self, question: Question, serving: Serving, hits: tuple[Hit, ...], rung: Rung, nothing: str
+    ) -> Call:
         release = serving.release
         chunks = [hit.chunk for hit in hits]
         return Call(
-            prompt=self._prompt(question, serving, chunks),
+            prompt=self._prompt(question, serving, chunks, nothing),
             sampling=_sampling(question, release.sampling),
             scope=Scope(
                 tenant=question.where.tenant,

@@ -28,7 +28,8 @@ from llm.errors import ContextTooLong
 from llm.language import LANGUAGES, detect, not_found
 from llm.prompts import render_passages
 from llm.types import Call, Delta, Passage, Scope
-from retrieval.search import search
+from retrieval.errors import StoreUnavailable
+from retrieval.search import LOST, search
 from retrieval.types import Chunk, Filter, Store, Visibility
 
 MOST_CHUNKS = 5_000
@@ -73,9 +74,13 @@ class _Run:
 
     @property
     def nothing(self) -> str:
-        """What says that there is nothing about the focus, in the language asked for or that of the focus."""
-        asked = self.request.language
-        return LANGUAGES[asked].not_found if asked else not_found(self.request.focus or "")
+        """What says that there is nothing about the focus, in the language asked for or that of the focus;
+        or that it was not looked for as it should be."""
+        return not_found(self.request.focus or "", self.request.language, searched=self.searched)
+
+    @property
+    def searched(self) -> bool:
+        return LOST not in self.read.missing
 
     def sources(self, section: Section) -> list[Chunk]:
         return [self.read.chunks[passage.number - 1] for passage in section]
@@ -239,6 +244,8 @@ class Summarizer:
             read = await self._read(
                 request, serving, replace(request.where, document_ids=request.document_ids)
             )
+        if not read.chunks and LOST in read.missing:
+            raise StoreUnavailable("The index has lost the passages of what the request names.")
         if not read.chunks:
             raise NothingToSummarize("There is no text to summarize in what the request names.")
         return read
@@ -251,7 +258,8 @@ class Summarizer:
         ids = [f"{revision}-{n}" for _, revision, count in contents for n in range(count)]
         chunks = tuple(await self._store.read(generation, where.tenant, ids))
         revisions = frozenset((document, revision) for document, revision, _ in contents)
-        return _Read(chunks, revisions, ("visibility",) if len(chunks) < len(ids) else ())
+        missing = ("visibility",) if len(chunks) < len(ids) else ()
+        return _Read(chunks, revisions, missing + ((LOST,) if serving.index.lost() else ()))
 
     async def _nearest(self, request: SummaryRequest, serving: Serving, where: Filter) -> _Read:
         """Of more than can be read, the passages that are nearest to the focus."""
@@ -323,7 +331,7 @@ class Summarizer:
                 documents=tuple(sorted({chunk.document_id for chunk in sources} - {""})),
             ),
             timeout=deadline.left(request.deadline),
-            cache=request.cache,
+            cache=request.cache if run.searched else "off",
             spare=spared(release, run.rung),
         )
 

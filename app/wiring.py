@@ -28,6 +28,7 @@ from app.database import connect_args, dsn, open_engine
 from app.embedders import Embedders
 from app.erasure import BACKUPS, RECEIPTS, OutputsStep, RecordsStep, traces
 from app.indexes import SAMPLE, Indexes, Unsound
+from app.lost import Losses
 from app.models import Models, Ping
 from app.outcomes import Outcomes
 from app.probes import Probes
@@ -132,6 +133,7 @@ class _Ground:
     blobs: Blobs
     served: ServedStore
     store: Store
+    losses: Losses
     embedders: Embedders
     rerankers: Rerankers
     registry: Registry
@@ -149,6 +151,8 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
         live = _answering(settings, ground, replacements, stack, outputs)
         servings, models = live.servings, live.models
         await stack.enter_async_context(_following(ground, servings))
+        answering = partial(_answering_now, ground.registry, servings)
+        await stack.enter_async_context(ground.losses.looking(answering))
         indexes = _indexes(ground)
         trials = Trials(ground.engine, ground.registry, indexes)
         outcomes = Outcomes(ground.engine)
@@ -186,7 +190,7 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
                 "store": ground.served.ping,
                 "outputs": outputs.ping,
                 "files": ground.blobs.ping,
-                "index": partial(_require_rows, ground, servings.current),
+                "index": lambda: ground.losses.look(servings.current().index.generation),
                 **models.health(ground.registry.champion().release),
             },
         )
@@ -352,11 +356,21 @@ async def unknown_receipts(database_url: str, data: Path) -> int:
         await engine.dispose()
 
 
-async def _require_rows(ground: _Ground, current: Callable[[], Serving]) -> None:
-    generation = current().index.generation
-    await spotcheck.require_rows(
-        ground.store, ground.reads, generation, await ground.ledger.some(generation, GLANCE)
-    )
+def _losses(ledger: Ledger, reads: Reads, store: Store) -> Losses:
+    async def require(generation: str, thoroughly: bool) -> None:
+        look = partial(ledger.sample, limit=SAMPLE) if thoroughly else partial(ledger.some, limit=GLANCE)
+        await spotcheck.require_rows(store, reads, generation, await look(generation))
+
+    return Losses(require)
+
+
+def _answering_now(registry: Registry, servings: Servings) -> set[str]:
+    """The generations that are searched for those who ask."""
+    standing = registry.standing()
+    canary = standing.canary.release if standing.canary else None
+    releases = (standing.champion.release, standing.soaking, canary)
+    ready = [servings.ready(release) for release in releases if release]
+    return {serving.index.generation for serving in ready if serving}
 
 
 async def index_trouble(settings: Settings) -> str | None:
@@ -450,12 +464,14 @@ async def _ground(settings: Settings, stack: AsyncExitStack, replacements: Repla
     stack.push_async_callback(rerankers.aclose)
     embedders = Embedders(settings, tracer, Probes(engine), replacements.embedder)
     stack.push_async_callback(embedders.aclose)
+    ledger, store = Ledger(engine), TracedStore(served, tracer, system=system)
     return _Ground(
-        ledger=Ledger(engine),
+        ledger=ledger,
         reads=reads,
         blobs=Blobs(settings.blobs_url or str(settings.data.resolve() / "blobs")),
         served=served,
-        store=TracedStore(served, tracer, system=system),
+        store=store,
+        losses=_losses(ledger, reads, store),
         embedders=embedders,
         rerankers=rerankers,
         registry=registry,
@@ -546,6 +562,7 @@ async def _serving(release: Release, ground: _Ground, models: Models) -> Serving
             analyzer=analyzer(spec.analyzer),
             visibility=ground.reads,
             reranker=await ground.rerankers.get(release.body.rerank),
+            lost=partial(ground.losses.has, spec.generation),
         ),
         model=models.chain(release),
     )

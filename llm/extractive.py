@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from llm import digest, quoting
 from llm.errors import ModelTimeout
 from llm.followup import TURNS, Reading, joined, readings
-from llm.language import LANGUAGES, code_of, detect, not_found
+from llm.language import code_of, detect, not_found, unsearched
 from llm.prompts import parse_passages
 from llm.quoting import Quote, Relevance, Scores
 from llm.types import Call, Delta, Message, Scorer
@@ -51,6 +51,11 @@ class _Request:
             return self.tagged("question")
         lines = _PASSAGES.sub("", self.message).splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    @property
+    def searched(self) -> bool:
+        """Whether what the prompt has said when nothing is found is that nothing is there."""
+        return not unsearched(_PASSAGES.sub("", _ASKED.sub("", self.message)))
 
     def tagged(self, tag: str) -> str:
         return self.message.partition(f"<{tag}>")[2].rpartition(f"</{tag}>")[0].strip()
@@ -101,7 +106,7 @@ class Extractive:
             for among in (current, spoken) if len(current) < len(spoken) else (spoken,):
                 if chosen := await self._chosen(reading, among, tenant):
                     return _cited(among, chosen)
-        return [not_found(request.question)]
+        return [not_found(request.question, searched=request.searched)]
 
     async def _chosen(self, reading: Reading, found: Sequence[Quote], tenant: str) -> list[int]:
         relevance = await asyncio.to_thread(Relevance, reading, found)
@@ -127,7 +132,7 @@ class Extractive:
         found = quoting.in_language(language, found)
         near = await self._near(focus, found, tenant, most) if focus else None
         if not found or (focus and near is None):
-            return [LANGUAGES[language].not_found if language else not_found(focus)]
+            return [not_found(focus, language, searched=request.searched)]
         chosen = await asyncio.to_thread(digest.choose, found, most, near)
         return _cited(found, chosen)
 

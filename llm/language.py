@@ -15,12 +15,14 @@ from functools import lru_cache
 @dataclass(frozen=True, slots=True)
 class Language:
     """`not_found` is what an answer says, word for word, when the passages do not hold it; `only_passages`
-    introduces passages where no model could answer."""
+    introduces passages where no model could answer; `unsearched` takes the place of `not_found` where the
+    index has lost passages."""
 
     name: str
     words: frozenset[str]
     not_found: str
     only_passages: str
+    unsearched: str
 
 
 _WORD = re.compile(r"¿|[^\W\d_]+(?:['’](?=[^\W\d_]))?")
@@ -32,8 +34,8 @@ _DIFFERENT = 2
 """and how many different ones: a table may repeat one that two languages share."""
 
 
-def _language(name: str, words: str, not_found: str, only_passages: str) -> Language:
-    return Language(name, frozenset(words.split()), not_found, only_passages)
+def _language(name: str, words: str, not_found: str, only_passages: str, unsearched: str) -> Language:
+    return Language(name, frozenset(words.split()), not_found, only_passages, unsearched)
 
 
 LANGUAGES: dict[str, Language] = {
@@ -44,6 +46,7 @@ LANGUAGES: dict[str, Language] = {
         " there has had will if than been were but its his her he she any all many much",
         "The documents do not answer this question.",
         "No model can answer at the moment. These passages are closest to the question:",
+        "The search index is not complete at the moment, so the documents could not be looked through.",
     ),
     "de": _language(
         "German",
@@ -53,6 +56,7 @@ LANGUAGES: dict[str, Language] = {
         " beim",
         "Die Dokumente beantworten diese Frage nicht.",
         "Zurzeit kann kein Modell antworten. Diese Stellen kommen der Frage am nächsten:",
+        "Der Suchindex ist zurzeit nicht vollständig; die Dokumente konnten nicht durchsucht werden.",
     ),
     "fr": _language(
         "French",
@@ -61,6 +65,7 @@ LANGUAGES: dict[str, Language] = {
         " être été son sa ses leur y en se l' d' qu' c' n' s' j' est-ce",
         "Les documents ne répondent pas à cette question.",
         "Aucun modèle ne peut répondre pour le moment. Voici les passages les plus proches de la question :",
+        "L'index de recherche est incomplet pour le moment : les documents n'ont pas pu être parcourus.",
     ),
     "es": _language(
         "Spanish",
@@ -69,6 +74,7 @@ LANGUAGES: dict[str, Language] = {
         " tiene tienen puede yo mi nos a o le les ser está están",
         "Los documentos no responden a esta pregunta.",
         "Ningún modelo puede responder por ahora. Estos pasajes son los más cercanos a la pregunta:",
+        "El índice de búsqueda está incompleto por ahora: no se han podido consultar los documentos.",
     ),
     "it": _language(
         "Italian",
@@ -77,6 +83,7 @@ LANGUAGES: dict[str, Language] = {
         " sono ha hanno era può essere ci io mio suo sua",
         "I documenti non rispondono a questa domanda.",
         "Al momento nessun modello può rispondere. Questi passaggi sono i più vicini alla domanda:",
+        "Al momento l'indice di ricerca è incompleto: non è stato possibile consultare i documenti.",
     ),
     "pt": _language(
         "Portuguese",
@@ -85,6 +92,7 @@ LANGUAGES: dict[str, Language] = {
         " pode eu meu ser está pelo pela ou",
         "Os documentos não respondem a esta pergunta.",
         "Nenhum modelo pode responder neste momento. Estas passagens são as mais próximas da pergunta:",
+        "O índice de pesquisa está incompleto neste momento: não foi possível consultar os documentos.",
     ),
     "nl": _language(
         "Dutch",
@@ -93,6 +101,7 @@ LANGUAGES: dict[str, Language] = {
         " mijn deze dit",
         "De documenten beantwoorden deze vraag niet.",
         "Op dit moment kan geen model antwoorden. Deze passages liggen het dichtst bij de vraag:",
+        "De zoekindex is op dit moment niet volledig; de documenten konden niet worden doorzocht.",
     ),
     "pl": _language(
         "Polish",
@@ -100,6 +109,7 @@ LANGUAGES: dict[str, Language] = {
         " która które ile są był była było ma mają może ja mój jego jej ich tym tego oraz lub",
         "Dokumenty nie odpowiadają na to pytanie.",
         "Żaden model nie może teraz odpowiedzieć. Te fragmenty są najbliższe pytaniu:",
+        "Indeks wyszukiwania jest teraz niepełny: dokumentów nie można było przeszukać.",
     ),
     "sv": _language(
         "Swedish",
@@ -108,6 +118,7 @@ LANGUAGES: dict[str, Language] = {
         " finns blir sin denna dessa just nu",
         "Dokumenten besvarar inte denna fråga.",
         "Ingen modell kan svara just nu. Dessa avsnitt ligger närmast frågan:",
+        "Sökindexet är inte komplett just nu, så dokumenten kunde inte genomsökas.",
     ),
     "da": _language(
         "Danish",
@@ -117,11 +128,13 @@ LANGUAGES: dict[str, Language] = {
         " sin denne disse lige nu",
         "Dokumenterne besvarer ikke dette spørgsmål.",
         "Ingen model kan svare lige nu. Disse afsnit er tættest på spørgsmålet:",
+        "Søgeindekset er ikke fuldstændigt lige nu, så dokumenterne kunne ikke gennemsøges.",
     ),
 }
 NOT_FOUND = LANGUAGES["en"].not_found
 _WORDS = frozenset[str]().union(*(language.words for language in LANGUAGES.values()))
 _SPOKEN_IN = {word: [code for code in LANGUAGES if word in LANGUAGES[code].words] for word in _WORDS}
+_UNSEARCHED = frozenset(language.unsearched for language in LANGUAGES.values())
 _NOT_FOUNDS = frozenset(language.not_found for language in LANGUAGES.values())
 
 
@@ -145,9 +158,16 @@ def code_of(name: str) -> str | None:
     return next((code for code, language in LANGUAGES.items() if language.name == name), None)
 
 
-def not_found(question: str) -> str:
-    """What says that the documents do not answer, in the question's language where it is told."""
-    return LANGUAGES[detect(question) or "en"].not_found
+def not_found(question: str, language: str | None = None, *, searched: bool = True) -> str:
+    """What says that the documents do not answer, in this language or that of the question where it is told;
+    where they were not `searched` as they should be, what says that."""
+    spoken = LANGUAGES[language or detect(question) or "en"]
+    return spoken.not_found if searched else spoken.unsearched
+
+
+def unsearched(prompt: str) -> bool:
+    """Whether a prompt says, in our words, that the documents could not be searched."""
+    return any(sentence in prompt for sentence in _UNSEARCHED)
 
 
 def only_passages(question: str) -> str:
@@ -155,5 +175,5 @@ def only_passages(question: str) -> str:
 
 
 def declined(text: str) -> bool:
-    """Whether a text says, in our words, that the documents do not answer."""
-    return any(sentence in text for sentence in _NOT_FOUNDS)
+    """Whether a text says, in our words, that the documents do not answer or could not be searched."""
+    return any(sentence in text for sentence in _NOT_FOUNDS | _UNSEARCHED)

@@ -41,6 +41,8 @@ from retrieval.types import (
     Visibility,
 )
 
+LOST = "index"
+"""What a search goes without that was made in an index which has lost rows."""
 _SEARCHES = 3
 _DEEPER = 4
 # Milvus returns no more than this.
@@ -51,9 +53,14 @@ _FRESH = 0.25
 invisible since may be on its way out of the store."""
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A generation with everything that its questions need."""
+    """A generation with everything that its questions need. `lost` tells whether rows of it were missing when
+    somebody looked last; it asks nobody."""
 
     generation: str
     store: Store
@@ -62,6 +69,7 @@ class Index:
     visibility: Visibility
     reranker: Reranker | None = None
     seen: Seen = field(default_factory=Seen)
+    lost: Callable[[], bool] = _never
 
 
 async def search(
@@ -80,7 +88,8 @@ async def search(
 
     `degraded` names what the search did without: `dense` or `keyword` (that index, or the embedder, could
     not answer), `query_truncated` (only the beginning of the question fitted the embedder), `visibility`
-    (rows kept changing, so one that should be found may be missing), `rerank` (hits are in fused order).
+    (rows kept changing, so one that should be found may be missing), `index` (it has lost rows, so any may
+    be missing), `rerank` (hits are in fused order).
     Raises `StoreUnavailable` or `EmbedderUnavailable` when neither index could answer, and whatever the
     `Visibility` raises.
     """
@@ -159,7 +168,11 @@ class _Question:
 
     @property
     def degraded(self) -> tuple[str, ...]:
-        also = {"query_truncated": self._truncated, "visibility": not self._settled}
+        also = {
+            "query_truncated": self._truncated,
+            "visibility": not self._settled,
+            LOST: self._index.lost(),
+        }
         return (*self._failed, *(name for name, true in also.items() if true))
 
     async def visible(self, depth: int, wanted: int | None = None) -> list[Hit]:

@@ -226,7 +226,7 @@ TOOLS = (
         title="Ask the documents",
         description="Answer a question from the organisation's documents. The answer cites its sources as "
         "`[number]`. If `answered` is false, the documents do not hold the answer: say so. `degraded` names "
-        "what the answer had to do without.",
+        "what the answer had to do without: with `index` among it, documents could not be searched.",
         arguments=AskArguments,
         result=results.AskResult,
         call=_ask,

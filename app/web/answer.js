@@ -48,7 +48,7 @@ export function sourceList(citations) {
   }));
 }
 
-const reasons = { dense: "similarity search was out", keyword: "keyword search was out", visibility: "documents were changing", rewrite: "the conversation could not be considered", rerank: "the passages were not ranked anew", cache: "outputs cannot be cached now", support: "the sources could not be compared in full", query_truncated: "the question was shortened for the search" };
+const reasons = { index: "the search index has lost passages", dense: "similarity search was out", keyword: "keyword search was out", visibility: "documents were changing", rewrite: "the conversation could not be considered", rerank: "the passages were not ranked anew", cache: "outputs cannot be cached now", support: "the sources could not be compared in full", query_truncated: "the question was shortened for the search" };
 
 export function notices(final) {
   const words = (final.degraded ?? []).map((name) => name === "model:none" ? "no model could answer, these are the nearest passages" : name.startsWith("model:") ? `the first model was out, ${name.slice(6)} answered` : reasons[name] ?? name);

@@ -41,8 +41,10 @@ def test_what_cannot_be_told_is_not_guessed(text: str) -> None:
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_what_the_service_says_is_in_its_language_and_known_as_declining(code: str) -> None:
     language = LANGUAGES[code]
-    assert detect(language.not_found + " " + language.only_passages) == code
-    assert declined(language.not_found)
+    for sentence in (language.not_found, language.unsearched):
+        assert detect(f"{sentence} {language.only_passages}") == code
+        assert declined(sentence)
+    assert not_found("", code, searched=False) == language.unsearched
     assert not declined(language.only_passages)
 
 

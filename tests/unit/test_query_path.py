@@ -26,6 +26,7 @@ from llm.cache import Cached
 from llm.errors import ModelRejected, ModelUnavailable, StreamBroken
 from llm.extractive import Extractive
 from llm.fallback import Fallback
+from llm.language import LANGUAGES
 from llm.outputs import MemoryOutputs
 from llm.scripted import Script, Scripted
 from llm.types import ChatModel, Message
@@ -414,6 +415,32 @@ async def test_what_is_not_in_the_documents_is_said_in_the_language_of_the_quest
     said, answer = await service.ask("Wer hat die Pyramiden von Gizeh gebaut?")
     assert said == "Die Dokumente beantworten diese Frage nicht."
     assert (answer.answered, answer.support) == (False, ())
+
+
+async def test_from_an_index_that_lost_rows_no_model_says_that_the_documents_hold_nothing() -> None:
+    service, model = await _service(ANSWER, ANSWER)
+    index = replace(service.serving.index, lost=lambda: True)
+    service.serving = replace(service.serving, index=index)
+    for _ in range(2):
+        _, answer = await service.ask("Wie viele Tage Urlaub gibt es im Jahr?")
+        assert (answer.degraded, answer.answered, answer.cached) == (("index",), True, None)
+    assert [call.cache for call in model.calls] == ["off", "off"]
+    asked = model.calls[0].prompt.messages[-1].content
+    german = LANGUAGES["de"]
+    assert (german.unsearched in asked, german.not_found in asked) == (True, False)
+
+    service.serving = replace(service.serving, model=Extractive(None))
+    said, answer = await service.ask("Wer hat die Pyramiden von Gizeh gebaut?")
+    assert (said, answer.answered, answer.support) == (german.unsearched, False, ())
+    request = SummaryRequest(
+        where=ACME,
+        deadline=deadline.after(20),
+        focus="Wer hat die Pyramiden gebaut?",
+        document_ids=("leave",),
+    )
+    *_, summary = [event async for event in service.summaries.summarize(request)]
+    assert isinstance(summary, Summary)
+    assert (summary.text, summary.degraded) == (german.unsearched, ("index", "model:extractive"))
 
 
 async def test_the_answer_is_in_the_language_of_the_question_where_the_sources_have_both() -> None:
