@@ -108,7 +108,7 @@ class Access:
         if caller.origin not in (None, f"http://{caller.host}", f"https://{caller.host}"):
             raise Forbidden(
                 f"Without a key, pages of another origin ({caller.origin}) may not call this service. "
-                f"{_MAKE_ONE}.",
+                f"{_MAKE_ONE}, and name the origin in PLUMBLINE_ALLOWED_ORIGINS.",
                 "origin_not_allowed",
             )
         return LOCAL

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -62,6 +63,11 @@ UPLOADS = 8
 UPLOADS_EACH = 6
 """and of these the most of one tenant: slow senders of one leave room for the others."""
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+_TOLD = ("X-Request-Id", "X-Plumbline-Release", "Retry-After", "Content-Disposition")
+"""Headers that a page of an allowed origin may read."""
+_REMEMBERED = 600
+"""Seconds for which a browser need not ask again whether it may call."""
 _PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
@@ -122,6 +128,7 @@ def create_app(
         redirect_slashes=False,
         responses=problems.described(),
         middleware=[
+            *_for_pages_of(settings.origins),
             Middleware(Edge, metrics=counters, body_limit=_body_limit(settings), spans=spans),
             Middleware(Straight, chat.router, search.router, summarize.router),
         ],
@@ -248,6 +255,16 @@ def _body_limit(settings: Settings) -> Callable[[Scope], int]:
         return documents_limit if scope["path"].startswith("/v1/documents") else JSON_LIMIT
 
     return limit
+
+
+def _for_pages_of(origins: tuple[str, ...]) -> list[Middleware]:
+    """Lets pages of these origins call, and read what they are told, even by the edge: so it lies around
+    that. Their key is all that opens anything: without one, other origins stay refused."""
+    if not origins:
+        return []
+    # Clients send headers of their own, such as OpenAI's.
+    sent = {"allow_origins": origins, "allow_methods": _METHODS, "allow_headers": ["*"]}
+    return [Middleware(CORSMiddleware, **sent, expose_headers=_TOLD, max_age=_REMEMBERED)]
 
 
 def _untraced(scope: Scope) -> bool:

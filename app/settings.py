@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _CREDENTIALS = re.compile(r"//[^/@,]*@")
 
 
@@ -60,10 +61,15 @@ def _is_address(given: str, schemes: tuple[str, ...]) -> bool:
     return parts.scheme in schemes and bool(parts.path if parts.scheme == "unix" else parts.hostname)
 
 
+def _parts(given: str | None) -> list[str]:
+    return [part.strip() for part in (given or "").split(",") if part.strip()]
+
+
 def _servers(given: str | None) -> list[tuple[str, str]]:
     """The model and the URL of each server; of one for all models, the model is empty."""
-    listed = [part.strip() for part in (given or "").split(",") if part.strip()]
-    parted = [part.rpartition("=") if not part.startswith("http") else ("", "", part) for part in listed]
+    parted = [
+        part.rpartition("=") if not part.startswith("http") else ("", "", part) for part in _parts(given)
+    ]
     return [(model, url) for model, _, url in parted]
 
 
@@ -151,6 +157,13 @@ class Settings(BaseSettings):
     open_access: bool | None = Field(
         None, description="Answer without keys as tenant `default`; only ever on loopback. Default: on there."
     )
+    allowed_origins: str | None = Field(
+        None,
+        description=(
+            "Web applications whose pages may call the API from a browser, as https://app.example.com, with "
+            "commas between. They need keys in any case. Default: none."
+        ),
+    )
     upload_limit: int = Field(64 * 2**20, gt=0, description="Largest upload, in bytes.")
     question_limit: int = Field(8_000, gt=0, description="Longest question, in characters.")
     request_timeout: float = Field(60.0, gt=0, description="Deadline of a request that names none.")
@@ -199,6 +212,16 @@ class Settings(BaseSettings):
                 raise ValueError("each is a URL like http://127.0.0.1:8000/v1, or NAME= and one")
         return given
 
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_as_browsers_send_them(cls, given: str | None) -> str | None:
+        for one in _parts(given):
+            if not _ORIGIN.fullmatch(one):
+                raise ValueError(
+                    "each is a scheme and a host like https://app.example.com, without a path or *"
+                )
+        return given
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -220,6 +243,11 @@ class Settings(BaseSettings):
     def model_urls(self, name: str) -> tuple[str, ...]:
         """The servers of a model."""
         return tuple(url for model, url in _servers(self.model_url) if model in ("", name))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The allowed ones."""
+        return tuple(_parts(self.allowed_origins))
 
     def require(self, *names: str) -> None:
         """Raise `SettingsError` naming every one of these settings that is not set."""

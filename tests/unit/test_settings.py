@@ -28,6 +28,9 @@ PARTS = {
         ("PLUMBLINE_RERANK_URL", "rerank"),
         ("PLUMBLINE_LOG_LEVEL", "loud"),
         ("PLUMBLINE_PORT", "99999"),
+        ("PLUMBLINE_ALLOWED_ORIGINS", "*"),
+        ("PLUMBLINE_ALLOWED_ORIGINS", "https://app.example.com/, https://b.example.com"),
+        ("PLUMBLINE_ALLOWED_ORIGINS", "app.example.com"),
     ],
 )
 @pytest.mark.parametrize("command", ["serve", "worker"])
@@ -50,6 +53,7 @@ def test_a_value_that_cannot_be_used_ends_the_start_with_a_sentence(
         {"milvus_uri": "https://milvus.example"},
         {"model_url": "http://a/v1, qwen=https://b:8000/v1"},
         {"log_level": "WARNING"},
+        {"allowed_origins": "https://app.example.com, http://localhost:5173,http://[::1]:3000"},
     ],
 )
 def test_what_people_write_is_taken(given: dict[str, str]) -> None:
