@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from ingestion.documents import Accepted
@@ -138,13 +139,14 @@ def _id(document: NewDocument, digest: str, place: str) -> str:
                 f"{place}.id",
             )
         return document.id
-    path = (document.filename or "").replace("\\", "/").strip("/").replace("/", ":")
+    # Some systems write an accent as a character of its own.
+    path = unicodedata.normalize("NFC", (document.filename or "").replace("\\", "/").strip("/"))
     if not path or path in STEPS:
         return f"doc-{digest[:16]}"
-    name = re.sub(r"[^A-Za-z0-9._:~@-]", "-", path)
-    if len(name) <= ID_LENGTH:
+    name = re.sub(r"[^A-Za-z0-9._:~@-]", "-", path.replace("/", ":"))
+    if len(name) <= ID_LENGTH and path.isascii():
         return name
-    # Long names that begin alike stay apart.
+    # Long names that begin alike stay apart, and so do those of an alphabet of which no letter is left.
     mark = hashlib.sha256(path.encode()).hexdigest()[:16]
     return f"{name[: ID_LENGTH - 17]}-{mark}"
 

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,13 @@ class Found:
 
 
 def document_id(relative: str) -> str:
-    """The id of a file by its path below the folder that was named: `/` becomes `:`."""
-    name = _FORBIDDEN.sub("-", relative.replace(os.sep, ":"))
-    if len(name) <= LONGEST_ID:
+    """The id of a file by its path below the folder that was named, as the service makes it: `/` becomes `:`,
+    and what is long, or loses letters, gets a mark that keeps it apart."""
+    path = unicodedata.normalize("NFC", relative.replace(os.sep, "/"))
+    name = _FORBIDDEN.sub("-", path.replace("/", ":"))
+    if len(name) <= LONGEST_ID and path.isascii():
         return name
-    return f"{name[: LONGEST_ID - 17]}-{hashlib.sha256(os.fsencode(relative)).hexdigest()[:16]}"
+    return f"{name[: LONGEST_ID - 17]}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}"
 
 
 def find(paths: Sequence[str], extensions: Collection[str]) -> Found:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from app.cli.sources import SourcesInvalid, document_id, find
+from ingestion.checks import checked
+from ingestion.types import NewDocument
 
 READ = frozenset({".md", ".pdf"})
 
@@ -18,6 +21,19 @@ def test_long_paths_keep_ids_apart_and_within_bounds() -> None:
     first, second = (document_id(f"{'x' * 300}/{name}.md") for name in "ab")
     assert first != second
     assert len(first) == len(second) == 200
+
+
+def test_files_of_other_alphabets_keep_apart(tmp_path: Path) -> None:
+    for name in ("日本.md", "中国.md"):
+        (tmp_path / name).write_text("x")
+    assert len({source.id for source in find([str(tmp_path)], READ).sources}) == 2
+
+
+@pytest.mark.parametrize("path", ["a b.md", "Straße/Übersicht.md", "日本.md", f"{'x' * 300}/a.md"])
+def test_the_service_gives_a_file_the_same_id(path: str) -> None:
+    [accepted] = checked([NewDocument(content=b"text", filename=path)], 100)
+    assert document_id(path) == accepted.id
+    assert document_id(unicodedata.normalize("NFD", path)) == accepted.id
 
 
 def test_a_folder_gives_its_readable_files_and_counts_the_others(tmp_path: Path) -> None:
@@ -83,5 +99,6 @@ def test_a_name_that_is_not_utf_8_is_readable_and_has_an_id(tmp_path: Path) -> N
     name = os.fsdecode(b"bad\xff.md")
     (tmp_path / name).write_text("x")
     [source] = find([str(tmp_path)], READ).sources
-    assert (source.id, source.name) == ("bad-.md", "bad\ufffd.md")
+    assert source.id.startswith("bad-.md-")
+    assert source.name == "bad\ufffd.md"
     assert len(document_id(name * 100)) == 200

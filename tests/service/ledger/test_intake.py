@@ -89,6 +89,14 @@ async def test_a_document_without_an_id_gets_one(intake: Intake, filename: str |
     assert job.document_id == expected
 
 
+async def test_file_names_of_other_alphabets_stay_apart(intake: Intake) -> None:
+    names = ("日本.txt", "中国.txt", "ü.txt", "u\u0308.txt")
+    jobs = [await intake.put("acme", [NewDocument(content=b"text", filename=name)]) for name in names]
+    ids = [job.document_id for (job,) in jobs]
+    assert len(set(ids)) == 3
+    assert ids[2] == ids[3]
+
+
 async def test_long_file_names_that_begin_alike_stay_apart(intake: Intake) -> None:
     documents = [NewDocument(content=b"text", filename="x" * 250 + f"{n}.txt") for n in range(2)]
     ids = {job.document_id for job in await intake.put("acme", documents)}
