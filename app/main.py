@@ -25,7 +25,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
-from app import problems, telemetry
+from app import description, problems, telemetry
 from app.admission import Admission
 from app.edge import Edge
 from app.metrics import Metrics
@@ -72,10 +72,6 @@ _PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-_DESCRIPTION = (
-    "Cited answers, search and summaries over your own documents. Errors have one shape: "
-    '`{"error": {"message", "type", "param", "code"}}`.'
-)
 
 
 class State(TypedDict):
@@ -121,12 +117,13 @@ def create_app(
     app = FastAPI(
         title="Plumbline",
         version=version("plumbline"),
-        description=_DESCRIPTION,
+        description=description.TEXT,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         responses=problems.described(),
+        generate_unique_id_function=description.operation_id,
         middleware=[
             *_for_pages_of(settings.origins),
             Middleware(Edge, metrics=counters, body_limit=_body_limit(settings), spans=spans),
@@ -141,6 +138,7 @@ def create_app(
     for routes in (*answering, mcp, *handling, models, trials, verdicts, releases, health):
         app.include_router(routes.router)
     _serve_page(app)
+    app.openapi = description.described(app)  # type: ignore[method-assign]
     return app
 
 

@@ -32,6 +32,16 @@ STALLED = 30.0
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The whole of it; with `stream`, server-sent events of JSON, the last one `[DONE]`. "
+        'After an error, which is an event `{"error": {...}}`, no `[DONE]` comes.',
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+"""The answer of a route that streams when it is asked to, for the OpenAPI document."""
+
+
 def event(value: Any) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
 

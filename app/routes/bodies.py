@@ -16,6 +16,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def such_as(*examples: dict[str, Any]) -> ConfigDict:
+    """Whole requests, as the OpenAPI document shows them. Each works where what it names is there."""
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
+
+
 def _without_nul(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not hold the character U+0000")

@@ -22,11 +22,11 @@ from app.context import citation
 from app.deadline import within
 from app.metrics import Metrics
 from app.outcomes import Facts, facts_of
-from app.routes import cited
+from app.routes import cited, replies
 from app.routes.caller import Asked, Inquiry, caching, reach, reply
 from app.routes.openai import ChatRequest, messages_of, refuse_unsupported
 from app.routes.route import Route
-from app.sse import DONE, Connected, EventStream, event, first_of
+from app.sse import DONE, STREAMED, Connected, EventStream, event, first_of
 from app.types import Answer, Question, Sources, Support, Token
 from app.watched import Watched, watched
 from app.wiring import Services
@@ -68,7 +68,12 @@ class _Shape:
         return lambda text: before + orjson.dumps(text) + after
 
 
-@router.post("/v1/chat/completions", summary="Answer a question from the documents, with citations")
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer a question from the documents, with citations",
+    response_model=replies.ChatCompletion,
+    responses=STREAMED,
+)
 async def chat_completions(body: ChatRequest, request: Request, inquiry: Asked) -> Response:
     """OpenAI's chat request. The last message is the question; those before it are the conversation.
 

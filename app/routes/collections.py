@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from starlette.responses import Response
 
+from app.routes import replies
 from app.routes.bodies import Strict, Whole
 from app.routes.caller import Admin, Parts, Reader, reply
 from app.routes.route import Exact
@@ -63,7 +64,7 @@ class AskedOf(Strict):
         return Rules(**{**asked, "refuse": frozenset(self.refuse)})
 
 
-@router.get("/v1/collections", summary="List collections")
+@router.get("/v1/collections", summary="List collections", response_model=replies.CollectionsReply)
 async def list_collections(parts: Parts, caller: Reader) -> Response:
     """Those of which the key may read something, and how many documents."""
     return reply(await collections_of(parts, caller))
@@ -75,12 +76,20 @@ async def collections_of(parts: Services, caller: Principal) -> dict[str, Any]:
     return {"collections": [{"name": one.name, "documents": one.documents} for one in found]}
 
 
-@router.get("/v1/collections/{name}/rules", summary="Show what a collection asks of its documents")
+@router.get(
+    "/v1/collections/{name}/rules",
+    summary="Show what a collection asks of its documents",
+    response_model=replies.RulesReply,
+)
 async def show(parts: Parts, caller: Reader, name: Name) -> Response:
     return reply(_told(name, await parts.intake.rules(caller.tenant, caller.groups, name)))
 
 
-@router.put("/v1/collections/{name}/rules", summary="Say what a collection asks of its documents")
+@router.put(
+    "/v1/collections/{name}/rules",
+    summary="Say what a collection asks of its documents",
+    response_model=replies.RulesReply,
+)
 async def put(parts: Parts, caller: Admin, name: Name, body: AskedOf) -> Response:
     """It holds for every document accepted from now on. An empty object asks nothing any more."""
     rules = body.rules()
@@ -88,7 +97,11 @@ async def put(parts: Parts, caller: Admin, name: Name, body: AskedOf) -> Respons
     return reply(_told(name, rules))
 
 
-@router.get("/v1/collections/{name}/report", summary="Show how a collection's documents stand to its rules")
+@router.get(
+    "/v1/collections/{name}/report",
+    summary="Show how a collection's documents stand to its rules",
+    response_model=replies.RulesReportReply,
+)
 async def report(parts: Parts, caller: Admin, name: Name) -> Response:
     """By rule: how many documents broke it and were let in or refused, and the ids of the last of them."""
     rules = await parts.intake.rules(caller.tenant, caller.groups, name)

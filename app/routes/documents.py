@@ -11,13 +11,13 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
 from app import access, telemetry
 from app.errors import Forbidden
 from app.passages import Passages
-from app.routes import uploads
+from app.routes import replies, uploads
 from app.routes.caller import Deadline, Parts, Reader, Writer, reply, uploads_of
 from app.routes.cited import span_json
 from app.routes.erasures import Chosen
@@ -58,6 +58,11 @@ def _in_schema(*schemas: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def _named(model: type[BaseModel]) -> dict[str, Any]:
+    """One of the schemas that `app.description` adds."""
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
 _FILE = {"type": "string", "format": "binary"}
 _SAID = {
     "collection": {"type": "string", "default": "default"},
@@ -71,7 +76,11 @@ _QUERY = [
     {"name": name, "in": "query", "schema": _SAID.get(name, {"type": "string"})}
     for name in uploads.QUERY_FIELDS
 ]
-_FORM = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE}, **_SAID}}
+_FORM = {
+    "type": "object",
+    "required": ["files"],
+    "properties": {"files": {"type": "array", "items": _FILE}, **_SAID},
+}
 
 
 @router.post(
@@ -80,8 +89,9 @@ _FORM = {"type": "object", "properties": {"files": {"type": "array", "items": _F
     summary="Hand in documents",
     openapi_extra=_in_schema(
         ("multipart/form-data", _FORM),
-        ("application/json", uploads.JsonDocuments.model_json_schema()),
+        ("application/json", _named(uploads.JsonDocuments)),
     ),
+    response_model=replies.JobsAccepted,
 )
 async def add(
     request: Request,
@@ -104,10 +114,11 @@ async def add(
         **_in_schema(
             ("application/octet-stream", _FILE),
             ("multipart/form-data", _FORM),
-            ("application/json", uploads.OneJsonDocument.model_json_schema()),
+            ("application/json", _named(uploads.OneJsonDocument)),
         ),
         "parameters": _QUERY,
     },
+    response_model=replies.JobsAccepted,
 )
 async def put(
     request: Request,
@@ -149,7 +160,7 @@ def _require_own(caller: Principal, documents: list[NewDocument]) -> None:
             raise Forbidden(f"Name `groups` among this key's ({own}): it may write for those only.")
 
 
-@router.get("/v1/documents", summary="List documents")
+@router.get("/v1/documents", summary="List documents", response_model=replies.DocumentsReply)
 async def list_documents(
     parts: Parts,
     caller: Reader,
@@ -172,19 +183,25 @@ async def documents_of(
     return {"documents": [document_json(one) for one in found], "next": cursor}
 
 
-@router.get("/v1/documents/{document_id}", summary="Show one document")
+@router.get("/v1/documents/{document_id}", summary="Show one document", response_model=replies.DocumentReply)
 async def show(parts: Parts, caller: Reader, document_id: Id) -> Response:
     return reply(document_json(await parts.intake.get(caller.tenant, caller.groups, document_id)))
 
 
-@router.delete("/v1/documents/{document_id}", summary="Delete one document")
+@router.delete(
+    "/v1/documents/{document_id}", summary="Delete one document", response_model=replies.DeletedDocument
+)
 async def delete(parts: Parts, caller: Writer, document_id: Id) -> Response:
     """No request that starts after the reply uses its text, from anywhere."""
     gone = await parts.intake.delete(caller.tenant, caller.groups, document_id)
     return reply({"id": gone.id, "object": "document.deleted", "deleted": True})
 
 
-@router.post("/v1/documents/delete", summary="Delete documents by ids, metadata or collection")
+@router.post(
+    "/v1/documents/delete",
+    summary="Delete documents by ids, metadata or collection",
+    response_model=replies.DeletedDocuments,
+)
 async def delete_all(parts: Parts, caller: Writer, body: ToDelete) -> Response:
     """No request that starts after the reply uses their text. Ids of documents that are not there, or that
     the key may not read, are left out."""
@@ -197,7 +214,11 @@ async def delete_all(parts: Parts, caller: Writer, body: ToDelete) -> Response:
     return reply(_deletion_json([one.id for one in await parts.intake.delete_all(which)]))
 
 
-@router.delete("/v1/collections/{name}", summary="Delete a collection with its documents")
+@router.delete(
+    "/v1/collections/{name}",
+    summary="Delete a collection with its documents",
+    response_model=replies.DeletedCollection,
+)
 async def delete_collection(
     parts: Parts, caller: Writer, name: Annotated[str, Path(max_length=200)]
 ) -> Response:
@@ -206,7 +227,12 @@ async def delete_collection(
     return reply({**_deletion_json([one.id for one in gone]), "collection": name})
 
 
-@router.get("/v1/documents/{document_id}/content", summary="Download the original file")
+@router.get(
+    "/v1/documents/{document_id}/content",
+    summary="Download the original file",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {"schema": _FILE}, "*/*": {"schema": _FILE}}}},
+)
 async def content(parts: Parts, caller: Reader, document_id: Id) -> Response:
     document, original = await parts.intake.original(caller.tenant, caller.groups, document_id)
     headers = {
@@ -217,7 +243,11 @@ async def content(parts: Parts, caller: Reader, document_id: Id) -> Response:
     return Response(original, headers=headers, media_type=_safe_type(document.media_type))
 
 
-@router.get("/v1/documents/{document_id}/chunks/{chunk_id}", summary="Show a passage in its surroundings")
+@router.get(
+    "/v1/documents/{document_id}/chunks/{chunk_id}",
+    summary="Show a passage in its surroundings",
+    response_model=replies.PassageReply,
+)
 async def passage(
     parts: Parts, caller: Reader, document_id: Id, chunk_id: Annotated[str, Path(max_length=40)]
 ) -> Response:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from app import deadline as time_left
 from app.errors import ModelUnknown, RequestInvalid
-from app.routes.bodies import Strict, Text, Whole
+from app.routes import replies
+from app.routes.bodies import Strict, Text, Whole, such_as
 from app.routes.caller import Deadline, Parts, Reader, reply
 from app.routes.route import Route
 from app.sse import Connected
@@ -26,10 +27,17 @@ router = APIRouter(tags=["answers"], route_class=Route)
 
 
 def _several(value: Any) -> Any:
+    if isinstance(value, list) and any(isinstance(one, int | list) for one in value):
+        # LangChain does, unless it is told otherwise.
+        raise ValueError(
+            "token ids are not taken, send texts; with LangChain: check_embedding_ctx_length=False"
+        )
     return [value] if isinstance(value, str) else value
 
 
 class EmbeddingsRequest(Strict):
+    model_config = such_as({"input": ["paid leave", "gateway outage"], "encoding_format": "base64"})
+
     input: Annotated[
         list[Annotated[Text, Field(min_length=1, max_length=LONGEST_TEXT)]],
         BeforeValidator(_several, json_schema_input_type=str | list[str]),
@@ -46,7 +54,7 @@ class EmbeddingsRequest(Strict):
     user: str | None = None
 
 
-@router.post("/v1/embeddings", summary="Embed texts")
+@router.post("/v1/embeddings", summary="Embed texts", response_model=replies.EmbeddingsReply)
 async def embeddings(
     body: EmbeddingsRequest, request: Request, parts: Parts, caller: Reader, deadline: Deadline
 ) -> Response:

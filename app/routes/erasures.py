@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from starlette.responses import Response
 
 from app import access
-from app.routes import filters
+from app.routes import filters, replies
 from app.routes.bodies import CollectionName, DocumentId, Strict, not_empty
 from app.routes.caller import Admin, Parts, reply
 from app.routes.route import Exact
@@ -63,7 +63,12 @@ class ToErase(Chosen):
         return "documents" if self.ids else "filter" if self.filter else "collection"
 
 
-@router.post("/v1/erase", status_code=202, summary="Erase documents from every store")
+@router.post(
+    "/v1/erase",
+    status_code=202,
+    summary="Erase documents from every store",
+    response_model=replies.ErasureReply,
+)
 async def erase(parts: Parts, caller: Admin, body: ToErase) -> Response:
     """Once this is answered nobody is shown any of them. Ledger, index, files, outputs, logs and what the
     database keeps of rows that are gone follow; then there is a signed receipt.
@@ -78,13 +83,17 @@ async def erase(parts: Parts, caller: Admin, body: ToErase) -> Response:
     return reply(erasure_json(erasure), 202)
 
 
-@router.get("/v1/erasures", summary="List erasures")
+@router.get("/v1/erasures", summary="List erasures", response_model=replies.ErasuresReply)
 async def listed(parts: Parts, caller: Admin, limit: Annotated[int, Query(ge=1, le=500)] = 100) -> Response:
     found = await parts.intake.erasures(caller.tenant, limit)
     return reply({"erasures": [erasure_json(one) for one in found]})
 
 
-@router.get("/v1/erasures/{erasure_id}", summary="Show how far an erasure is")
+@router.get(
+    "/v1/erasures/{erasure_id}",
+    summary="Show how far an erasure is",
+    response_model=replies.ErasureWithReceipt,
+)
 async def show(parts: Parts, caller: Admin, erasure_id: Id) -> Response:
     """With its receipt, once it is finished, if this process keeps it."""
     erasure = await parts.intake.erasure(caller.tenant, erasure_id)

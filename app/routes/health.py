@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.metrics import CONTENT_TYPE
+from app.routes import replies
 from app.routes.caller import Counters, Parts, reply
 from app.routes.route import Route
 from app.wiring import Services
@@ -30,7 +31,7 @@ no document can be handed in."""
 
 # Load balancers ask with HEAD.
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", summary="Whether the process runs")
+@router.get("/health/live", summary="Whether the process runs", response_model=replies.Live)
 async def live() -> Response:
     return reply({"status": "live"})
 
@@ -39,7 +40,8 @@ async def live() -> Response:
 @router.get(
     "/health/ready",
     summary="Whether questions can be answered, and what is down",
-    responses={503: {"description": "None can; the body is the same."}},
+    responses={503: {"model": replies.Ready, "description": "None can; the body is the same."}},
+    response_model=replies.Ready,
 )
 async def ready(parts: Parts) -> Response:
     states = await _states(parts)
@@ -57,7 +59,12 @@ async def ready(parts: Parts) -> Response:
     return reply(told, 503 if status == "not ready" else 200, {"Cache-Control": "no-store"})
 
 
-@router.get("/metrics", summary="Metrics for Prometheus")
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(parts: Parts, counters: Counters) -> Response:
     counters.admission(parts.admission.running, parts.admission.waiting)
     counters.serving(parts.release.standing())

@@ -12,6 +12,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.metrics import Metrics
+from app.routes import replies
 from app.routes.bodies import CollectionName, Strict, Time
 from app.routes.caller import Counters, Parts, Reader, Writer, reply, stopping_of
 from app.routes.route import Exact
@@ -60,7 +61,7 @@ class Retried(Which):
     reason: Annotated[str, Field(pattern=_REASON)] | None = Field(None, description="Only with this code.")
 
 
-@router.get("/v1/jobs", summary="List jobs, the newest first")
+@router.get("/v1/jobs", summary="List jobs, the newest first", response_model=replies.JobsReply)
 async def list_jobs(
     parts: Parts,
     caller: Reader,
@@ -77,7 +78,7 @@ async def list_jobs(
     return reply({"jobs": [job_json(job) for job in jobs]})
 
 
-@router.get("/v1/jobs/summary", summary="Count jobs by state and reason")
+@router.get("/v1/jobs/summary", summary="Count jobs by state and reason", response_model=replies.JobCounts)
 async def summary(
     parts: Parts, caller: Reader, status: Status = None, collection: Collection = None, since: Since = None
 ) -> Response:
@@ -90,7 +91,7 @@ async def summary(
     return reply({"jobs": states, "reasons": reasons})
 
 
-@router.post("/v1/jobs/cancel", summary="Cancel many jobs")
+@router.post("/v1/jobs/cancel", summary="Cancel many jobs", response_model=replies.CancelledJobs)
 async def cancel_many(body: Cancelled, parts: Parts, caller: Writer) -> Response:
     await _require(parts, caller, body.collection)
     states = (body.status,) if body.status else UNFINISHED
@@ -98,7 +99,7 @@ async def cancel_many(body: Cancelled, parts: Parts, caller: Writer) -> Response
     return reply({"cancelled": await parts.intake.cancel_jobs(caller.tenant, query)})
 
 
-@router.post("/v1/jobs/retry", summary="Try many jobs again")
+@router.post("/v1/jobs/retry", summary="Try many jobs again", response_model=replies.RetriedJobs)
 async def retry_many(body: Retried, parts: Parts, caller: Writer) -> Response:
     await _require(parts, caller, body.collection)
     states = (body.status,) if body.status else UNSUCCESSFUL
@@ -112,7 +113,7 @@ async def retry_many(body: Retried, parts: Parts, caller: Writer) -> Response:
     return reply({"retried": await parts.intake.retry_jobs(caller.tenant, query)})
 
 
-@router.post("/v1/jobs/lookup", summary="Show many jobs by their ids")
+@router.post("/v1/jobs/lookup", summary="Show many jobs by their ids", response_model=replies.JobsReply)
 async def look_up(body: Named, parts: Parts, caller: Reader, metrics: Counters) -> Response:
     """Those that there are, in the order in which they were accepted."""
     query = JobQuery(groups=caller.groups, ids=tuple(str(one) for one in body.ids))
@@ -122,14 +123,19 @@ async def look_up(body: Named, parts: Parts, caller: Reader, metrics: Counters) 
     return reply({"jobs": [job_json(job) for job in reversed(jobs)]})
 
 
-@router.get("/v1/jobs/{job_id}", summary="Show one job")
+@router.get("/v1/jobs/{job_id}", summary="Show one job", response_model=replies.JobReply)
 async def show(parts: Parts, caller: Reader, metrics: Counters, job_id: str) -> Response:
     job = await _job(parts, caller, job_id)
     metrics.estimated(job)
     return reply(job_json(job))
 
 
-@router.get("/v1/jobs/{job_id}/events", summary="Follow one job until it ends")
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    summary="Follow one job until it ends",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
 async def events(request: Request, parts: Parts, caller: Reader, job_id: str, metrics: Counters) -> Response:
     """Server-sent events: the job whenever it changed, then `[DONE]`. When the service stops before that, an
     error event `service_stopping`: follow it again."""
@@ -140,13 +146,13 @@ async def events(request: Request, parts: Parts, caller: Reader, job_id: str, me
     return EventStream(_told(first, jobs, metrics), until=stopping_of(request), failed=metrics.failure)
 
 
-@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job")
+@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", response_model=replies.JobReply)
 async def cancel(parts: Parts, caller: Writer, job_id: str) -> Response:
     await _job(parts, caller, job_id)
     return reply(job_json(await parts.intake.cancel(caller.tenant, job_id)))
 
 
-@router.post("/v1/jobs/{job_id}/retry", summary="Try a failed job again")
+@router.post("/v1/jobs/{job_id}/retry", summary="Try a failed job again", response_model=replies.JobReply)
 async def retry(parts: Parts, caller: Writer, job_id: str) -> Response:
     await _job(parts, caller, job_id)
     return reply(job_json(await parts.intake.retry(caller.tenant, job_id)))

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.errors import ModelUnknown
 from app.release import Release
 from app.releases import MODEL
+from app.routes import replies
 from app.routes.caller import Parts, Reader, champion_id, reply
 from app.routes.route import Route
 from app.wiring import Services
@@ -17,12 +18,12 @@ from app.wiring import Services
 router = APIRouter(tags=["releases"], route_class=Route)
 
 
-@router.get("/v1/models", summary="List models")
+@router.get("/v1/models", summary="List models", response_model=replies.ModelsReply)
 async def list_models(parts: Parts, caller: Reader) -> Response:
     return reply({"object": "list", "data": _models(parts)})
 
 
-@router.get("/v1/models/{model}", summary="Show one model")
+@router.get("/v1/models/{model}", summary="Show one model", response_model=replies.ModelReply)
 async def show(parts: Parts, caller: Reader, model: str) -> Response:
     for one in _models(parts):
         if one["id"] == model:

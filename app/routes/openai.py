@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 
 from app.errors import RequestInvalid
-from app.routes.bodies import Selection, Strict, Whole
+from app.routes.bodies import Selection, Strict, Whole, such_as
 from llm.types import Message
 
 MOST_MESSAGES = 200
@@ -58,6 +58,23 @@ class Extra(Selection):
 
 
 class ChatRequest(Strict):
+    """Fields that ask for what this service does not do are refused by name. Those that say nothing to it,
+    such as `user`, `store` and `metadata`, are taken and change nothing."""
+
+    model_config = such_as(
+        {
+            "model": "plumbline",
+            "messages": [{"role": "user", "content": "How many days of paid leave do I get?"}],
+        },
+        {
+            "messages": [{"role": "user", "content": "How many days of paid leave do I get?"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0,
+            "plumbline": {"collection": "default", "filter": {"lang": "en"}},
+        },
+    )
+
     model: str = Field("plumbline", min_length=1, max_length=200)
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     stream: bool | None = False

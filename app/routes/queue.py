@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
+from app.routes import replies
 from app.routes.bodies import Strict, Text
 from app.routes.caller import Admin, Parts, Reader, reply
 from app.routes.releases import who
@@ -32,7 +33,7 @@ class Resumed(Strict):
     everybody: bool = Field(False, description="The pause of all tenants, not this one's own.")
 
 
-@router.get("/v1/queue", summary="Show how the queue stands")
+@router.get("/v1/queue", summary="Show how the queue stands", response_model=replies.OwnQueueReply)
 async def show(parts: Parts, caller: Reader) -> Response:
     """This tenant's jobs; pauses of all tenants hold them back, too. `limits` tells what is accepted:
     bytes of a document, documents of a request, and how many of them, and of how many bytes, may wait."""
@@ -40,18 +41,30 @@ async def show(parts: Parts, caller: Reader) -> Response:
     return reply({**queue_json(await parts.intake.queue(caller.tenant)), "limits": limits})
 
 
-@router.get("/v1/queue/everybody", summary="Show how the queue of all tenants stands")
+@router.get(
+    "/v1/queue/everybody",
+    summary="Show how the queue of all tenants stands",
+    response_model=replies.QueueReply,
+)
 async def show_all(parts: Parts, caller: Admin) -> Response:
     return reply(queue_json(await parts.intake.queue(None)))
 
 
-@router.post("/v1/queue/pause", summary="Let no job begin until the queue is resumed")
+@router.post(
+    "/v1/queue/pause",
+    summary="Let no job begin until the queue is resumed",
+    response_model=replies.QueueReply,
+)
 async def pause(body: Held, parts: Parts, caller: Admin) -> Response:
     tenant = None if body.everybody else caller.tenant
     return reply(queue_json(await parts.intake.pause(tenant, "paused", reason=body.reason, who=who(caller))))
 
 
-@router.post("/v1/queue/drain", summary="Let no job begin, and say when none runs any more")
+@router.post(
+    "/v1/queue/drain",
+    summary="Let no job begin, and say when none runs any more",
+    response_model=replies.QueueReply,
+)
 async def drain(body: Held, parts: Parts, caller: Admin) -> Response:
     tenant = None if body.everybody else caller.tenant
     return reply(
@@ -59,12 +72,14 @@ async def drain(body: Held, parts: Parts, caller: Admin) -> Response:
     )
 
 
-@router.post("/v1/queue/resume", summary="End a pause")
+@router.post("/v1/queue/resume", summary="End a pause", response_model=replies.QueueReply)
 async def resume(body: Resumed, parts: Parts, caller: Admin) -> Response:
     return reply(queue_json(await parts.intake.resume(None if body.everybody else caller.tenant)))
 
 
-@router.get("/v1/workers", summary="List the workers that told of themselves")
+@router.get(
+    "/v1/workers", summary="List the workers that told of themselves", response_model=replies.WorkersReply
+)
 async def workers(parts: Parts, caller: Admin) -> Response:
     return reply({"workers": [_worker_json(one) for one in await parts.intake.workers()]})
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from app.releases import Registered
+from app.routes import replies
 from app.routes.bodies import Strict, Text
 from app.routes.caller import Admin, Parts, Reader, champion_id, reply
 from app.routes.route import Exact
@@ -36,12 +37,14 @@ class Rollback(Strict):
     reason: Text = Field("", max_length=2_000)
 
 
-@router.get("/v1/releases", summary="List releases, the newest first")
+@router.get("/v1/releases", summary="List releases, the newest first", response_model=replies.ReleasesReply)
 async def list_releases(parts: Parts, caller: Reader) -> Response:
     return reply({"releases": [release_json(one) for one in await parts.release.list()]})
 
 
-@router.get("/v1/releases/champion", summary="Show the release that serves")
+@router.get(
+    "/v1/releases/champion", summary="Show the release that serves", response_model=replies.ChampionReply
+)
 async def champion(parts: Parts, caller: Reader) -> Response:
     served = parts.release.champion()
     body = orjson.loads(served.release.canonical())
@@ -49,18 +52,24 @@ async def champion(parts: Parts, caller: Reader) -> Response:
     return reply({**told, "forced": served.forced, "release": body})
 
 
-@router.get("/v1/releases/{reference}", summary="Show one release")
+@router.get("/v1/releases/{reference}", summary="Show one release", response_model=replies.WholeRelease)
 async def show(parts: Parts, caller: Reader, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     return reply({**release_json(found), "release": orjson.loads(found.release.canonical())})
 
 
-@router.post("/v1/releases/rollback", summary="Let the champion before this one serve again")
+@router.post(
+    "/v1/releases/rollback",
+    summary="Let the champion before this one serve again",
+    response_model=replies.ReleaseReply,
+)
 async def rollback(body: Rollback, parts: Parts, caller: Admin) -> Response:
     return reply(release_json(await parts.promotions.rollback(reason=body.reason, who=who(caller))))
 
 
-@router.post("/v1/releases/{reference}/promote", summary="Let a release serve")
+@router.post(
+    "/v1/releases/{reference}/promote", summary="Let a release serve", response_model=replies.ReleaseReply
+)
 async def promote(body: Promotion, parts: Parts, caller: Admin, reference: Reference) -> Response:
     promoted = await parts.promotions.promote(
         reference,
@@ -72,19 +81,32 @@ async def promote(body: Promotion, parts: Parts, caller: Admin, reference: Refer
     return reply(release_json(promoted))
 
 
-@router.post("/v1/releases/{reference}/index", summary="Build a release's index, or go on building it")
+@router.post(
+    "/v1/releases/{reference}/index",
+    summary="Build a release's index, or go on building it",
+    response_model=replies.IndexReply,
+    status_code=202,
+)
 async def build_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     return reply(_index(found, await parts.indexes.build(found.release)), 202)
 
 
-@router.get("/v1/releases/{reference}/index", summary="Show how far a release's index is")
+@router.get(
+    "/v1/releases/{reference}/index",
+    summary="Show how far a release's index is",
+    response_model=replies.IndexReply,
+)
 async def show_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     return reply(_index(found, await parts.indexes.status(found.release)))
 
 
-@router.delete("/v1/releases/{reference}/index", summary="Give up an index that is being built")
+@router.delete(
+    "/v1/releases/{reference}/index",
+    summary="Give up an index that is being built",
+    response_model=replies.DroppedIndex,
+)
 async def drop_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     await parts.indexes.discard(found.release)

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from app import deadline as time_left
 from app.errors import ModelUnknown, RequestInvalid
 from app.rerankers import rerank_seconds
-from app.routes.bodies import Strict, Text, Whole
+from app.routes import replies
+from app.routes.bodies import Strict, Text, Whole, such_as
 from app.routes.caller import Deadline, Parts, Reader, reply
 from app.routes.route import Route
 from app.similarity import Similarity
@@ -32,6 +33,10 @@ class RerankDocument(Strict):
 
 
 class RerankRequest(Strict):
+    model_config = such_as(
+        {"query": "paid leave", "documents": ["Everybody has 28 days.", {"text": "It rains."}], "top_n": 1}
+    )
+
     query: Text
     documents: Annotated[
         list[Annotated[Text, Field(max_length=LONGEST_DOCUMENT)] | RerankDocument],
@@ -42,7 +47,9 @@ class RerankRequest(Strict):
     return_documents: bool = False
 
 
-@router.post("/v1/rerank", summary="Order texts by how well they answer a question")
+@router.post(
+    "/v1/rerank", summary="Order texts by how well they answer a question", response_model=replies.RerankReply
+)
 async def rerank(
     body: RerankRequest, request: Request, parts: Parts, caller: Reader, deadline: Deadline
 ) -> Response:
@@ -53,7 +60,8 @@ async def rerank(
     index = serving.index
     names = [index.reranker.name] if index.reranker else []
     if body.model not in ("plumbline", *names, index.embedder.spec.name):
-        raise ModelUnknown(f"The reranking model {body.model!r} does not serve here.")
+        known = " and ".join(repr(name) for name in ("plumbline", *names, index.embedder.spec.name))
+        raise ModelUnknown(f"The reranking model {body.model!r} does not serve here; {known} do.")
     texts = [one if isinstance(one, str) else one.text for one in body.documents]
     async with (
         Connected(request.receive),

@@ -14,7 +14,8 @@ from app.assignment import Conversation, digest
 from app.errors import RequestInvalid
 from app.outcomes import facts_of_search
 from app.releases import MODEL
-from app.routes.bodies import Selection, Text, Whole
+from app.routes import replies
+from app.routes.bodies import Selection, Text, Whole, such_as
 from app.routes.caller import Asked, Inquiry, reach, reply
 from app.routes.cited import span_json
 from app.routes.route import Route
@@ -26,6 +27,16 @@ router = APIRouter(tags=["answers"], route_class=Route)
 
 
 class SearchRequest(Selection):
+    model_config = such_as(
+        {"query": "gateway outage", "limit": 5},
+        {
+            "query": "gateway outage",
+            "collection": "default",
+            "filter": {"year": {"$gte": 2024}},
+            "group": "document",
+        },
+    )
+
     model: str = Field(MODEL, min_length=1, max_length=200, description="`plumbline@<release>` for one.")
     query: Text = Field(description="What to look for, in plain words.")
     limit: Annotated[Whole, Field(ge=1, le=100)] | None = Field(
@@ -36,7 +47,7 @@ class SearchRequest(Selection):
     )
 
 
-@router.post("/v1/search", summary="Find passages")
+@router.post("/v1/search", summary="Find passages", response_model=replies.SearchReply)
 async def search(body: SearchRequest, request: Request, inquiry: Asked) -> Response:
     return reply(await hits_of(body, inquiry, request.receive))
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from app import excerpts
 from app.errors import RequestInvalid
+from app.routes import replies
 from app.routes.caller import Parts, Reader, reply
 from app.routes.cited import span_json
 from app.routes.documents import Id, only
@@ -23,7 +24,11 @@ LONGEST = 50_000
 Place = Annotated[int, Query(ge=0, le=2**31, description="Character of the extracted text, from 0.")]
 
 
-@router.get("/v1/documents/{document_id}/text", summary="Show a place in a document")
+@router.get(
+    "/v1/documents/{document_id}/text",
+    summary="Show a place in a document",
+    response_model=replies.PlaceReply,
+)
 async def text(
     parts: Parts,
     caller: Reader,

@@ -20,11 +20,11 @@ from app.errors import RequestInvalid
 from app.metrics import Metrics
 from app.outcomes import Facts, facts_of
 from app.releases import MODEL
-from app.routes import cited
-from app.routes.bodies import CollectionName, DocumentId, Strict, Text, Whole
+from app.routes import cited, replies
+from app.routes.bodies import CollectionName, DocumentId, Strict, Text, Whole, such_as
 from app.routes.caller import Asked, Inquiry, caching, reach, reply
 from app.routes.route import Route
-from app.sse import DONE, Connected, EventStream, event, first_of
+from app.sse import DONE, STREAMED, Connected, EventStream, event, first_of
 from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Support, Token
 from app.watched import watched
 from app.wiring import Services
@@ -37,6 +37,11 @@ router = APIRouter(tags=["answers"], route_class=Route)
 class SummarizeRequest(Strict):
     """Exactly one of `text`, `document_ids`, `collection` and `collections`; or a `focus` alone, for
     everything readable."""
+
+    model_config = such_as(
+        {"collection": "default", "focus": "What changes for new employees?", "max_words": 100},
+        {"text": "Plumbline answers questions from documents. It says where each sentence is from."},
+    )
 
     model: str = Field(MODEL, min_length=1, max_length=200, description="`plumbline@<release>` for one.")
     text: Text | None = Field(None, min_length=1, max_length=LONGEST_TEXT)
@@ -62,7 +67,12 @@ class SummarizeRequest(Strict):
         return [self.collection] if self.collection is not None else self.collections or []
 
 
-@router.post("/v1/summarize", summary="Summarize texts, documents, collections or what is said of a question")
+@router.post(
+    "/v1/summarize",
+    summary="Summarize texts, documents, collections or what is said of a question",
+    response_model=replies.SummaryReply,
+    responses=STREAMED,
+)
 async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) -> Response:
     """With `stream`, `summary.progress`, `summary.delta` and `summary.support` come before the `summary`."""
     if not body.stream:

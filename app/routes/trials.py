@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from app.errors import ReleaseConflict
 from app.releases import OnTrial
-from app.routes.bodies import Strict, Text, Whole
+from app.routes import replies
+from app.routes.bodies import Strict, Text, Whole, such_as
 from app.routes.caller import Admin, Parts, Reader, reply
 from app.routes.releases import Reference, release_json, who
 from app.routes.route import Exact
@@ -49,6 +50,10 @@ class Stop(Strict):
 
 
 class Feedback(Strict):
+    """The last one of an id counts. Ids are not looked up: one that is misspelt is taken, too."""
+
+    model_config = such_as({"id": "chatcmpl-9695445534a4cecea881fae154e5149a", "rating": "up"})
+
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")] = Field(
         description="The answer's `id`; of a summary or a search, the response's X-Request-Id."
     )
@@ -56,7 +61,11 @@ class Feedback(Strict):
     reason: Literal["wrong", "unsupported", "incomplete", "outdated", "unsafe", "slow", "other"] | None = None
 
 
-@router.get("/v1/releases/standing", summary="Show which releases get requests, and how trials stand")
+@router.get(
+    "/v1/releases/standing",
+    summary="Show which releases get requests, and how trials stand",
+    response_model=replies.StandingReply,
+)
 async def standing(parts: Parts, caller: Reader) -> Response:
     now = parts.release.standing()
     champion, before = now.champion, await parts.release.before()
@@ -76,13 +85,23 @@ async def standing(parts: Parts, caller: Reader) -> Response:
     return reply(told)
 
 
-@router.post("/v1/releases/{reference}/shadow", summary="Mirror live answers to a release, unseen")
+@router.post(
+    "/v1/releases/{reference}/shadow",
+    summary="Mirror live answers to a release, unseen",
+    response_model=replies.TrialReply,
+    status_code=201,
+)
 async def shadow(body: StartTrial, parts: Parts, caller: Admin, reference: Reference) -> Response:
     plan = {name: value for name, value in (("share", body.share), ("pairs", body.pairs)) if value}
     return await _start(body, parts, "shadow", reference, plan, who(caller))
 
 
-@router.post("/v1/releases/{reference}/canary", summary="Let a release answer a growing share")
+@router.post(
+    "/v1/releases/{reference}/canary",
+    summary="Let a release answer a growing share",
+    response_model=replies.TrialReply,
+    status_code=201,
+)
 async def canary(body: StartTrial, parts: Parts, caller: Admin, reference: Reference) -> Response:
     plan: dict[str, Any] = {"promote": body.promote}
     if body.steps:
@@ -90,7 +109,11 @@ async def canary(body: StartTrial, parts: Parts, caller: Admin, reference: Refer
     return await _start(body, parts, "canary", reference, plan, who(caller))
 
 
-@router.post("/v1/releases/{reference}/stop", summary="End a release's trials; its conversations go back")
+@router.post(
+    "/v1/releases/{reference}/stop",
+    summary="End a release's trials; its conversations go back",
+    response_model=replies.ReleaseReply,
+)
 async def stop(body: Stop, parts: Parts, caller: Admin, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     running = [one for one in await parts.trials.of(found.id) if one.state == "running"]
@@ -102,7 +125,11 @@ async def stop(body: Stop, parts: Parts, caller: Admin, reference: Reference) ->
     return reply(release_json(await parts.release.show(found.id)))
 
 
-@router.get("/v1/releases/{reference}/trials", summary="Show a release's trials and its history")
+@router.get(
+    "/v1/releases/{reference}/trials",
+    summary="Show a release's trials and its history",
+    response_model=replies.ReleaseHistory,
+)
 async def trials(parts: Parts, caller: Reader, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     told = [
@@ -113,7 +140,12 @@ async def trials(parts: Parts, caller: Reader, reference: Reference) -> Response
     return reply({**release_json(found), "trials": told, "audit": history})
 
 
-@router.post("/v1/feedback", summary="Say what an answer was worth", status_code=202)
+@router.post(
+    "/v1/feedback",
+    summary="Say what an answer was worth",
+    status_code=202,
+    response_model=replies.FeedbackReply,
+)
 async def feedback(body: Feedback, parts: Parts, caller: Reader) -> Response:
     await parts.outcomes.rate(caller.tenant, body.id, body.rating, body.reason)
     return reply({"id": body.id, "rating": body.rating}, 202)

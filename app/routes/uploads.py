@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.errors import RequestInvalid
-from app.routes.bodies import Strict
+from app.routes.bodies import Strict, such_as
 from app.routes.route import parsed
 from ingestion.intake import MOST_PRIORITY
 from ingestion.types import NewDocument
@@ -81,11 +81,27 @@ class JsonDocument(Described):
 
 
 class JsonDocuments(Strict):
+    model_config = such_as(
+        {
+            "collection": "default",
+            "documents": [
+                {
+                    "id": "leave-2026",
+                    "title": "Paid leave",
+                    "text": "Everybody has 28 days of paid leave.",
+                    "metadata": {"year": 2026, "lang": "en", "tags": ["hr"]},
+                }
+            ],
+        }
+    )
+
     collection: str = "default"
     documents: Annotated[list[JsonDocument], Field(min_length=1, max_length=MOST_DOCUMENTS)]
 
 
 class OneJsonDocument(JsonDocument):
+    model_config = such_as({"title": "Paid leave", "text": "Everybody has 28 days of paid leave."})
+
     collection: str = "default"
 
 

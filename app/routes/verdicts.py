@@ -18,6 +18,7 @@ from starlette.responses import Response
 from app.access import Caller
 from app.errors import ReleaseConflict
 from app.releases import Registered
+from app.routes import replies
 from app.routes.bodies import Text
 from app.routes.caller import Parts, identify, reply
 from app.routes.releases import Reference
@@ -69,12 +70,20 @@ class Webhook(BaseModel):
     metadata: Metadata
 
 
-@router.get("/v1/releases/{reference}/verdict", summary="Say whether a release may go on")
+@router.get(
+    "/v1/releases/{reference}/verdict",
+    summary="Say whether a release may go on",
+    response_model=replies.VerdictReply,
+)
 async def verdict(parts: Parts, caller: Anybody, reference: Reference) -> Response:
     return reply(asdict(await _verdict(parts, reference)), headers={"Cache-Control": "no-store"})
 
 
-@router.post("/v1/releases/verdict", summary="Answer a Flagger webhook: 200 when a release may go on")
+@router.post(
+    "/v1/releases/verdict",
+    summary="Answer a Flagger webhook: 200 when a release may go on",
+    response_model=replies.VerdictReply,
+)
 async def webhook(body: Webhook, request: Request, parts: Parts) -> Response:
     await _authenticate(request, parts, body.metadata.token)
     found = await _verdict(parts, body.metadata.release)

@@ -19,6 +19,7 @@ from app.wire import Wire
 from app.wiring import Services
 from llm.scripted import Script, Scripted
 from llm.types import Call, ChatModel, Delta
+from tests.openapi import Contract
 
 ACCEPT = {"Accept": "application/json, text/event-stream"}
 
@@ -84,7 +85,8 @@ class Tenant:
 @dataclass(slots=True)
 class House:
     """The running service. `url` wants keys, `open_url` answers without one. `stages` are the models of
-    single releases, by their ids; every other plays on `stage`."""
+    single releases, by their ids; every other plays on `stage`. What tenants are answered is held against the
+    OpenAPI document."""
 
     services: Services
     stage: Stage
@@ -92,13 +94,18 @@ class House:
     url: str = ""
     open_url: str = ""
     clients: list[httpx.AsyncClient] = field(default_factory=list)
+    contract: Contract = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.contract = Contract(self.services.settings)
 
     async def tenant(self) -> Tenant:
         name = f"t{uuid.uuid4().hex[:10]}"
         access = self.services.access
         _, secret = await access.create_key(name, "all", groups=None, scopes=("read", "write", "admin"))
         headers = {"Authorization": f"Bearer {secret}"}
-        client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60)
+        hooks = {"response": [self.contract.check]}
+        client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, event_hooks=hooks)
         self.clients.append(client)
         return Tenant(name, self.url, access, secret, client)
 

@@ -1,0 +1,66 @@
+"""The OpenAPI document: what the frame makes of the routes, and what it cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic.json_schema import models_json_schema
+
+from app.routes import uploads
+
+TEXT = """Cited answers, search and summaries over your own documents.
+
+**Errors** have one shape, `{"error": {"message", "type", "param", "code"}}`: a sentence that says what to do,
+and a code that stays the same. 429 and 503 say in `Retry-After` when to come again.
+
+**Keys** go into `Authorization: Bearer <key>`. An instance on loopback answers without one.
+
+**Headers.** Every response has an `X-Request-Id`: yours, if you send one. `X-Request-Timeout` bounds the
+seconds of a request; `Idempotency-Key` makes it safe to hand documents in again; `traceparent` is honoured.
+
+**Times** are RFC 3339, in UTC. Fields that a response does not have today may be there tomorrow."""
+
+_SCHEMES = {"key": {"type": "http", "scheme": "bearer", "description": "A key of `plumbline keys create`."}}
+_KEYLESS = ("/health/live", "/health/ready", "/metrics")
+"""Addresses that ask for no key."""
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of the function that a generated client gets: `search`, `documents_show`, `jobs_cancel`."""
+    module, name = route.endpoint.__module__.rpartition(".")[2], route.name
+    return name if module.removesuffix("s") in name else f"{module}_{name}"
+
+
+def described(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """Makes the document once it is asked for."""
+    framed = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(framed())
+        return framed()
+
+    return document
+
+
+def _complete(document: dict[str, Any]) -> None:
+    components = document["components"]
+    components["schemas"] |= _bodies()
+    components["securitySchemes"] = _SCHEMES
+    document["security"] = [{"key": []}, {}]
+    for path in _KEYLESS:
+        for operation in document["paths"][path].values():
+            operation["security"] = []
+
+
+def _bodies() -> dict[str, Any]:
+    """Of requests that come in several types, which the routes read themselves."""
+    models = (uploads.JsonDocuments, uploads.OneJsonDocument)
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
+    found: dict[str, Any] = schemas["$defs"]
+    return found
