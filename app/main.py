@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
@@ -149,12 +149,13 @@ def run(settings: Settings) -> None:
 
 def run_process(work: Coroutine[Any, Any, None], log_level: str) -> None:
     """Do this work as a process of the service: with its log, and its traces where OTEL_* says."""
-    telemetry.log_to_stderr(log_level)
-    flush = telemetry.start("plumbline", os.environ)
-    try:
-        uvloop.run(work)
-    finally:
-        flush()
+    with closing(work):
+        telemetry.log_to_stderr(log_level)
+        flush = telemetry.start("plumbline", os.environ)
+        try:
+            uvloop.run(work)
+        finally:
+            flush()
 
 
 async def serve(settings: Settings) -> None:

@@ -238,7 +238,7 @@ class Settings(BaseSettings):
         for name, field in type(self).model_fields.items():
             alias = field.validation_alias
             known = alias.choices[0] if isinstance(alias, AliasChoices) else f"PLUMBLINE_{name.upper()}"
-            yield Setting(str(known), _shown(getattr(self, name)), field.description or "")
+            yield Setting(str(known), shown(getattr(self, name)), field.description or "")
 
     def model_urls(self, name: str) -> tuple[str, ...]:
         """The servers of a model."""
@@ -273,7 +273,8 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         raise SettingsError(f"Settings that cannot be used: {problems}") from None
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value without what may be a secret."""
     if value is None:
         return ""
     # An address may hold a password.

@@ -34,17 +34,14 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from app import semconv
+from app import otel, semconv
+from app.settings import SettingsError
 
 A_SECOND = 5
 """Traces that are recorded in a second,"""
 SHARE = 0.01
 """and the share of those beyond."""
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-
-
-class TelemetryError(Exception):
-    """OTEL_* asks for something that this program cannot do."""
 
 
 @dataclass(slots=True)
@@ -59,7 +56,17 @@ CURRENT: ContextVar[Context | None] = ContextVar("plumbline_request", default=No
 
 
 def start(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
-    """Send this process's traces where `environ` says; returns what flushes them at the end."""
+    """Send this process's traces where `environ` says; returns what flushes them at the end. Raises
+    `SettingsError` when what it says cannot be used."""
+    otel.require_usable(environ)
+    try:
+        return _started(service, environ)
+    except (ValueError, StopIteration) as error:
+        # Some of its many variables are not known here, and some do not fit another's value.
+        raise SettingsError(f"Settings that cannot be used: of OTEL_*: {error}") from error
+
+
+def _started(service: str, environ: Mapping[str, str]) -> Callable[[], None]:
     processor = _processor(environ)
     if processor is None:
         return _nothing
@@ -144,8 +151,6 @@ def _processor(environ: Mapping[str, str]) -> SpanProcessor | None:
         return None
     if exporter == "console":
         return SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stderr))
-    if exporter not in ("", "otlp"):
-        raise TelemetryError(f"OTEL_TRACES_EXPORTER is {exporter!r}; otlp, console and none are known.")
     if exporter == "otlp" or any(environ.get(name) for name in _ENDPOINTS):
         return BatchSpanProcessor(OTLPSpanExporter())
     return None

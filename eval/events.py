@@ -21,7 +21,8 @@ from opentelemetry.sdk._logs.export import (
 )
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 
-from app import semconv
+from app import otel, semconv
+from app.settings import SettingsError
 from eval.types import CaseResult, EvalError, Report, Score
 
 SERVICE = "plumbline-eval"
@@ -30,8 +31,13 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
 
 @contextmanager
 def telling(environ: Mapping[str, str]) -> Iterator[LoggerProvider | None]:
-    """Where events go; None where nobody wants them. What was told has left when the block ends."""
-    processor = _processor(environ)
+    """Where events go; None where nobody wants them. What was told has left when the block ends. Raises
+    `EvalError` when OTEL_* says what cannot be used."""
+    try:
+        otel.require_usable(environ)
+        processor = _processor(environ)
+    except (SettingsError, ValueError) as error:
+        raise EvalError(str(error)) from error
     if processor is None:
         yield None
         return
@@ -84,8 +90,6 @@ def _processor(environ: Mapping[str, str]) -> BatchLogRecordProcessor | SimpleLo
         return None
     if exporter == "console":
         return SimpleLogRecordProcessor(_console())
-    if exporter not in ("", "otlp"):
-        raise EvalError(f"OTEL_LOGS_EXPORTER is {exporter!r}; otlp, console and none are known.")
     if exporter == "otlp" or any(environ.get(name) for name in _ENDPOINTS):
         return BatchLogRecordProcessor(OTLPLogExporter())
     return None

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli import console
 from eval.rules import DEFAULT_RULES
 
 commands = typer.Typer(add_completion=False)
@@ -21,14 +22,14 @@ def controller(
     data: Annotated[Path | None, typer.Option(help="Folder of the instance's data.")] = None,
 ) -> None:
     """Watch trials until a signal says stop. Any number may run; one at a time decides."""
-    from app.settings import SettingsError, load_settings
-    from eval.controller import control
+    from app.settings import load_settings
     from eval.rules import load_rules
     from eval.types import EvalError
-    from ingestion.errors import LedgerUnavailable
 
-    try:
-        asyncio.run(control(load_settings(data=data), load_rules(rules)))
-    except (EvalError, SettingsError, LedgerUnavailable) as error:
-        typer.echo(f"plumbline controller: {error}", err=True)
-        raise typer.Exit(3) from None
+    with console.start_failures():
+        from eval.controller import control
+
+        try:
+            asyncio.run(control(load_settings(data=data), load_rules(rules)))
+        except EvalError as error:
+            console.fail(str(error), console.CANNOT_START)

@@ -178,18 +178,19 @@ def failures() -> Iterator[None]:
 def start_failures() -> Iterator[None]:
     """As `failures`, for a process of the service: what another start would not mend exits with 3,
     a part that cannot be reached with 1: whoever started it tries again."""
+    from app import otel
     from app.errors import OpenAccessRefused
     from app.release import ReleaseInvalid
     from app.settings import SettingsError
     from app.standalone import PortTaken
-    from app.telemetry import TelemetryError
     from ingestion.errors import IngestionError
     from llm.errors import PromptInvalid
     from retrieval.errors import EmbedderUnavailable, RetrievalError
 
     try:
+        otel.require_usable()
         yield
-    except (OpenAccessRefused, ReleaseInvalid, PromptInvalid, SettingsError, TelemetryError) as error:
+    except (OpenAccessRefused, ReleaseInvalid, PromptInvalid, SettingsError) as error:
         fail(str(error), CANNOT_START)
     except (EmbedderUnavailable, PortTaken) as error:
         fail(str(error), CANNOT_START)

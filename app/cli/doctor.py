@@ -31,14 +31,19 @@ def doctor(
     """Examine this machine, the data folder and every part. Fails when something must be mended."""
     import asyncio
 
-    from app.doctor import examine
+    from app import otel
     from app.settings import load_settings
 
     with console.failures():
         found = load_settings(url=url, port=port, data=data)
         if settings:
-            _list(list(found.listed()), as_json)
+            _list([*found.listed(), *otel.listed()], as_json)
+        otel.require_usable()
+        if settings:
             return
+        # It imports OpenTelemetry, which some of those values end.
+        from app.doctor import examine
+
         findings = asyncio.run(examine(found))
     if as_json:
         console.show_json({"findings": [asdict(finding) for finding in findings]})

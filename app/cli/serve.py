@@ -25,11 +25,12 @@ def serve(
 ) -> None:
     """Run the API. Needs DATABASE_URL, REDIS_URL and a store (such as MILVUS_URI), as `plumbline up` starts
     them."""
-    from app import main
     from app.settings import load_settings
     from app.standalone import check_port
 
     with console.start_failures():
+        from app import main
+
         settings = load_settings(host=host, port=port, data=data)
         check_port(settings.host, settings.port)
         main.run(settings)
@@ -39,10 +40,11 @@ def worker(data: console.Data = None) -> None:
     """Run one worker, which indexes documents. Needs DATABASE_URL and a store (such as MILVUS_URI)."""
     import asyncio
 
-    from app.cli.workerprocess import run
     from app.settings import load_settings
 
     with console.start_failures():
+        from app.cli.workerprocess import run
+
         asyncio.run(run(load_settings(data=data)))
 
 

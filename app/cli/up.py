@@ -43,6 +43,7 @@ def up(
     import asyncio
     import os
 
+    from app import otel
     from app.child import StartFailed
     from app.cli.firstrun import FirstRun
     from app.embedded import EmbeddedError
@@ -53,6 +54,7 @@ def up(
     os.umask(0o077)  # What an instance writes is for its own user.
     with console.failures():
         settings = load_settings(data=data, host=host, port=port, release=release)
+        otel.require_usable()
         settings = settings.model_copy(update={"data": settings.data.resolve()})
         first_run = FirstRun(settings, console.say, sample=sample)
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,60 @@ def test_a_value_that_cannot_be_used_ends_the_start_with_a_sentence(
     assert done.exit_code == 3
     assert done.stderr.startswith(f"Settings that cannot be used: {name.removeprefix('PLUMBLINE_')}: ")
     assert "sekret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_LOGS_EXPORTER", "zipkin"),
+        ("OTEL_PROPAGATORS", "b3"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_TRACES_SAMPLER_ARG", "half"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "many"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "sekret"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere"),
+    ],
+)
+def test_what_opentelemetry_cannot_use_is_told_like_other_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    for given in (*PARTS.items(), (name, value)):
+        monkeypatch.setenv(*given)
+    commands = {("serve",): 3, ("worker",): 3, ("controller",): 3, ("up",): 2, ("doctor",): 2}
+    for command, code in commands.items():
+        done = run(*command, "--data", str(tmp_path / "data"))
+        assert done.exit_code == code, command
+        assert done.stderr.startswith(f"Settings that cannot be used: {name}: ")
+        assert "sekret" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_opentelemetry_finds_wrong_itself_is_no_traceback_either() -> None:
+    environ = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
+        **PARTS,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1000000",
+    }
+    for command in ("serve", "worker", "controller"):
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", command],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 3
+        assert done.stderr.splitlines()[-1].startswith(
+            "Settings that cannot be used: of OTEL_*: max_export_batch_size "
+        )
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from app.telemetry import FewASecond, TelemetryError, start
+from app.settings import SettingsError
+from app.telemetry import FewASecond, start
 from app.tracing import TracedModel, TracedStore
 from llm.errors import StreamBroken
 from llm.scripted import Script, Scripted
@@ -108,7 +109,7 @@ async def test_a_search_that_fails_raises_the_same_and_its_span_says_so(spans: S
 
 
 def test_an_exporter_that_is_not_known_is_refused_by_name() -> None:
-    with pytest.raises(TelemetryError, match="zipkin"):
+    with pytest.raises(SettingsError, match="zipkin"):
         start("plumbline", {"OTEL_TRACES_EXPORTER": "zipkin"})
 
 
