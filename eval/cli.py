@@ -1,6 +1,6 @@
 """`plumbline eval run | import | gate | report | log | index | simulate | ablate`.
 
-Exit codes: 0 passed (or done), 1 failed, 2 cannot judge. `run` ends with 1 when cases were lost.
+Exit codes: 0 passed (or done), 1 failed, 2 cannot judge. `run` ends with 1 when answers or scores were lost.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def run(
     judge_cache: Annotated[Path, typer.Option(help="Folder that keeps verdicts.")] = Path(".plumbline/judge"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Ask every question of a data set and score the answers: exit 1 if cases were lost, 2 without a run."""
+    """Ask every question of a data set and score the answers: exit 0 when every answer came and has its
+    scores, 1 when some were lost (the judge was away, say; the report is written), 2 without a run."""
     from eval.events import tell, telling
 
     with _failures():
@@ -130,7 +131,10 @@ def run(
             if events is not None:
                 tell(report, events)
     _give_found(report, out or _default_out(report, as_json), Form.json if as_json else Form.markdown)
-    raise typer.Exit(1 if _lost(report) else 0)
+    lost = _lost(report)
+    if lost:
+        typer.echo(f"plumbline eval: {lost}", err=True)
+    raise typer.Exit(1 if lost else 0)
 
 
 @commands.command("import")
@@ -474,8 +478,23 @@ def _numbers(listed: str) -> list[int]:
         raise EvalError(f"{listed!r} is no list of numbers.") from None
 
 
-def _lost(report: Report) -> bool:
-    return bool(report.error) or any(result.sample.errors for result in report.results)
+def _lost(report: Report) -> str:
+    """What makes this run no success, in a sentence; empty if nothing does."""
+    if report.error:
+        return report.error
+    unanswered = [one for one in report.results if one.sample.errors]
+    faults = [
+        {score.fault for score in one.scores.values() if score.value is None}
+        for one in report.results
+        if not one.sample.errors
+    ]
+    lost = {
+        "had a request that failed": len(unanswered),
+        "have a score that the judge did not give": sum("judge" in one for one in faults),
+        "have a score that could not be told": sum("release" in one for one in faults),
+    }
+    told = [f"{count} of {len(report.results)} cases {what}" for what, count in lost.items() if count]
+    return f"{'; '.join(told)}." if told else ""
 
 
 def _default_out(report: Report, as_json: bool) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,18 @@ from eval.instance import _spawn, _until_ready
 from eval.outputs import write_beside
 from eval.report import dump, report_json
 from eval.target import HttpTarget
-from eval.types import InstanceFailed
+from eval.types import InstanceFailed, Report, Score
 from tests import reports
 from tests.shell import run
 
 CANNOT = 2
+
+
+def _unjudged(report: Report) -> Report:
+    """The same, of which one case's answer got no verdict."""
+    first, *others = report.results
+    away = Score(None, "The judge is away.", "judge")
+    return replace(report, results=(replace(first, scores={**first.scores, "faithfulness": away}), *others))
 
 
 @pytest.fixture
@@ -71,6 +79,28 @@ def test_an_address_where_nothing_is_ends_a_run_with_a_sentence(
     assert ended.exit_code == CANNOT
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        (reports.report(), 0, ""),
+        (reports.report(lost=2), 1, "2 of 13 cases had a request that failed."),
+        (_unjudged(reports.report()), 1, "1 of 13 cases have a score that the judge did not give."),
+    ],
+)
+def test_a_run_that_lost_answers_or_scores_is_no_success(
+    found: Report, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def evaluated(*_: object) -> Report:
+        return found
+
+    monkeypatch.setattr("eval.cli._evaluate", evaluated)
+    ended = run("eval", "run", "--out", str(tmp_path / "report.json"))
+    assert ended.exit_code == code
+    assert (tmp_path / "report.json").exists()
+    assert said in ended.stderr
+    assert ("plumbline eval: " in ended.stderr) is bool(said)
 
 
 async def test_an_instance_that_did_not_start_tells_why(tmp_path: Path) -> None:
