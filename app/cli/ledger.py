@@ -43,6 +43,11 @@ async def _database(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _own(settings: Settings) -> AsyncIterator[str]:
     data = settings.data.resolve()
+    if not (data / "postgres" / "PG_VERSION").is_file():
+        raise instance.InstanceError(
+            f"There is no instance in {data}: name its folder with --data, its database in DATABASE_URL, or "
+            f"make a new one with `plumbline up --data {settings.data}`."
+        )
     supervisor = Supervisor(lambda line: None)
     with instance.hold(data, "no address: a command uses its database"), instance.sockets_folder() as sockets:
         (data / "logs").mkdir(exist_ok=True)

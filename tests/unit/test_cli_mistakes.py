@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from app.printable import readable
+from app.release import DEFAULT_RELEASE
+from eval.report import dump, verdict_json
+from tests import reports
 from tests.shell import Server, run, serving
 
 HIT = {"score": 0.5, "title": "Leave", "document_id": "leave.md", "page": None, "text": "28 days."}
@@ -39,6 +43,29 @@ def test_words_that_are_not_utf_8_are_told_as_such(server: Server, arguments: tu
     assert done.exit_code == 2
     assert "\\udcff" in done.stderr
     assert "is no text in UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("release", "add", str(DEFAULT_RELEASE)),
+        ("release", "judge", "verdict.json"),
+        ("release", "list"),
+        ("keys", "create", "first"),
+        ("erase", "reapply"),
+        ("ingest", "."),
+        ("jobs",),
+    ],
+)
+def test_a_folder_without_an_instance_is_told_as_such_and_none_is_made(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "verdict.json").write_text(dump(verdict_json(reports.verdict())))
+    done = run(*arguments, "--data", str(tmp_path / "plumblien"))
+    assert done.exit_code in (1, 3)
+    assert re.match(r"(There is no|No) instance (in|runs on) .*/plumblien:", done.stderr)
+    assert not (tmp_path / "plumblien").exists()
 
 
 @pytest.mark.parametrize("piped", [b"\xff\xfe\x00", "Übung".encode("latin-1")])
