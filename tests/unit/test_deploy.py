@@ -75,6 +75,13 @@ def test_the_served_model_is_started_as_releases_want_it() -> None:
     assert switches <= set(entry)
 
 
+def test_the_model_that_is_served_has_the_key_that_the_service_sends(compose: dict[str, Any]) -> None:
+    asked = compose["services"]["vllm"]["environment"]["VLLM_API_KEY"]
+    assert asked == "${PLUMBLINE_MODEL_KEY}"
+    # The other parts' passwords must be set as well.
+    assert compose["services"]["api"]["environment"]["PLUMBLINE_MODEL_KEY"].startswith(f"{asked[:-1]}:?")
+
+
 def test_every_service_that_is_named_exists(compose: dict[str, Any]) -> None:
     services = compose["services"]
     for service in services.values():
