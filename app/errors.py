@@ -15,6 +15,8 @@ AppError
 │   └── IndexNotReady         its index is missing, behind or not sound: `code` says which
 ├── KeyUnknown            no key goes by that id
 ├── OpenAccessRefused     this address may not be served without keys: the operator must make one
+├── SchemaNewer           a newer version has migrated the database: the operator must run that one
+├── RevisionUnknown       no schema of that name is known: the operator must name one that is
 ├── Stopping              this process stops: ask again, another one or the next one answers
 └── ClientGone            the caller hung up; nobody hears of it
 """
@@ -91,6 +93,14 @@ class KeyUnknown(AppError):
 
 
 class OpenAccessRefused(AppError):
+    pass
+
+
+class SchemaNewer(AppError):
+    pass
+
+
+class RevisionUnknown(AppError):
     pass
 
 

@@ -41,6 +41,7 @@ def build() -> typer.Typer:
         ingest,
         jobs,
         keys,
+        migrate,
         queue,
         releases,
         search,
@@ -56,7 +57,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": _HELP_NAMES},
     )
-    for module in (up, ingest, search, ask, summarize, serve, doctor):
+    for module in (up, ingest, search, ask, summarize, serve, doctor, migrate):
         module.register(commands)
     groups = {
         "documents": documents.commands,

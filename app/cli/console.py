@@ -179,7 +179,7 @@ def start_failures() -> Iterator[None]:
     """As `failures`, for a process of the service: what another start would not mend exits with 3,
     a part that cannot be reached with 1: whoever started it tries again."""
     from app import otel
-    from app.errors import OpenAccessRefused
+    from app.errors import OpenAccessRefused, SchemaNewer
     from app.release import ReleaseInvalid
     from app.settings import SettingsError
     from app.standalone import PortTaken
@@ -190,7 +190,7 @@ def start_failures() -> Iterator[None]:
     try:
         otel.require_usable()
         yield
-    except (OpenAccessRefused, ReleaseInvalid, PromptInvalid, SettingsError) as error:
+    except (OpenAccessRefused, ReleaseInvalid, PromptInvalid, SchemaNewer, SettingsError) as error:
         fail(str(error), CANNOT_START)
     except (EmbedderUnavailable, PortTaken) as error:
         fail(str(error), CANNOT_START)

@@ -21,7 +21,7 @@ from app.supervisor import Supervisor
 async def open_ledger(settings: Settings) -> AsyncIterator[AsyncEngine]:
     """A migrated ledger, for as long as the block lasts."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(_database(settings))
+        url = await stack.enter_async_context(open_database(settings))
         await migrate.upgrade(url)
         engine = open_engine(url, pool_size=2)
         stack.push_async_callback(engine.dispose)
@@ -29,7 +29,8 @@ async def open_ledger(settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 
 @asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[str]:
+async def open_database(settings: Settings) -> AsyncIterator[str]:
+    """The address of its database as it is, for as long as the block lasts."""
     running = instance.running(settings.data)
     if settings.database_url:
         yield settings.database_url.get_secret_value()

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -28,6 +33,41 @@ UNION ALL
 SELECT 'sequence ' || sequencename || ' ' || data_type FROM pg_sequences WHERE schemaname = 'public'
 ORDER BY 1
 """
+
+
+REVISIONS = [path.name[:4] for path in sorted(migrate.MIGRATIONS.glob("versions/0*.py"))]
+PROMISED = "0003"
+"""The first schema after which a migration only adds."""
+BEFORE, HEAD = REVISIONS[-2:]
+COLUMNS = """
+SELECT table_name, column_name, udt_name,
+       is_nullable = 'YES' OR column_default IS NOT NULL OR is_identity = 'YES' AS optional
+FROM information_schema.columns WHERE table_schema = 'public'
+"""
+
+
+async def _columns(database_url: str) -> dict[tuple[str, str], tuple[str, bool]]:
+    """The type of each column, and whether an insert may leave it out."""
+    engine = open_engine(database_url)
+    async with engine.connect() as connection:
+        found = {(row[0], row[1]): (row[2], row[3]) for row in await connection.execute(text(COLUMNS))}
+    await engine.dispose()
+    return found
+
+
+async def _execute(database_url: str, statement: str) -> None:
+    engine = open_engine(database_url)
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
+
+
+async def _command(settings: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("PLUMBLINE_", "OTEL_"))} | settings
+    command = [sys.executable, "-m", "app.cli", *arguments]
+    return await asyncio.to_thread(
+        subprocess.run, command, env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def declared() -> list[MetaData]:
@@ -78,6 +118,50 @@ async def test_a_downgrade_leaves_nothing_behind(database_url: str) -> None:
 async def test_processes_that_start_together_migrate_once(database_url: str) -> None:
     await asyncio.gather(*(migrate.upgrade(database_url) for _ in range(4)))
     await migrate.upgrade(database_url)
+
+
+async def test_an_older_program_refuses_a_newer_schema_and_leaves_it(database_url: str) -> None:
+    await migrate.upgrade(database_url)
+    newer = "UPDATE alembic_version SET version_num = '9999'"
+    await _execute(database_url, newer)
+    settings = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "MILVUS_URI": "http://127.0.0.1:1",
+    }
+    for command in ("serve", "worker", "controller", "migrate"):
+        done = await _command(settings, command)
+        assert done.returncode == (1 if command == "migrate" else 3), done.stderr
+        assert "Traceback" not in done.stderr
+        told = done.stderr.splitlines()[-1]
+        assert told.startswith("The database has the schema 9999 of a newer version of Plumbline.")
+        assert f"`plumbline migrate --to {HEAD}`" in told
+    assert await migrate.applied(database_url) == "9999"
+
+
+async def test_the_way_back_is_one_command(database_url: str) -> None:
+    await migrate.upgrade(database_url)
+    back = await _command({"DATABASE_URL": database_url}, "migrate", "--to", BEFORE, "--json")
+    assert json.loads(back.stdout) == {"schema": BEFORE}
+    there = await _command({"DATABASE_URL": database_url}, "migrate", "--json")
+    assert json.loads(there.stdout) == {"schema": HEAD}
+    unknown = await _command({"DATABASE_URL": database_url}, "migrate", "--to", "1234")
+    assert (unknown.returncode, "no schema '1234'" in unknown.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("before", "after"), list(pairwise(REVISIONS[REVISIONS.index(PROMISED) :])))
+async def test_a_process_of_the_version_before_goes_on_beside_a_newer_schema(
+    database_url: str, before: str, after: str
+) -> None:
+    """A migration only adds: tables, and columns that an insert need not name."""
+    await migrate.upgrade(database_url, before)
+    old = await _columns(database_url)
+    await migrate.upgrade(database_url, after)
+    new = await _columns(database_url)
+    assert {name: new.get(name) for name in old} == old
+    tables = {table for table, _ in old}
+    needed = [name for name, (_, optional) in new.items() if name[0] in tables and not optional]
+    assert set(needed) <= set(old)
 
 
 async def test_a_database_that_cannot_be_reached_is_named(database_url: str) -> None:
