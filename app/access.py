@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
@@ -31,7 +31,8 @@ from retrieval.types import Condition, Filter
 
 KNOWN_FOR = 2.0
 _MOST_KNOWN = 4_096
-SCOPES: tuple[Scope, ...] = ("read", "write", "admin", "evaluate")
+SCOPES: tuple[Scope, ...] = ("read", "write", "admin", "operate", "evaluate")
+_INCLUDED: Mapping[Scope, frozenset[Scope]] = {"admin": frozenset({"read", "write"})}
 _OURS = "pl-"
 """How every key of ours begins."""
 LOCAL = Principal(tenant="default", groups=None, scopes=frozenset(SCOPES))
@@ -149,8 +150,8 @@ class Access:
     ) -> tuple[Key, str]:
         """A new key and its secret, which cannot be shown again. The tenant is made if it is new.
 
-        Only administrators read every group: for other keys, `groups` None is the same as no groups, and
-        shows the documents that name none.
+        Only a tenant's administrators read every group: for other keys, `groups` None is the same as no
+        groups, and shows the documents that name none.
         """
         _check_names(tenant, name, groups, scopes)
         if groups is None and "admin" not in scopes:
@@ -232,11 +233,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def require(principal: Principal, scope: Scope) -> None:
-    """Raise `Forbidden` unless the caller has the scope; `admin` has every other one but `evaluate`."""
-    if scope in principal.scopes or ("admin" in principal.scopes and scope != "evaluate"):
-        return
-    raise Forbidden(f"This needs a key with the scope `{scope}`.")
+def require(principal: Principal, *scopes: Scope) -> None:
+    """Raise `Forbidden` unless the caller has one of these scopes."""
+    if principal.scopes.isdisjoint(scopes):
+        raise Forbidden(f"This needs a key with the scope {' or '.join(f'`{one}`' for one in scopes)}.")
 
 
 def filter_for(
@@ -269,11 +269,15 @@ def _check_names(tenant: str, name: str, groups: frozenset[str] | None, scopes: 
             )
     if not scopes or not set(scopes) <= set(SCOPES):
         raise RequestInvalid(f"Scopes are {', '.join(SCOPES)}; at least one is needed.", "scopes")
+    if groups is not None and "admin" in scopes:
+        raise RequestInvalid("The scope `admin` reads every group of its tenant: name no groups.", "groups")
 
 
 def _principal(row: Row[Any]) -> Principal:
     groups = None if row.groups is None else frozenset(row.groups)
-    return Principal(tenant=row.tenant, groups=groups, scopes=_scopes(row), key_id=row.id)
+    scopes = _scopes(row)
+    scopes = scopes.union(*(_INCLUDED.get(one, ()) for one in scopes))
+    return Principal(tenant=row.tenant, groups=groups, scopes=scopes, key_id=row.id)
 
 
 def _key(row: Row[Any]) -> Key:

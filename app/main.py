@@ -37,6 +37,7 @@ from app.routes import (
     erasures,
     health,
     jobs,
+    keys,
     models,
     queue,
     releases,
@@ -48,6 +49,7 @@ from app.routes import (
     uploads,
     verdicts,
 )
+from app.routes.route import KEY
 from app.routes.straight import Straight
 from app.served import Spans
 from app.settings import Settings
@@ -72,6 +74,14 @@ _PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+
+
+_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key. It has scopes, of which each operation names those that let it through; `admin` "
+    "includes `read` and `write`. Where the service runs without keys, none is needed.",
+}
 
 
 class State(TypedDict):
@@ -114,7 +124,7 @@ def create_app(
             }
 
     spans = Spans(telemetry.tracer(), _untraced)
-    app = FastAPI(
+    app = _Service(
         title="Plumbline",
         version=version("plumbline"),
         description=description.TEXT,
@@ -135,11 +145,18 @@ def create_app(
     answering = (chat, search, summarize, embeddings, rerank)
     # Of two paths that fit, the first is taken: what `trials` names comes before any release's name.
     handling = (documents, erasures, collections, source, jobs, queue)
-    for routes in (*answering, mcp, *handling, models, trials, verdicts, releases, health):
+    for routes in (*answering, mcp, *handling, models, trials, verdicts, releases, keys, health):
         app.include_router(routes.router)
     _serve_page(app)
     app.openapi = description.described(app)  # type: ignore[method-assign]
     return app
+
+
+class _Service(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        described = super().openapi()
+        described["components"]["securitySchemes"] = {KEY: _KEY}
+        return described
 
 
 def run(settings: Settings) -> None:
@@ -251,7 +268,10 @@ def _body_limit(settings: Settings) -> Callable[[Scope], int]:
     documents_limit = uploads.body_limit(settings.upload_limit)
 
     def limit(scope: Scope) -> int:
-        return documents_limit if scope["path"].startswith("/v1/documents") else JSON_LIMIT
+        path = scope["path"]
+        if path == verdicts.WEBHOOK:
+            return verdicts.MOST_BYTES
+        return documents_limit if path.startswith("/v1/documents") else JSON_LIMIT
 
     return limit
 

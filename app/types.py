@@ -12,12 +12,13 @@ from typing import Literal
 from llm.types import Caching, Message
 from retrieval.types import Filter, Hit, Span
 
-Scope = Literal["read", "write", "admin", "evaluate"]
+Scope = Literal["read", "write", "admin", "operate", "evaluate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who is calling. `groups` None means every group (scope `admin`, or the local user)."""
+    """Who is calling. `groups` None means every group (scope `admin`, or the local user); `scopes` are all
+    that the caller has, those included in others, too."""
 
     tenant: str
     groups: frozenset[str] | None

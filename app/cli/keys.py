@@ -25,7 +25,11 @@ def create(
     tenant: Annotated[str, typer.Option(help="Tenant it belongs to; made if it is new.")] = "default",
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="read, write, admin or evaluate; repeatable. Default: read.", show_default=False),
+        typer.Option(
+            help="read, write, admin (a tenant's owner: all groups, rules, erasures), operate (the instance: "
+            "releases, everybody's queues, workers) or evaluate; repeatable. Default: read.",
+            show_default=False,
+        ),
     ] = None,
     group: Annotated[
         list[str] | None,

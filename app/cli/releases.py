@@ -37,7 +37,8 @@ def list_releases(
 
     with console.failures(), connect(url, key, data) as client:
         found, standing = client.get("/v1/releases"), client.get("/v1/releases/standing")
-    shares = {one["release"]: one["share"] if one["live"] else 0.0 for one in standing["trials"]}
+    trials = [one for one in (standing["canary"], standing["shadow"]) if one]
+    shares = {one["release"]: one["share"] if one["live"] else 0.0 for one in trials}
     listed = [{**one, "share": shares.get(one["id"])} for one in found["releases"]]
     if as_json:
         console.show_json({"releases": listed})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import orjson
 from fastapi import Depends, Header, Request
+from fastapi.dependencies.models import Dependant
 from starlette.responses import Response
 
 from app import access, deadline, telemetry
@@ -48,31 +49,48 @@ async def _metrics(request: Request) -> Metrics:
     return cast(Metrics, request.state.metrics)
 
 
-async def identify(request: Request) -> Principal:
-    """The caller, whatever they may do."""
+_CALLER = "plumbline.caller"
+
+
+class Needs:
+    """A dependency: the caller, who must have one of these scopes, or, where none is named, just a key.
+    Routes ask it before they read a body, so that nobody without a key has one parsed; then it is known."""
+
+    def __init__(self, *scopes: Scope) -> None:
+        self.scopes = scopes
+
+    async def __call__(self, request: Request) -> Principal:
+        known: Principal | None = request.scope.get(_CALLER)
+        if known is None:
+            known = await services_of(request).access.authenticate(caller_of(request))
+            if self.scopes:
+                access.require(known, *self.scopes)
+            request.scope[_CALLER] = known
+        return known
+
+
+def caller_of(request: Request) -> access.Caller:
     headers = request.headers
-    return await services_of(request).access.authenticate(
-        access.Caller(
-            authorization=headers.get("authorization"),
-            host=headers.get("host"),
-            origin=headers.get("origin"),
-        )
+    return access.Caller(
+        authorization=headers.get("authorization"), host=headers.get("host"), origin=headers.get("origin")
     )
 
 
-def _with(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
-    async def principal(request: Request) -> Principal:
-        caller = await identify(request)
-        access.require(caller, scope)
-        return caller
-
-    return principal
+def needs_of(dependant: Dependant) -> Needs | None:
+    """What an endpoint asks of its callers' keys; None of one that answers anybody."""
+    if isinstance(dependant.call, Needs):
+        return dependant.call
+    return next((found for one in dependant.dependencies if (found := needs_of(one))), None)
 
 
 _Timeout = Annotated[str | None, Header(description="Seconds that the answer may take; clamped.")]
 
 
 async def _deadline(request: Request, x_request_timeout: _Timeout = None) -> float:
+    return deadline_of(request, x_request_timeout)
+
+
+def deadline_of(request: Request, x_request_timeout: str | None) -> float:
     seconds = services_of(request).settings.request_timeout
     if x_request_timeout is not None:
         try:
@@ -95,23 +113,33 @@ class Inquiry:
     deadline: float
 
 
-async def inquire(request: Request, x_request_timeout: _Timeout = None) -> Inquiry:
-    caller = await identify(request)
-    access.require(caller, "read")
+def inquiry_of(request: Request, caller: Principal, x_request_timeout: str | None) -> Inquiry:
     return Inquiry(
         parts=services_of(request),
         metrics=cast(Metrics, request.state.metrics),
         caller=caller,
-        deadline=await _deadline(request, x_request_timeout),
+        deadline=deadline_of(request, x_request_timeout),
     )
 
 
-Asked = Annotated[Inquiry, Depends(inquire)]
+async def _inquire(request: Request, caller: Reader, x_request_timeout: _Timeout = None) -> Inquiry:
+    return inquiry_of(request, caller, x_request_timeout)
+
+
+Anybody = Annotated[Principal, Depends(Needs())]
+"""Whoever has a key, whatever it may do."""
+Reader = Annotated[Principal, Depends(Needs("read"))]
+Writer = Annotated[Principal, Depends(Needs("write"))]
+Admin = Annotated[Principal, Depends(Needs("admin"))]
+"""Of the key's own tenant."""
+Operator = Annotated[Principal, Depends(Needs("operate"))]
+"""Of the whole instance."""
+Spectator = Annotated[Principal, Depends(Needs("read", "operate"))]
+Holder = Annotated[Principal, Depends(Needs("admin", "operate"))]
+"""Who may hold a queue back: their tenant's, or everybody's."""
+Asked = Annotated[Inquiry, Depends(_inquire)]
 Parts = Annotated[Services, Depends(_services)]
 Counters = Annotated[Metrics, Depends(_metrics)]
-Reader = Annotated[Principal, Depends(_with("read"))]
-Writer = Annotated[Principal, Depends(_with("write"))]
-Admin = Annotated[Principal, Depends(_with("admin"))]
 Deadline = Annotated[float, Depends(_deadline)]
 
 

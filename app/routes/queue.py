@@ -13,24 +13,30 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
+from app import access
 from app.routes import replies
 from app.routes.bodies import Strict, Text
-from app.routes.caller import Admin, Parts, Reader, reply
+from app.routes.caller import Holder, Operator, Parts, Reader, reply
 from app.routes.releases import who
 from app.routes.route import Exact
 from app.routes.uploads import MOST_DOCUMENTS
+from app.types import Principal
 from ingestion.types import Pause, Queue, WorkerStatus
 
 router = APIRouter(tags=["operation"], route_class=Exact)
 
 
 class Held(Strict):
-    everybody: bool = Field(False, description="The queues of all tenants, not this key's alone.")
+    everybody: bool = Field(
+        False, description="The queues of all tenants, not this key's alone; takes the scope `operate`."
+    )
     reason: Text = Field("", max_length=500, description="Shown to those who wait.")
 
 
 class Resumed(Strict):
-    everybody: bool = Field(False, description="The pause of all tenants, not this one's own.")
+    everybody: bool = Field(
+        False, description="The pause of all tenants, not this one's own; takes the scope `operate`."
+    )
 
 
 @router.get("/v1/queue", summary="Show how the queue stands", response_model=replies.OwnQueueReply)
@@ -46,7 +52,7 @@ async def show(parts: Parts, caller: Reader) -> Response:
     summary="Show how the queue of all tenants stands",
     response_model=replies.QueueReply,
 )
-async def show_all(parts: Parts, caller: Admin) -> Response:
+async def show_all(parts: Parts, caller: Operator) -> Response:
     return reply(queue_json(await parts.intake.queue(None)))
 
 
@@ -55,8 +61,8 @@ async def show_all(parts: Parts, caller: Admin) -> Response:
     summary="Let no job begin until the queue is resumed",
     response_model=replies.QueueReply,
 )
-async def pause(body: Held, parts: Parts, caller: Admin) -> Response:
-    tenant = None if body.everybody else caller.tenant
+async def pause(body: Held, parts: Parts, caller: Holder) -> Response:
+    tenant = _whose(body, caller)
     return reply(queue_json(await parts.intake.pause(tenant, "paused", reason=body.reason, who=who(caller))))
 
 
@@ -65,23 +71,29 @@ async def pause(body: Held, parts: Parts, caller: Admin) -> Response:
     summary="Let no job begin, and say when none runs any more",
     response_model=replies.QueueReply,
 )
-async def drain(body: Held, parts: Parts, caller: Admin) -> Response:
-    tenant = None if body.everybody else caller.tenant
+async def drain(body: Held, parts: Parts, caller: Holder) -> Response:
+    tenant = _whose(body, caller)
     return reply(
         queue_json(await parts.intake.pause(tenant, "draining", reason=body.reason, who=who(caller)))
     )
 
 
 @router.post("/v1/queue/resume", summary="End a pause", response_model=replies.QueueReply)
-async def resume(body: Resumed, parts: Parts, caller: Admin) -> Response:
-    return reply(queue_json(await parts.intake.resume(None if body.everybody else caller.tenant)))
+async def resume(body: Resumed, parts: Parts, caller: Holder) -> Response:
+    return reply(queue_json(await parts.intake.resume(_whose(body, caller))))
 
 
 @router.get(
     "/v1/workers", summary="List the workers that told of themselves", response_model=replies.WorkersReply
 )
-async def workers(parts: Parts, caller: Admin) -> Response:
+async def workers(parts: Parts, caller: Operator) -> Response:
     return reply({"workers": [_worker_json(one) for one in await parts.intake.workers()]})
+
+
+def _whose(body: Held | Resumed, caller: Principal) -> str | None:
+    """The tenant whose queue is meant, None for everybody's; if the caller may."""
+    access.require(caller, "operate" if body.everybody else "admin")
+    return None if body.everybody else caller.tenant
 
 
 def queue_json(queue: Queue) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from app.releases import Registered
 from app.routes import replies
 from app.routes.bodies import Strict, Text
-from app.routes.caller import Admin, Parts, Reader, champion_id, reply
+from app.routes.caller import Operator, Parts, Spectator, champion_id, reply
 from app.routes.route import Exact
 from app.types import Principal
 from ingestion.types import Build
@@ -38,14 +38,14 @@ class Rollback(Strict):
 
 
 @router.get("/v1/releases", summary="List releases, the newest first", response_model=replies.ReleasesReply)
-async def list_releases(parts: Parts, caller: Reader) -> Response:
+async def list_releases(parts: Parts, caller: Spectator) -> Response:
     return reply({"releases": [release_json(one) for one in await parts.release.list()]})
 
 
 @router.get(
     "/v1/releases/champion", summary="Show the release that serves", response_model=replies.ChampionReply
 )
-async def champion(parts: Parts, caller: Reader) -> Response:
+async def champion(parts: Parts, caller: Spectator) -> Response:
     served = parts.release.champion()
     body = orjson.loads(served.release.canonical())
     told = {"id": champion_id(parts), "name": served.release.name, "state": served.state}
@@ -53,7 +53,7 @@ async def champion(parts: Parts, caller: Reader) -> Response:
 
 
 @router.get("/v1/releases/{reference}", summary="Show one release", response_model=replies.WholeRelease)
-async def show(parts: Parts, caller: Reader, reference: Reference) -> Response:
+async def show(parts: Parts, caller: Spectator, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     return reply({**release_json(found), "release": orjson.loads(found.release.canonical())})
 
@@ -63,14 +63,14 @@ async def show(parts: Parts, caller: Reader, reference: Reference) -> Response:
     summary="Let the champion before this one serve again",
     response_model=replies.ReleaseReply,
 )
-async def rollback(body: Rollback, parts: Parts, caller: Admin) -> Response:
+async def rollback(body: Rollback, parts: Parts, caller: Operator) -> Response:
     return reply(release_json(await parts.promotions.rollback(reason=body.reason, who=who(caller))))
 
 
 @router.post(
     "/v1/releases/{reference}/promote", summary="Let a release serve", response_model=replies.ReleaseReply
 )
-async def promote(body: Promotion, parts: Parts, caller: Admin, reference: Reference) -> Response:
+async def promote(body: Promotion, parts: Parts, caller: Operator, reference: Reference) -> Response:
     promoted = await parts.promotions.promote(
         reference,
         force=body.force,
@@ -87,7 +87,7 @@ async def promote(body: Promotion, parts: Parts, caller: Admin, reference: Refer
     response_model=replies.IndexReply,
     status_code=202,
 )
-async def build_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
+async def build_index(parts: Parts, caller: Operator, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     return reply(_index(found, await parts.indexes.build(found.release)), 202)
 
@@ -97,7 +97,7 @@ async def build_index(parts: Parts, caller: Admin, reference: Reference) -> Resp
     summary="Show how far a release's index is",
     response_model=replies.IndexReply,
 )
-async def show_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
+async def show_index(parts: Parts, caller: Operator, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     return reply(_index(found, await parts.indexes.status(found.release)))
 
@@ -107,7 +107,7 @@ async def show_index(parts: Parts, caller: Admin, reference: Reference) -> Respo
     summary="Give up an index that is being built",
     response_model=replies.DroppedIndex,
 )
-async def drop_index(parts: Parts, caller: Admin, reference: Reference) -> Response:
+async def drop_index(parts: Parts, caller: Operator, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     await parts.indexes.discard(found.release)
     return reply({"release": found.id, "state": "retired"})

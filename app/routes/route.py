@@ -1,4 +1,5 @@
-"""How requests are read off the short way: their JSON by one parser, their addresses as strictly as bodies.
+"""How requests are read off the short way: the key before anything else, JSON by one parser, addresses as
+strictly as bodies.
 
 FastAPI's own parser takes what none of ours does, such as half of a surrogate pair, which no answer can hold;
 and it passes over a query parameter that it does not know, so that a misspelt `colection` lists everything.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Set
+from functools import cached_property
 from typing import Any
 
 from fastapi import params
@@ -18,7 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.errors import RequestInvalid
+from app.routes.caller import Needs, needs_of
 
+KEY = "key"
+"""What the OpenAPI document calls the keys."""
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -40,32 +45,47 @@ def _clearer(told: str) -> str:
 
 
 class Route(APIRoute):
-    """For endpoints that clients made for other services call: they may add to the query what they like."""
+    """For endpoints that clients made for other services call: they may add to the query what they like.
+    `needs` is what is asked of the caller's key, None where none is needed."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
+        super().__init__(path, endpoint, **more)
+        if self.needs:
+            scopes: tuple[str, ...] = self.needs.scopes
+            opened = [{KEY: [one]} for one in scopes] or [{KEY: []}]
+            self.openapi_extra = {**(self.openapi_extra or {}), "security": opened}
+
+    @property
+    def needs(self) -> Needs | None:
+        return needs_of(self.dependant)
 
     def get_route_handler(self) -> _Handler:
-        handle = super().get_route_handler()
+        handle, needs = super().get_route_handler(), self.needs
 
         async def read(request: Request) -> Response:
+            if needs:
+                await needs(request)
+            self.check(request)
             return await handle(_Parsed(request.scope, request.receive))
 
         return read
+
+    def check(self, request: Request) -> None:
+        """Refuse an address that says what the endpoint does not know."""
 
 
 class Exact(Route):
     """Refuses query parameters that the OpenAPI document does not name."""
 
-    def get_route_handler(self) -> _Handler:
-        handle = super().get_route_handler()
+    @cached_property
+    def _known(self) -> frozenset[str]:
         stated = (self.openapi_extra or {}).get("parameters", ())
         fields = get_flat_params(self.dependant)
         known = {field.alias for field in fields if isinstance(field.field_info, params.Query)}
-        known |= {one["name"] for one in stated if one["in"] == "query"}
+        return frozenset(known | {one["name"] for one in stated if one["in"] == "query"})
 
-        async def read(request: Request) -> Response:
-            _check_query(request, known)
-            return await handle(request)
-
-        return read
+    def check(self, request: Request) -> None:
+        _check_query(request, self._known)
 
 
 def _check_query(request: Request, known: Set[str]) -> None:

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.routes.caller import inquire
+from app.routes.caller import inquiry_of, needs_of
 
 _JSON = "application/json"
 
@@ -29,6 +29,9 @@ class _Straight:
         self.route = route
         self.endpoint = route.endpoint
         self.model: type[BaseModel] = get_type_hints(route.endpoint)["body"]
+        needs = needs_of(route.dependant)
+        assert needs is not None, f"{route.path} answers without a key"
+        self.needs = needs
 
 
 class Straight:
@@ -50,14 +53,15 @@ class Straight:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
             await self._app(scope, receive, send)
             return
+        scope["route"] = way.route
+        caller = await way.needs(request)  # Before the body: nobody without a key has one read.
         raw = await request.body()
         try:
             body = way.model.model_validate_json(raw)
         except ValidationError:
             await self._app(scope, Again(raw, receive).receive, send)
             return
-        scope["route"] = way.route
-        inquiry = await inquire(request, request.headers.get("x-request-timeout"))
+        inquiry = inquiry_of(request, caller, request.headers.get("x-request-timeout"))
         response: Response = await way.endpoint(body, request, inquiry)
         await response(scope, receive, send)
 

@@ -16,7 +16,7 @@ from app.errors import ReleaseConflict
 from app.releases import OnTrial
 from app.routes import replies
 from app.routes.bodies import Strict, Text, Whole, such_as
-from app.routes.caller import Admin, Parts, Reader, reply
+from app.routes.caller import Operator, Parts, Reader, Spectator, reply
 from app.routes.releases import Reference, release_json, who
 from app.routes.route import Exact
 from app.trials import Trial, TrialKind
@@ -66,8 +66,10 @@ class Feedback(Strict):
     summary="Show which releases get requests, and how trials stand",
     response_model=replies.StandingReply,
 )
-async def standing(parts: Parts, caller: Reader) -> Response:
-    now = parts.release.standing()
+async def standing(parts: Parts, caller: Spectator) -> Response:
+    """`trials` holds the evidence, which the requests of all tenants have given: null for a key without the
+    scope `operate`."""
+    now, operates = parts.release.standing(), "operate" in caller.scopes
     champion, before = now.champion, await parts.release.before()
     told = {
         "champion": {
@@ -80,7 +82,7 @@ async def standing(parts: Parts, caller: Reader) -> Response:
         "shadow": _on_trial(now.shadow),
         "soaking": now.soaking.id if now.soaking else None,
         "before": before.id if before else None,
-        "trials": [_trial(one) for one in await parts.trials.running()],
+        "trials": [_trial(one) for one in await parts.trials.running()] if operates else None,
     }
     return reply(told)
 
@@ -91,7 +93,7 @@ async def standing(parts: Parts, caller: Reader) -> Response:
     response_model=replies.TrialReply,
     status_code=201,
 )
-async def shadow(body: StartTrial, parts: Parts, caller: Admin, reference: Reference) -> Response:
+async def shadow(body: StartTrial, parts: Parts, caller: Operator, reference: Reference) -> Response:
     plan = {name: value for name, value in (("share", body.share), ("pairs", body.pairs)) if value}
     return await _start(body, parts, "shadow", reference, plan, who(caller))
 
@@ -102,7 +104,7 @@ async def shadow(body: StartTrial, parts: Parts, caller: Admin, reference: Refer
     response_model=replies.TrialReply,
     status_code=201,
 )
-async def canary(body: StartTrial, parts: Parts, caller: Admin, reference: Reference) -> Response:
+async def canary(body: StartTrial, parts: Parts, caller: Operator, reference: Reference) -> Response:
     plan: dict[str, Any] = {"promote": body.promote}
     if body.steps:
         plan["steps"] = [step.model_dump() for step in body.steps]
@@ -114,7 +116,7 @@ async def canary(body: StartTrial, parts: Parts, caller: Admin, reference: Refer
     summary="End a release's trials; its conversations go back",
     response_model=replies.ReleaseReply,
 )
-async def stop(body: Stop, parts: Parts, caller: Admin, reference: Reference) -> Response:
+async def stop(body: Stop, parts: Parts, caller: Operator, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     running = [one for one in await parts.trials.of(found.id) if one.state == "running"]
     if not running:
@@ -130,7 +132,7 @@ async def stop(body: Stop, parts: Parts, caller: Admin, reference: Reference) ->
     summary="Show a release's trials and its history",
     response_model=replies.ReleaseHistory,
 )
-async def trials(parts: Parts, caller: Reader, reference: Reference) -> Response:
+async def trials(parts: Parts, caller: Operator, reference: Reference) -> Response:
     found = await parts.release.show(reference)
     told = [
         {**_trial(one), "affected": asdict(await parts.trials.affected(one.id))}

@@ -8,30 +8,31 @@ Any key may ask, one that may read no document too. Nothing here starts, ends or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from app.access import Caller
 from app.errors import ReleaseConflict
 from app.releases import Registered
 from app.routes import replies
 from app.routes.bodies import Text
-from app.routes.caller import Parts, identify, reply
+from app.routes.caller import Anybody, Parts, caller_of, reply
 from app.routes.releases import Reference
 from app.routes.route import Route
 from app.trials import Trial
-from app.types import Principal
 from app.wiring import Services
 
 router = APIRouter(tags=["releases"], route_class=Route)
 
+WEBHOOK = "/v1/releases/verdict"
+MOST_BYTES = 2**16
+"""Of a webhook: its key may be in its body, which is read first."""
+
 Result = Literal["successful", "failed", "running", "inconclusive"]
 Required = Literal["no-harm", "passed"]
-Anybody = Annotated[Principal, Depends(identify)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ async def verdict(parts: Parts, caller: Anybody, reference: Reference) -> Respon
 
 
 @router.post(
-    "/v1/releases/verdict",
+    WEBHOOK,
     summary="Answer a Flagger webhook: 200 when a release may go on",
     response_model=replies.VerdictReply,
 )
@@ -97,9 +98,9 @@ _GOING_ON: tuple[Result, ...] = ("successful", "running")
 
 
 async def _authenticate(request: Request, parts: Services, token: str) -> None:
-    headers = request.headers
-    given = headers.get("authorization") or (f"Bearer {token}" if token else None)
-    caller = Caller(authorization=given, host=headers.get("host"), origin=headers.get("origin"))
+    caller = caller_of(request)
+    if not caller.authorization and token:
+        caller = replace(caller, authorization=f"Bearer {token}")
     await parts.access.authenticate(caller)
 
 

@@ -1,7 +1,7 @@
 // The page: views over the public API and nothing else. Everything that comes from documents or models is set
 // as text, never as markup. Each view has a file of its own.
 import * as asking from "/web/ask.js";
-import { api } from "/web/client.js";
+import { api, learnRights } from "/web/client.js";
 import * as documents from "/web/documents.js";
 import { $ } from "/web/dom.js";
 import { follow } from "/web/releases.js";
@@ -52,4 +52,5 @@ document.querySelector(".skip").onclick = (event) => {
 window.onhashchange = show;
 show();
 showStatus();
+learnRights();
 setInterval(showStatus, 1000 * STATUS);

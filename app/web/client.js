@@ -13,6 +13,13 @@ async function failure(response) {
   return Object.assign(new Error(body?.error?.message ?? `The service answered ${response.status}.`), { status: response.status });
 }
 
+// What the key may not do is hidden: the parts of the page that need it name it in `data-needs`. Until it is known
+// everything is shown, and the service refuses.
+export async function learnRights() {
+  const { scopes } = await api("GET", "/v1/key", undefined, { quiet: true }).catch(() => ({ scopes: ["read", "write", "operate"] }));
+  document.body.dataset.without = ["read", "write", "operate"].filter((scope) => !scopes.includes(scope)).join(" ");
+}
+
 let asked = null;
 
 // Whether a key was given. Whoever needs one meanwhile waits for the same dialog.
@@ -23,7 +30,10 @@ function askForKey() {
     dialog.onclose = () => {
       asked = null;
       const given = dialog.returnValue === "use" && input.value !== "";
-      if (given) sessionStorage.setItem(KEY, input.value);
+      if (given) {
+        sessionStorage.setItem(KEY, input.value);
+        learnRights();
+      }
       resolve(given);
     };
     dialog.showModal();

@@ -89,7 +89,9 @@ function row(document_) {
   const title = element("td", {}, button(name, "open", () => openDocument(document_), "link"), element("p", { className: "hint narrow", textContent: told.join(" · ") }));
   const does = element("td", { className: "does" });
   if (document_.visible) does.append(button("Summarize", "summarize", () => dispatchEvent(new CustomEvent("summarize", { detail: { id: document_.id, title: name } }))));
-  does.append(button("Delete", "delete", (event) => remove(document_, event.currentTarget)));
+  const deleting = button("Delete", "delete", (event) => remove(document_, event.currentTarget));
+  deleting.dataset.needs = "write";
+  does.append(deleting);
   const made = element("tr", {}, title, element("td", { className: "wide", textContent: told[0] }), element("td", {}, ...stateOf(document_)),
     element("td", { className: "number wide", textContent: document_.chunks }), element("td", { className: "number wide", textContent: told[1] }),
     element("td", { className: "when wide", textContent: told[2], title: moment(document_.updated_at) }), does);

@@ -27,7 +27,7 @@ async function refresh(quiet = false) {
     const [{ releases }, standing] = await Promise.all([api("GET", "/v1/releases", undefined, { quiet }), api("GET", "/v1/releases/standing", undefined, { quiet })]);
     known = new Map(releases.map((release) => [release.id, release]));
     showServing(standing, releases);
-    showTrials(standing.trials);
+    showTrials(standing.trials ?? []);
     showList(releases);
     $("releases-note").replaceChildren();
   } catch (error) {
@@ -41,6 +41,13 @@ function changed(place, state) {
   if (before[place] === text) return false;
   before[place] = text;
   return true;
+}
+
+// A button that only a key for the whole instance may press.
+function operating(text, onclick) {
+  const made = clickable(text, onclick);
+  made.dataset.needs = "operate";
+  return made;
 }
 
 function named(id) {
@@ -60,7 +67,7 @@ function showServing(standing, releases) {
     canary?.live && element("p", { className: "hint", textContent: `${percent(canary.share)} of the conversations go to ${named(canary.release)}.` }),
     soaking && element("p", { className: "hint", textContent: `${named(soaking)} served before, and goes on with the conversations that began with it.` }),
   ];
-  const back = earlier ? [clickable("Roll back", () => act(rollback(earlier)))] : [];
+  const back = earlier ? [operating("Roll back", () => act(rollback(earlier)))] : [];
   $("serving").replaceChildren(
     element("div", { className: "head" }, element("h3", { textContent: champion.name }), pill(state), element("code", { textContent: champion.id }), ...back),
     ...lines.filter(Boolean),
@@ -182,8 +189,8 @@ function row(release) {
   const state = element("td", {}, pill(release.state === "champion" && doubt ? doubt : states[release.state]));
   if (release.forced) state.append(element("p", { className: "hint", textContent: `Forced: ${release.forced}` }));
   const does = element("td", { className: "does" });
-  if (!served) does.append(clickable("Shadow", () => act(shadowing(release))), clickable("Canary", () => act(canarying(release))), clickable("Promote", () => act(promotion(release))));
-  does.append(clickable("History", () => openHistory(release.id)));
+  if (!served) does.append(operating("Shadow", () => act(shadowing(release))), operating("Canary", () => act(canarying(release))), operating("Promote", () => act(promotion(release))));
+  does.append(operating("History", () => openHistory(release.id)));
   for (const one of does.children) one.setAttribute("aria-label", `${one.textContent}: ${release.name} ${release.id}`);
   return element("tr", {},
     element("th", { scope: "row" }, element("span", { textContent: release.name }), " ", element("code", { textContent: release.id })),

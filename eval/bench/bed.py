@@ -35,7 +35,7 @@ START = 600.0
 @dataclass(slots=True)
 class Running:
     """A process that listens on loopback. `key` is what it wants to see, if anything; `admin` is one that may
-    do everything."""
+    hand documents in while others ask."""
 
     process: asyncio.subprocess.Process
     url: str

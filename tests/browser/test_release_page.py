@@ -164,17 +164,27 @@ async def test_a_trial_that_was_forced_is_promoted_by_force_too(desk: Desk) -> N
     await desk.page.click("#act-cancel")
 
 
-async def test_a_refusal_is_told_in_the_dialog(desk: Desk, sampled: Instance) -> None:
-    """The page shows the same to everybody; what a key may not do, the service refuses."""
+async def test_a_refusal_is_told_in_the_dialog_and_what_a_key_may_not_do_is_hidden(
+    desk: Desk, sampled: Instance
+) -> None:
     release = await desk.draft()
     access = Access(desk.control.engine)
     _, secret = await access.create_key("default", "reader", groups=None, scopes=("read",))
     await desk.page.evaluate("(secret) => sessionStorage.setItem('plumbline-key', secret)", secret)
     await desk.press("Promote", release)
     await desk.answer("because")
-    await expect(desk.page.locator("#act-error")).to_contain_text(re.compile("admin"))
+    await expect(desk.page.locator("#act-error")).to_contain_text(re.compile("operate"))
     await expect(desk.page.locator("#act")).to_be_visible()
     assert (await desk.control.registry.served()).id != release.id
+
+    await desk.page.reload()
+    await expect(desk.row(release)).to_be_visible()
+    await expect(desk.page.locator("[data-needs=operate]").filter(visible=True)).to_have_count(0)
+    await desk.page.goto(f"{sampled.url}/#documents")
+    await expect(desk.page.locator("#rows tr").first).to_be_visible()
+    await expect(desk.page.get_by_role("button", name="Summarize").first).to_be_visible()
+    await expect(desk.page.locator("[data-needs=write]").filter(visible=True)).to_have_count(0)
+    await expect(desk.page.locator("nav a[data-needs=read]").filter(visible=True)).to_have_count(4)
 
 
 async def test_a_forced_champion_is_named_with_its_reason_and_can_be_rolled_back(desk: Desk) -> None:

@@ -115,6 +115,26 @@ async def test_a_downgrade_leaves_nothing_behind(database_url: str) -> None:
     await engine.dispose()
 
 
+async def test_an_upgrade_takes_nothing_from_keys_that_operated_the_instance(database_url: str) -> None:
+    await migrate.upgrade(database_url, "0009")
+    engine = open_engine(database_url)
+    scopes = {"owner": ["read", "admin"], "reader": ["read", "write"], "early": ["admin", "operate"]}
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO tenants (id) VALUES ('acme')"))
+        await connection.execute(
+            text(
+                "INSERT INTO keys (id, tenant, name, hash, prefix, last4, scopes) "
+                "VALUES (:name, 'acme', :name, convert_to(:name, 'UTF8'), 'pl-', 'last', :scopes)"
+            ),
+            [{"name": name, "scopes": its} for name, its in scopes.items()],
+        )
+    await migrate.upgrade(database_url)
+    async with engine.begin() as connection:
+        after = {row.id: row.scopes for row in await connection.execute(text("SELECT id, scopes FROM keys"))}
+    await engine.dispose()
+    assert after == {**scopes, "owner": ["read", "admin", "operate"]}
+
+
 async def test_processes_that_start_together_migrate_once(database_url: str) -> None:
     await asyncio.gather(*(migrate.upgrade(database_url) for _ in range(4)))
     await migrate.upgrade(database_url)

@@ -203,7 +203,13 @@ def test_the_list_shows_state_share_and_why_it_was_forced(server: Server) -> Non
         {**release, "id": "fff999", "name": "first", "state": "retired", "bootstrap": True},
     ]
     server.reply("/v1/releases", {"releases": releases})
-    server.reply("/v1/releases/standing", {"trials": [TRIAL]})
+    share = {
+        "trial": TRIAL["id"],
+        "release": TRIAL["release"],
+        "share": TRIAL["share"],
+        "live": TRIAL["live"],
+    }
+    server.reply("/v1/releases/standing", {"canary": share, "shadow": None, "trials": None})
     listed = run("release", "list", "--url", server.url)
     assert listed.exit_code == 0, listed.stderr
     new, old, _ = listed.stdout.splitlines()[1:]
@@ -300,7 +306,7 @@ def test_the_list_tells_a_lost_evaluation_from_one_that_gave_no_verdict(
 ) -> None:
     one = {"id": "abc123", "name": "new", "state": "draft", "bootstrap": False, "evaluated": False}
     server.reply("/v1/releases", {"releases": [{**one, "evidence": evidence, "forced": None}]})
-    server.reply("/v1/releases/standing", {"trials": []})
+    server.reply("/v1/releases/standing", {"canary": None, "shadow": None, "trials": []})
     row = run("release", "list", "--url", server.url).stdout.splitlines()[1]
     assert row.split("draft")[1].strip() == said
 

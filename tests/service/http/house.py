@@ -102,7 +102,7 @@ class House:
     async def tenant(self) -> Tenant:
         name = f"t{uuid.uuid4().hex[:10]}"
         access = self.services.access
-        _, secret = await access.create_key(name, "all", groups=None, scopes=("read", "write", "admin"))
+        _, secret = await access.create_key(name, "all", groups=None, scopes=("admin", "operate"))
         headers = {"Authorization": f"Bearer {secret}"}
         hooks = {"response": [self.contract.check]}
         client = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, event_hooks=hooks)

@@ -33,12 +33,20 @@ async def test_a_key_opens_its_tenant_with_its_groups_and_scopes(engine: AsyncEn
     assert principal.key_id == key.id
 
 
+async def test_an_administrator_of_some_groups_is_refused(engine: AsyncEngine) -> None:
+    with pytest.raises(RequestInvalid, match="every group"):
+        await Access(engine).create_key("acme", "k", groups=frozenset({"hr"}), scopes=["admin"])
+
+
 async def test_only_an_administrator_reads_every_group(engine: AsyncEngine) -> None:
     keys = Access(engine)
     _, plain = await keys.create_key("acme", "plain", groups=None, scopes=["read"])
     _, admin = await keys.create_key("acme", "admin", groups=None, scopes=["admin"])
 
+    _, operator = await keys.create_key("acme", "operator", groups=None, scopes=["operate"])
+
     assert (await keys.authenticate(bearer(plain))).groups == frozenset()
+    assert (await keys.authenticate(bearer(operator))).groups == frozenset()
     assert (await keys.authenticate(bearer(admin))).groups is None
 
 

@@ -188,7 +188,7 @@ async def test_a_release_that_never_passed_is_not_said_to_have_lost_what_it_pass
     assert "withdrawn" not in shown["evidence"]
 
 
-async def test_only_an_admin_starts_and_stops_and_every_reader_sees(trying: Trying) -> None:
+async def test_only_an_operator_starts_and_stops_and_every_reader_sees_who_answers(trying: Trying) -> None:
     await trying.canary()
     headers = await trying.admin.key("read")
     async with httpx.AsyncClient(base_url=trying.house.url, headers=headers) as reader:
@@ -196,7 +196,7 @@ async def test_only_an_admin_starts_and_stops_and_every_reader_sees(trying: Tryi
             refused = await reader.post(f"{trying.path}/{action}", json={})
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
         assert (await reader.get("/v1/releases/standing")).json()["canary"]["share"] == 0.25
-        assert (await reader.get(f"{trying.path}/trials")).status_code == 200
+        assert (await reader.get(f"{trying.path}/trials")).status_code == 403
 
 
 @pytest.mark.parametrize(
