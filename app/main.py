@@ -281,9 +281,16 @@ def _for_pages_of(origins: tuple[str, ...]) -> list[Middleware]:
     that. Their key is all that opens anything: without one, other origins stay refused."""
     if not origins:
         return []
-    # Clients send headers of their own, such as OpenAI's.
-    sent = {"allow_origins": origins, "allow_methods": _METHODS, "allow_headers": ["*"]}
-    return [Middleware(CORSMiddleware, **sent, expose_headers=_TOLD, max_age=_REMEMBERED)]
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=_METHODS,
+            allow_headers=["*"],  # Clients send headers of their own, such as OpenAI's.
+            expose_headers=_TOLD,
+            max_age=_REMEMBERED,
+        )
+    ]
 
 
 def _untraced(scope: Scope) -> bool:
