@@ -70,7 +70,8 @@ CHANGES: dict[str, Callable[[], Question]] = {
 @pytest.mark.parametrize("part", sorted(CHANGES))
 def test_every_part_of_the_key_counts(part: str) -> None:
     answers, release = _answers(), load_release(DEFAULT_RELEASE)
-    assert answers.key(CHANGES[part](), release) != answers.key(QUESTION, release)
+    others = [QUESTION, *(change() for name, change in CHANGES.items() if name != part)]
+    assert answers.key(CHANGES[part](), release) not in {answers.key(other, release) for other in others}
 
 
 def test_release_and_product_count(tmp_path: Path) -> None:
@@ -95,8 +96,7 @@ def test_outer_space_and_composition_do_not_count() -> None:
     assert answers.key(one, release) == answers.key(two, release)
 
 
-async def test_an_answer_comes_back_as_it_was_kept() -> None:
-    answers = _answers()
+def _kept() -> Kept:
     answer = Answer(
         text="28 days [1].",
         citations=(citation(1, CHUNK),),
@@ -119,9 +119,23 @@ async def test_an_answer_comes_back_as_it_was_kept() -> None:
             ),
         ),
     )
-    await answers.put("k", Kept(hits=(Hit(CHUNK, 0.5),), answer=answer, epoch="e"), 60)
+    return Kept(hits=(Hit(CHUNK, 0.5),), answer=answer, epoch="e")
+
+
+async def test_an_answer_comes_back_as_it_was_kept() -> None:
+    answers, given = _answers(), _kept()
+    await answers.put("k", given, 60)
     kept = await answers.get("k")
     assert kept is not None
     assert kept.epoch == "e"
     assert kept.hits == (Hit(CHUNK, 0.5),)
-    assert kept.answer == replace(answer, cached="answer")
+    assert kept.answer == replace(given.answer, cached="answer")
+
+
+async def test_an_answer_is_forgotten_with_a_document_of_its_tenant_that_it_was_made_from() -> None:
+    outputs = MemoryOutputs()
+    answers = Answers(outputs, product="1")
+    await answers.put("k", _kept(), 60)
+    assert await outputs.forget(["b/leave", "a/pay", "leave"]) == 0
+    assert await outputs.forget(["a/leave"]) == 1
+    assert await answers.get("k") is None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +29,10 @@ from llm.fallback import Fallback
 from llm.language import LANGUAGES
 from llm.outputs import MemoryOutputs
 from llm.scripted import Script, Scripted
-from llm.types import ChatModel, Message
+from llm.types import Caching, ChatModel, Message
 from retrieval.analyze import analyzer
 from retrieval.embedders.prefixed import Prefixed
+from retrieval.errors import EmbedderUnavailable
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import Chunk, EmbedderSpec, Filter, Look, Matrix, Row, Span
@@ -50,10 +51,14 @@ class Hashing:
     spec = EmbedderSpec(name="hashing", artefact="hashing", dimension=64, max_tokens=256)
     hangs = False
     """From the second call of a request on: the first one is the search."""
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+    """What happens while the next texts are embedded: one is the search, several are a check."""
 
     async def embed(self, texts: Sequence[str]) -> Matrix:
         if self.hangs and len(texts) > 1:
             await asyncio.Event().wait()
+        if self.meanwhile:
+            await self.meanwhile()
         vectors = np.full((len(texts), 64), 1e-3, dtype=np.float32)
         for row, text in enumerate(texts):
             for word in analyzer("snowball-english").terms(text).split():
@@ -206,6 +211,64 @@ async def test_no_cached_answer_outlives_an_update() -> None:
     assert "28 days" not in model.calls[1].prompt.messages[-1].content
 
 
+async def test_no_cached_answer_outlives_a_change_of_what_else_there_is() -> None:
+    """Its own sources are as they were, but another document may say more."""
+    service, _ = await _service(ANSWER)
+    await service.ask("How many days of paid leave?")
+    await service.write("other", "Something else.")
+    _, answer = await service.ask("How many days of paid leave?")
+    assert answer.cached is None
+
+
+@pytest.mark.parametrize("caching", ["fill", "off"])
+async def test_who_does_not_use_the_cache_gets_nothing_from_it(caching: Caching) -> None:
+    service, model = await _service(ANSWER)
+    service.serving = replace(service.serving, model=Cached(model, service.outputs, ttl=60, product="1"))
+    await service.ask("How many days of paid leave?")
+    _, answer = await service.ask("How many days of paid leave?", cache=caching)
+    assert (answer.cached, len(model.calls)) == (None, 2)
+
+
+async def test_who_asks_past_the_cache_leaves_nothing_in_it() -> None:
+    service, model = await _service(ANSWER)
+    service.serving = replace(service.serving, model=Cached(model, service.outputs, ttl=60, product="1"))
+    await service.ask("How many days of paid leave?", cache="off")
+    _, answer = await service.ask("How many days of paid leave?")
+    assert (answer.cached, len(model.calls)) == (None, 2)
+
+
+async def _change_rights(service: Service) -> dict[str, object]:
+    return {"where": replace(ACME, groups=frozenset({"board"}))}
+
+
+async def _new_revision(service: Service) -> dict[str, object]:
+    await service.write("leave", TEXTS["leave"])
+    return {}
+
+
+@pytest.mark.parametrize("changed", [_change_rights, _new_revision])
+async def test_a_kept_output_is_for_the_same_rights_on_the_same_evidence(
+    changed: Callable[[Service], Awaitable[dict[str, object]]],
+) -> None:
+    """The words of the prompt are the same, letter by letter."""
+    service, model = await _service(ANSWER)
+    service.serving = replace(service.serving, model=Cached(model, service.outputs, ttl=60, product="1"))
+    await service.ask("How many days of paid leave?")
+    _, answer = await service.ask("How many days of paid leave?", **await changed(service))
+    assert (answer.cached, len(model.calls)) == (None, 2)
+    assert model.calls[0].prompt == model.calls[1].prompt
+
+
+async def test_what_a_document_went_into_is_forgotten_with_it_answer_and_output_alike() -> None:
+    service, model = await _service(ANSWER)
+    service.serving = replace(service.serving, model=Cached(model, service.outputs, ttl=60, product="1"))
+    for kept in (None, "answer"):  # Who asks for it next waits until it is kept.
+        assert (await service.ask("How many days of paid leave?"))[1].cached == kept
+    assert await service.outputs.forget(["acme/leave"]) == 2
+    _, answer = await service.ask("How many days of paid leave?")
+    assert (answer.cached, len(model.calls)) == (None, 2)
+
+
 async def test_a_cached_answer_is_not_served_when_its_source_may_not_be_seen() -> None:
     """Even if the epoch did not move: the hit itself is checked, and so is the answer made in its stead."""
     service, model = await _service(ANSWER)
@@ -247,8 +310,23 @@ async def test_an_answer_is_not_kept_when_something_changed_meanwhile() -> None:
         async for event in events:
             if isinstance(event, Token) and service.board.changes == 3:
                 await service.write("other", "Something else.")
+    assert isinstance(event, Answer) and event.epoch is None
     _, answer = await service.ask("How many days of paid leave?")
     assert (answer.cached, len(model.calls)) == (None, 2)
+
+
+async def test_an_answer_is_not_kept_when_something_changed_during_the_search() -> None:
+    """The search may have been just too early for it."""
+    service, _ = await _service(ANSWER)
+
+    async def change() -> None:
+        service.embedder.meanwhile = None
+        service.board.changes += 1
+
+    service.embedder.meanwhile = change
+    _, first = await service.ask("How many days of paid leave?")
+    _, again = await service.ask("How many days of paid leave?")
+    assert (first.epoch, again.cached) == (None, None)
 
 
 async def test_an_answer_is_kept_only_when_nothing_changed_since_the_collections_were_looked_at() -> None:
@@ -272,6 +350,34 @@ async def test_a_source_deleted_while_streaming_ends_the_answer_with_an_error() 
                 if isinstance(event, Token) and "leave" in service.board.shown:
                     service.delete("leave")
     assert not any(isinstance(event, Answer) for event in seen)
+
+
+async def test_a_source_deleted_during_a_long_check_of_the_sentences_ends_the_answer_with_an_error() -> None:
+    """The look at the sources that began before the check is too old by then."""
+    service, _ = await _service(Script(pieces=("Staff get about a month off [1].",)))
+
+    async def nothing() -> None:
+        service.embedder.meanwhile = delete
+
+    async def delete() -> None:
+        service.embedder.meanwhile = None
+        await asyncio.sleep(0.1)
+        service.delete("leave")
+
+    service.embedder.meanwhile = nothing  # That is the search; then comes the check.
+    with pytest.raises(SourceChanged):
+        await service.ask("How many days of paid leave?")
+
+
+async def test_what_the_search_went_without_is_in_the_answer() -> None:
+    service, _ = await _service(ANSWER)
+
+    async def down() -> None:
+        raise EmbedderUnavailable("down")
+
+    service.embedder.meanwhile = down
+    _, answer = await service.ask("How many days of paid leave?")
+    assert "dense" in answer.degraded
 
 
 async def test_a_model_that_is_down_is_replaced_and_the_answer_says_so() -> None:

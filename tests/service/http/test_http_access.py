@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.access import Access, Caller
+from app.access import Access, Caller, opened
 from app.database import open_engine
 from app.errors import Forbidden, KeyUnknown, OpenAccessRefused, RequestInvalid, Unauthenticated
 from app.settings import load_settings
@@ -168,6 +168,15 @@ async def test_an_address_other_than_loopback_needs_a_key_to_start(engine: Async
         await keys.require_keys(public)
     with pytest.raises(OpenAccessRefused):
         await keys.require_keys(load_settings({}, host="0.0.0.0", open_access=True))
+
+
+@pytest.mark.parametrize("open_access", [None, True, False])
+def test_only_on_loopback_is_anybody_answered_without_a_key(open_access: bool | None) -> None:
+    """Whatever the setting says: a Host header is easily forged."""
+    for host in ("0.0.0.0", "::", "192.0.2.7", "docs.example.org"):
+        assert not opened(load_settings({}, host=host, open_access=open_access))
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert opened(load_settings({}, host=host, open_access=open_access)) == (open_access is not False)
 
 
 async def test_keys_are_listed_and_revoked_by_id_or_by_a_name_that_one_has(engine: AsyncEngine) -> None:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingestion.errors import NotFound, Taken
 from ingestion.ledger import Ledger
@@ -141,7 +143,10 @@ async def test_the_epoch_rises_with_every_flip_and_delete_and_not_otherwise(
     epochs.append(await reads.epoch(where))
     await ledger.delete("acme", None, "pay")
     epochs.append(await reads.epoch(where))
-    assert len(set(epochs)) == 4
+    await accept("leave")
+    await ledger.delete("acme", None, "leave")  # Nobody has seen it yet.
+    epochs.append(await reads.epoch(where))
+    assert len(set(epochs)) == 5
 
 
 async def test_the_epoch_is_of_the_filter_s_collections_only(
@@ -172,6 +177,46 @@ async def test_a_document_that_moves_raises_the_epoch_of_both_collections(
     assert await reads.epoch(new) != before[1]
     assert await reads.visible(spec.generation, old, [("pay", revision)]) == frozenset()
     assert await reads.visible(spec.generation, new, [("pay", revision)]) == {revision}
+
+
+@pytest.mark.parametrize("by", ["id", "filter"])
+async def test_a_document_that_is_put_out_of_reach_during_a_delete_stays(
+    ledger: Ledger, engine: AsyncEngine, accept: Accept, by: str
+) -> None:
+    """What counts is what holds once the document is locked."""
+    await accept("pay", groups=SALES)
+    which = Filter(tenant="acme", groups=SALES)
+    async with engine.connect() as other:
+        await other.execute(text("UPDATE documents SET groups = '{hr}', metadata = '{}'"))
+        ask = ledger.delete("acme", SALES, "pay") if by == "id" else ledger.bury(which, "")
+        deleting = asyncio.create_task(ask)
+        await _until_somebody_waits(engine)
+        await other.commit()
+    said = (await asyncio.gather(deleting, return_exceptions=True))[0]
+    assert isinstance(said, NotFound) if by == "id" else said == ([], None)
+    assert (await ledger.document("acme", HR, "pay")).groups == HR
+
+
+async def _until_somebody_waits(engine: AsyncEngine) -> None:
+    """For a lock."""
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    async with engine.connect() as connection:
+        async with asyncio.timeout(10):
+            while not await connection.scalar(waiting):  # noqa: ASYNC110
+                await connection.rollback()
+                await asyncio.sleep(0.01)
+
+
+async def test_a_collection_that_is_not_empty_is_not_closed(
+    ledger: Ledger, reads: Reads, accept: Accept
+) -> None:
+    where = Filter(tenant="acme", groups=None)
+    await accept("pay")
+    before = await reads.epoch(where)
+    await ledger.close_collection("acme", "default")
+    assert await reads.epoch(where) == before
+    await ledger.delete("acme", None, "pay")
+    assert await ledger.known_collections("acme", None, ["default"]) == {"default"}
 
 
 async def test_collections_count_what_is_not_deleted(ledger: Ledger, accept: Accept) -> None:
