@@ -87,19 +87,16 @@ async def test_a_caller_who_stops_waiting_leaves_no_trace() -> None:
 
 async def test_a_place_handed_to_a_caller_who_leaves_in_that_moment_goes_to_the_next() -> None:
     admission, go, order = Admission(max_running=1, max_waiting=5), asyncio.Event(), list[str]()
-    first = asyncio.create_task(hold(admission, "a", go, order))
-    gone = asyncio.create_task(hold(admission, "gone", asyncio.Event(), order))
-    after = asyncio.create_task(hold(admission, "after", go, order))
-    await settle()
-
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    gone.cancel()
+    async with admission.turn("a", deadline.after(60)):
+        gone = asyncio.create_task(hold(admission, "gone", asyncio.Event(), order))
+        after = asyncio.create_task(hold(admission, "after", go, order))
+        await settle()
+    gone.cancel()  # It has its place, and has not come to know of it.
     await asyncio.gather(gone, return_exceptions=True)
     go.set()
-    await after
+    await asyncio.wait_for(after, 10)
 
-    assert order[-1] == "after"
+    assert order == ["after"]
     assert (admission.running, admission.waiting) == (0, 0)
 
 

@@ -27,6 +27,16 @@ def test_an_unknown_marker_never_leaves() -> None:
     assert _through(["So it is [7]."]) == ("So it is .", [])
 
 
+def test_sources_are_numbered_from_one() -> None:
+    assert _through(["So it is [0], [00] or [0, 2]."]) == ("So it is ,  or [2].", [2])
+
+
+def test_no_more_is_held_back_than_a_marker_may_be_long() -> None:
+    markers = Markers(3)
+    assert markers.feed("[" + " " * (HELD - 2)) == ""
+    assert markers.feed(" ") == "[" + " " * (HELD - 1)
+
+
 def test_a_list_keeps_only_the_known_numbers() -> None:
     assert _through(["both [1, 3,9]"]) == ("both [1][3]", [1, 3])
 

@@ -65,6 +65,21 @@ async def test_what_the_source_does_not_say_is_unsupported_and_says_why(text: st
     assert (found.verdict, found.reason) == ("unsupported", reason)
 
 
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("The warranty does not cover water damage.", "The warranty covers water damage."),
+        ("The warranty covers water damage.", "The warranty does not cover water damage."),
+    ],
+)
+async def test_the_contrary_is_unsupported_however_alike_it_is(source: str, text: str) -> None:
+    found = [
+        await judge(text, [evidence.read(source, "Terms")], question="", tenant="acme", score=score)
+        for score in (None, _near)
+    ]
+    assert [(one.verdict, one.reason) for one in found] == [("unsupported", "denial")] * 2
+
+
 async def test_other_words_of_the_same_meaning_are_supported_by_an_embedder_only() -> None:
     text = "Staff may take vacation for almost a month."
     assert (await _judged(text, score=_near)).verdict == "supported"

@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.access import Access, Caller, opened
+from app.access import Access, Caller, filter_for, opened
 from app.database import open_engine
 from app.errors import Forbidden, KeyUnknown, OpenAccessRefused, RequestInvalid, Unauthenticated
 from app.settings import load_settings
+from app.types import Principal
 from ingestion.errors import LedgerUnavailable
+from retrieval.types import Filter
 
 
 def bearer(secret: str) -> Caller:
@@ -179,16 +181,27 @@ def test_only_on_loopback_is_anybody_answered_without_a_key(open_access: bool | 
         assert opened(load_settings({}, host=host, open_access=open_access)) == (open_access is not False)
 
 
+@pytest.mark.parametrize("groups", [None, frozenset[str](), frozenset({"hr"})])
+def test_what_a_caller_may_read_is_what_the_key_says(groups: frozenset[str] | None) -> None:
+    caller = Principal(tenant="acme", groups=groups, scopes=frozenset({"read"}))
+    assert filter_for(caller, ["a"], ["x"]) == Filter(
+        tenant="acme", groups=groups, collections=("a",), document_ids=("x",)
+    )
+
+
 async def test_keys_are_listed_and_revoked_by_id_or_by_a_name_that_one_has(engine: AsyncEngine) -> None:
     keys = Access(engine)
-    one, _ = await keys.create_key("acme", "same", groups=None, scopes=["read"])
+    one, secret = await keys.create_key("acme", "same", groups=None, scopes=["read"])
     two, _ = await keys.create_key("other", "same", groups=None, scopes=["read"])
 
     with pytest.raises(RequestInvalid):
         await keys.revoke_key("same")
     with pytest.raises(KeyUnknown):
         await keys.revoke_key("nobody")
+    assert (await keys.authenticate(bearer(secret))).tenant == "acme"
     await keys.revoke_key(one.id)
+    with pytest.raises(Unauthenticated):  # At once, where it was revoked.
+        await keys.authenticate(bearer(secret))
 
     assert {key.id: key.revoked_at is not None for key in await keys.list_keys()} == {
         one.id: True,

@@ -49,6 +49,7 @@ async def test_a_document_is_seen_by_its_groups(
     _, revision = await show()
     where = Filter(tenant="acme", groups=caller)
     assert (await reads.visible(spec.generation, where, [("pay", revision)]) == {revision}) == allowed
+    assert await reads.visible("another", where, [("pay", revision)]) == frozenset()
     listed = await ledger.documents("acme", caller, collection=None, after="", limit=10)
     assert bool(listed) == allowed
     if allowed:
@@ -202,7 +203,7 @@ async def _until_somebody_waits(engine: AsyncEngine) -> None:
     waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     async with engine.connect() as connection:
         async with asyncio.timeout(10):
-            while not await connection.scalar(waiting):  # noqa: ASYNC110
+            while not await connection.scalar(waiting):
                 await connection.rollback()
                 await asyncio.sleep(0.01)
 
