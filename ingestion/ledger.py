@@ -439,7 +439,7 @@ class Ledger:
         """Record that the rows of these revisions were removed from the store."""
         async with transaction(self._engine) as connection:
             await revisions.looked(connection, again, window)
-            await revisions.swept(connection, final)
+            await revisions.swept(connection, final, window)
 
     @asynccontextmanager
     async def loose_files(self, window: float) -> AsyncIterator[list[files.File]]:

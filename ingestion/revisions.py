@@ -75,9 +75,10 @@ _SWEEP_AGAIN = text(
     WHERE revisions.state IN ('retired', 'swept')
     """
 )
+# One whose writer told meanwhile that it wrote late is looked at again.
 _SWEPT = text(
-    "UPDATE revisions SET state = 'swept', look_at = NULL "
-    "WHERE revision = ANY(CAST(:revisions AS bigint[])) AND state = 'retired'"
+    "UPDATE revisions SET state = 'swept', look_at = NULL WHERE revision = ANY(CAST(:revisions AS bigint[])) "
+    "AND state = 'retired' AND retired_at + make_interval(secs => :window) < now()"
 )
 
 
@@ -118,5 +119,5 @@ async def looked(connection: AsyncConnection, seen: Sequence[int], window: float
     await connection.execute(_LOOKED, {"revisions": seen, "window": window})
 
 
-async def swept(connection: AsyncConnection, gone: Sequence[int]) -> None:
-    await connection.execute(_SWEPT, {"revisions": gone})
+async def swept(connection: AsyncConnection, gone: Sequence[int], window: float) -> None:
+    await connection.execute(_SWEPT, {"revisions": gone, "window": window})

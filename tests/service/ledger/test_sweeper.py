@@ -195,6 +195,37 @@ async def test_rows_that_came_after_the_last_look_are_removed_once_their_writer_
     assert await sweeper.sweep() == 1
 
 
+async def test_rows_of_a_writer_who_tells_during_the_last_look_are_removed_too(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    sweeper: Sweeper,
+    store: MemoryStore,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await accept("handbook")
+    zombie = await written(await lease_one(seconds=0.0))
+    await sweeper.sweep()
+    await _later(engine, 16)
+    remove = store.remove
+
+    async def late(generation: str, revisions: Collection[int]) -> None:
+        await remove(generation, revisions)
+        await write_row(zombie)
+        await ledger.sweep_again({zombie.revision: "acme"})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "remove", late)
+        assert await sweeper.sweep() == 1
+    assert await stored() == [zombie.revision]
+    assert await sweeper.sweep() == 1
+    assert await stored() == []
+
+
 async def test_rows_of_an_erased_document_are_removed_once_their_writer_tells(
     ledger: Ledger,
     engine: AsyncEngine,
