@@ -58,6 +58,14 @@ async def test_a_change_in_any_part_of_the_key_asks_the_model(other: Call) -> No
     assert len(model.calls) == 2
 
 
+async def test_where_one_message_ends_and_the_next_begins_counts() -> None:
+    model, outputs = Scripted(), MemoryOutputs()
+    for texts in (("ab", "c"), ("a", "bc")):
+        messages = tuple(Message("user", text) for text in texts)
+        await drain(cached(model, outputs), replace(BASE, prompt=replace(PROMPT, messages=messages)))
+    assert len(model.calls) == 2
+
+
 async def test_another_product_version_or_model_asks_again() -> None:
     outputs, model, other = MemoryOutputs(), Scripted(), Scripted(name="other")
     await drain(cached(model, outputs), BASE)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -145,3 +146,80 @@ async def test_a_head_without_an_end_is_refused() -> None:
         told = await reader.read()
     assert told.startswith(b"HTTP/1.1 431")
     assert b'"header_too_large"' in told
+
+
+async def test_many_requests_over_one_connection_each_have_a_head_of_their_own() -> None:
+    long = b"GET / HTTP/1.1\r\nhost: here\r\nx: " + b"a" * (wire.LONGEST_HEAD // 4) + b"\r\n\r\n"
+    async with connected(whole) as (reader, writer), asyncio.timeout(30):
+        for _ in range(8):
+            writer.write(long)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert await reader.readexactly(1) == b"0"
+
+
+@pytest.fixture
+async def end_of_window(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Ends the window of the latest connection: none ends by itself."""
+    loop, looks = asyncio.get_running_loop(), list[Callable[[], object]]()
+    call_later = loop.call_later
+
+    def noted(delay: float, callback: Callable[..., Any], *args: Any, **more: Any) -> asyncio.TimerHandle:
+        if delay == wire.WINDOW:
+            looks.append(callback)
+        return call_later(delay, callback, *args, **more)
+
+    def end() -> None:
+        looks[-1]()
+
+    monkeypatch.setattr(wire, "WINDOW", 3_601.0)
+    monkeypatch.setattr(loop, "call_later", noted)
+    return end
+
+
+async def test_a_request_has_a_window_of_its_own_and_must_bring_enough_in_each(
+    end_of_window: Callable[[], None],
+) -> None:
+    begun = asyncio.Event()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await whole(scope, receive, send)
+
+    async with connected(application) as (reader, writer), asyncio.timeout(30):
+        writer.write(GET)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert await reader.readexactly(1) == b"0"
+        end_of_window()
+
+        begun.clear()
+        writer.write(post(9) + b"half")
+        await begun.wait()
+        end_of_window()  # It began late in this one.
+        writer.write(b"half.")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert await reader.readexactly(1) == b"9"
+
+        begun.clear()
+        writer.write(post(2**20) + b"h")
+        await begun.wait()
+        end_of_window()
+        writer.write(b"alf.")
+        await asyncio.sleep(0.05)
+        end_of_window()  # A little is too little.
+        assert (await reader.read()).startswith(b"HTTP/1.1 408")
+
+
+async def test_a_response_that_has_begun_is_cut_off_and_not_answered_once_more(
+    end_of_window: Callable[[], None],
+) -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await whole(scope, receive, send)
+
+    async with connected(application) as (reader, writer), asyncio.timeout(30):
+        writer.write(post(9) + b"half")
+        assert (await reader.readuntil(b"one")).startswith(b"HTTP/1.1 200")
+        end_of_window()
+        end_of_window()
+        assert await reader.read() == b""

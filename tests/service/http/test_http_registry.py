@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,17 +51,34 @@ async def registry(engine: AsyncEngine, first: Release) -> Registry:
     return registry
 
 
+class Preparing:
+    """Nothing is asked of these releases, so nothing has to be made ready; `meanwhile` something happens."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def __call__(self, release: Release) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            await meanwhile()
+
+
 @pytest.fixture
-def make_promotions(engine: AsyncEngine, embedder: Encoder, tmp_path: Path) -> MakePromotions:
+def preparing() -> Preparing:
+    return Preparing()
+
+
+@pytest.fixture
+def make_promotions(
+    engine: AsyncEngine, embedder: Encoder, tmp_path: Path, preparing: Preparing
+) -> MakePromotions:
     async def unsound(spec: IndexSpec, embedder: Encoder, sample: Sequence[Placed]) -> str | None:
         raise AssertionError("No index is built in these tests.")
 
-    async def prepare(release: Release) -> None:
-        """Nothing to prepare: nothing is asked of these releases."""
-
     embedders = Embedders(load_settings({}, data=tmp_path), telemetry.tracer(), Probes(engine), embedder)
     indexes = Indexes(Ledger(engine), embedders, unsound, parser="1")
-    return lambda registry: Promotions(engine, registry, indexes, Trials(engine, registry, indexes), prepare)
+    return lambda registry: Promotions(
+        engine, registry, indexes, Trials(engine, registry, indexes), preparing
+    )
 
 
 @pytest.fixture
@@ -205,6 +222,37 @@ async def test_rollback_brings_the_release_before_back(
     assert {one.id: one.state for one in await registry.list()} == {
         first.id: "champion",
         second.id: "retired",
+    }
+
+
+@pytest.mark.parametrize("move", ["promote", "rollback"])
+async def test_of_two_who_move_the_pointer_at_once_the_later_is_refused(
+    registry: Registry,
+    first: Release,
+    second: Release,
+    promotions: Promotions,
+    preparing: Preparing,
+    move: str,
+) -> None:
+    """The second one decided by what served before the first one's move."""
+    third = with_model(first, "another-model")
+    for release in (second, third):
+        await registry.add(release)
+        await registry.judge(release.id, {}, passed=True)
+    await promotions.promote(second.id)
+    preparing.meanwhile = lambda: promotions.promote(third.id)
+    again = (
+        promotions.promote(first.id, force=True, reason="better")
+        if move == "promote"
+        else promotions.rollback()
+    )
+    with pytest.raises(ReleaseConflict):
+        await again
+    assert registry.champion().release.id == third.id
+    assert {one.id: one.state for one in await registry.list()} == {
+        first.id: "retired",
+        second.id: "soaking",
+        third.id: "champion",
     }
 
 
