@@ -67,6 +67,7 @@ from llm.pipe import Line
 from llm.types import ChatModel, Scorer
 from llm.types import Outputs as KeptOutputs
 from retrieval.analyze import analyzer
+from retrieval.embedders.http import Records
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.search import Index
 from retrieval.types import Embedder, EmbedderSpec, Encoder, IndexSpec, ServedStore, Store, Visibility
@@ -224,6 +225,16 @@ async def open_worker(
                     group.create_task(part.run(stop))
 
         yield run
+
+
+@asynccontextmanager
+async def open_encoder(settings: Settings, name: str, records: Records) -> AsyncIterator[Encoder]:
+    """An embedder as the service has it, for what needs nothing else. Raises `EmbedderUnavailable`."""
+    embedders = Embedders(settings, telemetry.tracer(), records)
+    try:
+        yield await embedders.get(name)
+    finally:
+        await embedders.aclose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

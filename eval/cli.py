@@ -26,9 +26,11 @@ from rich.progress import Progress as Bars
 
 from app.cli.client import Misused, address, bearer
 from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
+from app.settings import SettingsError
 from eval.ablation import STEPS, Remembering, choose, named
 from eval.ablation import ablate as ablate_sets
 from eval.cases import limited, load_dataset
+from eval.encoders import encoder
 from eval.forgetting import forget
 from eval.forms import Form, rendered, write
 from eval.gate import judge
@@ -38,12 +40,12 @@ from eval.outputs import require_folder, write_beside
 from eval.report import read, read_report
 from eval.rules import DEFAULT_RULES, load_rules
 from eval.run import Progress, evaluate, evaluate_private
+from eval.table import Table
 from eval.target import HttpTarget
 from eval.types import Dataset, EvalError, Outcome, Report, Verdict
 from eval.wording import TITLES, headline, sentence
 from ingestion.errors import IngestionError
 from ingestion.receipts import Receipts, found
-from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.errors import RetrievalError
 
 commands = typer.Typer(
@@ -360,10 +362,13 @@ def ablate(
             name: limited(load_dataset(str(folder)), most_cases) for name, folder in named(folders).items()
         }
         chosen, loaded = choose(steps), load_release(release)
-        name = loaded.body.index.embedder
-        embedder = OpenVinoEmbedder.load(find_model(name, None), cache, name)
         with _progress(as_json) as progress:
-            table = asyncio.run(ablate_sets(datasets, loaded, Remembering(embedder, cache), chosen, progress))
+
+            async def scored() -> Table:
+                async with encoder(loaded.body.index.embedder, cache) as found:
+                    return await ablate_sets(datasets, loaded, Remembering(found, cache), chosen, progress)
+
+            table = asyncio.run(scored())
     _give(table.json(), table.markdown(), out, as_json)
 
 
@@ -550,7 +555,7 @@ def _failures() -> Iterator[None]:
     """What went wrong, in one sentence, and the exit code for "cannot judge"."""
     try:
         yield
-    except (EvalError, IngestionError, Misused, ReleaseInvalid, RetrievalError) as error:
+    except (EvalError, IngestionError, Misused, ReleaseInvalid, RetrievalError, SettingsError) as error:
         typer.echo(f"plumbline eval: {error}", err=True)
         raise typer.Exit(CANNOT) from None
     except OSError as error:

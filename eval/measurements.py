@@ -7,22 +7,21 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.release import load_release
+from app.release import DEFAULT_RELEASE, load_release
 from app.similarity import Similarity
 from eval import checker, contexts, summaries, unanswerable
 from eval.ablation import Remembering
+from eval.encoders import encoder
 from eval.inprocess import InProcess
 from eval.types import EvalError
-from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.embedders.prefixed import Prefixed
-from retrieval.types import Encoder
 
-EMBEDDER = "all-MiniLM-L6-v2"
 Progress = Callable[[str, int, int], None]
 
 
@@ -50,7 +49,12 @@ def measure_checker(
     ]
     if not items:
         raise EvalError("Name at least one of --halueval, --qags and --scifact.")
-    found = asyncio.run(checker.measured(items, Similarity(Prefixed(embedder()), "document").score, progress))
+
+    async def measured() -> list[checker.Measured]:
+        async with _prefixed() as prefixed:
+            return await checker.measured(items, Similarity(prefixed, "document").score, progress)
+
+    found = asyncio.run(measured())
     rows = checker.figures(found)
     text, body = checker.markdown(rows), {"rows": [asdict(row) for row in rows]}
     if not fit:
@@ -64,10 +68,11 @@ def measure_checker(
 
 def measure_unanswerable(progress: Progress, *, squad: Path, questions: int) -> Measurement:
     async def measured() -> unanswerable.Figures:
-        house = InProcess(embedder())
-        await house.add(unanswerable.paragraphs(squad), progress)
-        wanted = unanswerable.questions(squad, questions)
-        return unanswerable.figures(await unanswerable.asked(house, wanted, progress))
+        async with _prefixed() as prefixed:
+            house = InProcess(prefixed.encoder, load_release(DEFAULT_RELEASE))
+            await house.add(unanswerable.paragraphs(squad), progress)
+            wanted = unanswerable.questions(squad, questions)
+            return unanswerable.figures(await unanswerable.asked(house, wanted, progress))
 
     row = asyncio.run(measured())
     return Measurement(unanswerable.markdown(row), asdict(row))
@@ -84,10 +89,13 @@ def measure_summaries(
         raise EvalError("Name at least one of --squality and --qmsum.")
 
     async def measured() -> list[summaries.Figures]:
-        house = InProcess(embedder())
-        return [
-            await summaries.measured(name, house, tasks, progress) for name, tasks in sets.items() if tasks
-        ]
+        async with _prefixed() as prefixed:
+            house = InProcess(prefixed.encoder, load_release(DEFAULT_RELEASE))
+            return [
+                await summaries.measured(name, house, tasks, progress)
+                for name, tasks in sets.items()
+                if tasks
+            ]
 
     rows = asyncio.run(measured())
     return Measurement(summaries.markdown(rows), {"rows": [asdict(row) for row in rows]})
@@ -97,14 +105,15 @@ def measure_contexts(
     progress: Progress, *, sources: Sequence[str], release: Path, most: int, copies: int, cache: Path
 ) -> Measurement:
     loaded = load_release(release)
-    remembering = Remembering(embedder(loaded.body.index.embedder), cache)
 
     async def measured() -> list[contexts.Row]:
         rows: list[contexts.Row] = []
-        for source in sources:
-            corpus = contexts.copied(contexts.load(source, most), copies)
-            rows += await contexts.measured(corpus, loaded, remembering, progress)
-            remembering.save()
+        async with encoder(loaded.body.index.embedder, cache) as found:
+            remembering = Remembering(found, cache)
+            for source in sources:
+                corpus = contexts.copied(contexts.load(source, most), copies)
+                rows += await contexts.measured(corpus, loaded, remembering, progress)
+                remembering.save()
         return rows
 
     rows = asyncio.run(measured())
@@ -123,20 +132,24 @@ def measure_chunking(
     from eval import chunking  # It compares with LangChain's splitter, which the other measurements need not.
 
     loaded, corpus = load_release(release), chunking.load(folder)
-    remembering = Remembering(embedder(loaded.body.index.embedder), cache)
 
     async def measured() -> list[chunking.Row]:
         rows: list[chunking.Row] = []
-        for name, chunker in chunking.ways(loaded, remembering, sizes, overlaps).items():
-            rows.append(await chunking.measured(corpus, loaded, remembering, name, chunker, progress))
-            remembering.save()
+        async with encoder(loaded.body.index.embedder, cache) as found:
+            remembering = Remembering(found, cache)
+            for name, chunker in chunking.ways(loaded, remembering, sizes, overlaps).items():
+                rows.append(await chunking.measured(corpus, loaded, remembering, name, chunker, progress))
+                remembering.save()
         return rows
 
     rows = asyncio.run(measured())
     return Measurement(chunking.markdown(rows), {"rows": [asdict(row) for row in rows]})
 
 
-def embedder(name: str = EMBEDDER) -> Encoder:
-    """The embedder of the default release, its graph built for this run."""
-    with tempfile.TemporaryDirectory(prefix="plumbline-eval-") as cache:
-        return OpenVinoEmbedder.load(find_model(name, None), Path(cache), name)
+@asynccontextmanager
+async def _prefixed() -> AsyncIterator[Prefixed]:
+    """The default release's embedder, opened for this run."""
+    release = load_release(DEFAULT_RELEASE)
+    with tempfile.TemporaryDirectory(prefix="plumbline-eval-") as folder:
+        async with encoder(release.body.index.embedder, Path(folder)) as found:
+            yield Prefixed(found, release.prefixes)

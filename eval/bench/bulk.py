@@ -20,7 +20,7 @@ from ingestion.errors import Quarantined
 from ingestion.indexers import Indexer
 from ingestion.parse import PARSER_VERSION, parse
 from retrieval.analyze import analyzer
-from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
+from retrieval.types import Encoder
 
 MARKDOWN = ".md"
 AT_ONCE = 200
@@ -107,14 +107,11 @@ class Chunked:
 
 
 class Chunks:
-    """Parses and chunks as the default release does, and embeds with the same model."""
+    """Parses and chunks as the default release does; `embedder` is that release's."""
 
-    def __init__(self, cache: Path) -> None:
-        release = load_release(DEFAULT_RELEASE)
-        name = release.body.index.embedder
-        self.model = find_model(name, None)
-        self.embedder = OpenVinoEmbedder.load(self.model, cache, name)
-        spec = release.index_spec(self.embedder.spec, PARSER_VERSION)
+    def __init__(self, embedder: Encoder) -> None:
+        self.embedder = embedder
+        spec = load_release(DEFAULT_RELEASE).index_spec(embedder.spec, PARSER_VERSION)
         self._indexer = Indexer(spec, self.embedder, analyzer(spec.analyzer))
 
     def of(self, documents: Sequence[SourceDocument]) -> Chunked:

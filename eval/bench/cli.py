@@ -16,7 +16,10 @@ from rich.table import Table
 
 from app.child import StartFailed
 from app.embedded import EmbeddedError
+from app.release import ReleaseInvalid
+from app.settings import SettingsError
 from eval.types import EvalError
+from retrieval.errors import RetrievalError
 
 commands = typer.Typer(
     help="Measure the service against a floor, on parts of its own.",
@@ -110,7 +113,9 @@ def shadow(
 
 @commands.command()
 def embed(
-    model: Annotated[str, typer.Option(help="Embedding model.")] = "all-MiniLM-L6-v2",
+    model: Annotated[
+        str | None, typer.Option(help="Embedding model, as a release names it; by default the release's.")
+    ] = None,
     passages: Annotated[int, typer.Option(min=64, help="Passages of 112 tokens.")] = 512,
     cache_folder: Annotated[Path, typer.Option("--cache", help="Where compiled models are kept.")] = Path(
         ".plumbline/cache/embedders"
@@ -118,7 +123,7 @@ def embed(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Passages and questions embedded, against the processor's matrix product."""
+    """Passages and questions embedded, of a BERT that runs here against the processor's matrix product."""
     from eval.bench.embed import embed as measure
 
     _show(_run(lambda say: measure(model, passages, cache_folder, say), as_json), as_json, out)
@@ -233,7 +238,7 @@ def _run(measure: Callable[[Callable[[str], None]], Coroutine[Any, Any, Any]], a
 def _failures(console: Console) -> Iterator[None]:
     try:
         yield
-    except (EvalError, EmbeddedError, StartFailed) as error:
+    except (EvalError, EmbeddedError, ReleaseInvalid, RetrievalError, SettingsError, StartFailed) as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(CANNOT) from None
 

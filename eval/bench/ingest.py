@@ -20,10 +20,12 @@ from typing import Any
 import orjson
 import psutil
 
+from app.release import DEFAULT_RELEASE, load_release
 from eval.bench.bulk import Chunked, Chunks, changed, documents, loading
 from eval.bench.load import at_rate, latencies
 from eval.bench.peer import Peer
 from eval.bench.wire import Connection, Reply
+from eval.encoders import encoder
 from eval.instance import Started, started
 from eval.target import HttpTarget
 from eval.types import InstanceFailed, SourceDocument
@@ -56,11 +58,12 @@ async def ingest(
     times a second for so many `seconds`."""
     told: dict[str, Any] = {"bench": "ingest"}
     with TemporaryDirectory(prefix="plumbline-bench-") as cache:
-        made = Chunks(Path(cache))
-        for folder in folders:
-            found = documents(folder)[:most]
-            found = list(_enough(found, made, chunks)) if chunks else found
-            told[folder.name] = await _one(found, made, rate, seconds, peer, environment, say)
+        async with encoder(load_release(DEFAULT_RELEASE).body.index.embedder, Path(cache)) as embedder:
+            made = Chunks(embedder)
+            for folder in folders:
+                found = documents(folder)[:most]
+                found = list(_enough(found, made, chunks)) if chunks else found
+                told[folder.name] = await _one(found, made, rate, seconds, peer, environment, say)
     return told
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from app.embedders import find_embedder
+from app.settings import load_settings
 from eval.bench.bulk import Chunks
 from eval.types import InstanceFailed
 
@@ -31,7 +33,8 @@ class Peer:
             chunks = Path(folder, "chunks.jsonl")
             lines = "".join(json.dumps(text) + "\n" for text in given)
             await asyncio.to_thread(chunks.write_text, lines, encoding="utf-8")
-            told = await self._run(chunks, made.model, Path(folder))
+            model = find_embedder(made.embedder.spec.name, load_settings())
+            told = await self._run(chunks, model, Path(folder))
         tokens = sum(len(made.embedder.token_spans(text)) for text in given)
         return {
             "chunks": len(given),

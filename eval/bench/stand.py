@@ -13,7 +13,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import orjson
@@ -25,9 +25,9 @@ from app.stores import open_store
 from app.wiring import Replacements, Services, open_services, open_worker
 from eval.bench import standins
 from eval.bench.corpus import COLLECTION, Corpus
+from eval.encoders import encoder
 from ingestion.types import NewDocument
 from llm.types import ChatModel
-from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import ServedStore
 
@@ -81,15 +81,21 @@ async def _standing(
 ) -> AsyncIterator[tuple[Services, dict[str, str]]]:
     """The service, filled, and keys for it: for those who ask, and for one who hands more documents in."""
     store: ServedStore = open_store(settings) if options.store == "served" else MemoryStore()
-    embedder = _embedder(settings, options.embedder == "real")
+    name = load_release(settings.release or DEFAULT_RELEASE).body.index.embedder
     model: Callable[[str], ChatModel] | None = None
     if options.model == "instant":
         model = _instant
-    replacements = Replacements(
-        store=standins.Recorded(store, instant=options.store == "instant"), embedder=embedder, model=model
-    )
     try:
-        async with open_services(settings, replacements) as services:
+        async with AsyncExitStack() as stack:
+            loaded = await stack.enter_async_context(encoder(name, settings.data.resolve()))
+            real = loaded if options.embedder == "real" else None
+            embedder = standins.Random(loaded.spec, loaded, real=real)
+            replacements = Replacements(
+                store=standins.Recorded(store, instant=options.store == "instant"),
+                embedder=embedder,
+                model=model,
+            )
+            services = await stack.enter_async_context(open_services(settings, replacements))
             await _fill(services, settings, replacements, options.passages)
             embedder.feeding = False
             keys = services.access.create_key
@@ -102,13 +108,6 @@ async def _standing(
 
 def _instant(name: str) -> ChatModel:
     return standins.RecordedModel(standins.Instant(name))
-
-
-def _embedder(settings: Settings, real: bool) -> standins.Random:
-    name = load_release(settings.release or DEFAULT_RELEASE).body.index.embedder
-    folder = find_model(name, settings.embedder_path)
-    loaded = OpenVinoEmbedder.load(folder, settings.data.resolve() / "cache" / "embedders", name)
-    return standins.Random(loaded.spec, loaded, real=loaded if real else None)
 
 
 async def _fill(services: Services, settings: Settings, replacements: Replacements, passages: int) -> None:

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from eval.bench.bulk import Chunks, changed, documents
+from eval.encoders import encoder
 from eval.types import DatasetInvalid, SourceDocument
 
 PARAGRAPH = "The gateway keeps what it cannot send, and tries again every minute until somebody answers. " * 8
 
 
 @pytest.fixture(scope="module")
-def chunks(tmp_path_factory: pytest.TempPathFactory) -> Chunks:
-    return Chunks(tmp_path_factory.mktemp("cache"))
+async def chunks(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chunks]:
+    async with encoder("all-MiniLM-L6-v2", tmp_path_factory.mktemp("cache")) as found:
+        yield Chunks(found)
 
 
 def test_a_folder_of_texts_or_of_markdown_is_read(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from eval import checker, measurements, summaries, unanswerable
+from eval import checker, summaries, unanswerable
 from eval.checker import Labelled
+from eval.encoders import encoder
 from eval.inprocess import InProcess, Text
 from eval.types import EvalError
 from eval.unanswerable import Asked
@@ -22,9 +23,10 @@ SOURCE = "Every employee has 28 days of paid leave. Unused days expire on 31 Mar
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Encoder:
+async def embedder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Encoder]:
     try:
-        return measurements.embedder()
+        async with encoder("all-MiniLM-L6-v2", tmp_path_factory.mktemp("models")) as found:
+            yield found
     except EmbedderUnavailable as error:
         pytest.skip(str(error))
 
