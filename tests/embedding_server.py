@@ -18,12 +18,15 @@ from retrieval.types import Encoder
 @dataclass
 class EmbeddingServer:
     """`statuses` are answered first, one a request; `spoil` changes the list of embeddings; `asked` holds the
-    texts of each request, `peers` the ports that they came from."""
+    texts of each request, `peers` the ports that they came from. More than `most_texts`, or one with more
+    characters than `longest`, is refused as Text Embeddings Inference refuses it."""
 
     embedder: Encoder
     url: str = ""
     statuses: list[int] = field(default_factory=list)
     delay: float = 0.0
+    most_texts: int = 1_000_000
+    longest: int = 1_000_000
     spoil: Callable[[list[dict[str, Any]]], Any] = lambda data: data
     asked: list[list[str]] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
@@ -55,6 +58,8 @@ class EmbeddingServer:
         self.keys.append(dict(scope["headers"]).get(b"authorization", b"").decode() or None)
         self.peers.append(scope["client"][1])
         await asyncio.sleep(self.delay)
+        if len(body["input"]) > self.most_texts or max(map(len, body["input"])) > self.longest:
+            return 413, b'{"message": "too much", "type": "Validation"}'
         if self.statuses:
             return self.statuses.pop(0), b"{}"
         vectors = (await self.embedder.embed(body["input"])).tolist()

@@ -30,8 +30,10 @@ MARK = "@"
 """In a release's name of a model, what follows it is not said to the server: it tells models apart that their
 server calls the same."""
 
-# With the probe 32, more than which Text Embeddings Inference takes only when told to.
+# With the probe 32, more than which Text Embeddings Inference takes only when told to. Where a server takes
+# fewer, it says so with one of these.
 _BATCH_TEXTS = 31
+_TOO_MUCH = frozenset({413, 422})
 _BATCH_TOKENS = 16_384
 # Requests at once: of long calls, so that they leave the server to questions, and of those that are one.
 _LONG_CALLS = 4
@@ -62,6 +64,8 @@ _HINTS = {
     401: "Look at PLUMBLINE_EMBEDDER_KEY.",
     403: "Look at PLUMBLINE_EMBEDDER_KEY.",
     404: "Look at PLUMBLINE_EMBEDDER_URL, and whether the server has a model of this name.",
+    413: "The model there may take shorter texts than the configuration in the tokenizer's folder says.",
+    424: "Its model failed, or is not one that embeds: look at that server's log.",
 }
 
 log = logging.getLogger(__name__)
@@ -91,6 +95,10 @@ class Records(Protocol):
     async def keep(self, known: Known) -> Known:
         """Keep it unless the name has one; the one that is kept."""
         ...
+
+
+class _TooMuch(EmbedderUnavailable):
+    """The server takes fewer texts at once, or shorter ones."""
 
 
 class EmbeddingServer:
@@ -151,8 +159,8 @@ class EmbeddingServer:
                 break
             await asyncio.sleep(wait)
         if response.status_code != 200:
-            hint = _HINTS.get(response.status_code, "")
-            raise self._failed(f"answered {response.status_code}", hint)
+            failed = self._failed(f"answered {response.status_code}", _HINTS.get(response.status_code, ""))
+            raise _TooMuch(str(failed)) if response.status_code in _TOO_MUCH else failed
         self._budget = min(_BUDGET, self._budget + _EARNED)
         return self._vectors(response.content, len(texts))
 
@@ -208,6 +216,7 @@ class HttpEmbedder:
             dimension=known.vectors.shape[1],
             max_tokens=tokens.window,
         )
+        self._most = _BATCH_TEXTS
         self._long = asyncio.Semaphore(_LONG_CALLS)
         self._short = asyncio.Semaphore(_SHORT_CALLS)
 
@@ -244,14 +253,12 @@ class HttpEmbedder:
         """Embed texts in the given order. A text longer than the window raises `TextTooLong` before any
         is embedded; `EmbedderUnavailable` when the server does not answer or has another model."""
         vectors = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
-        parts = list(batches(await self._tokens.lengths(texts), _BATCH_TEXTS, _BATCH_TOKENS))
+        parts = list(batches(await self._tokens.lengths(texts), self._most, _BATCH_TOKENS))
         turns = self._short if len(parts) == 1 else self._long
 
         async def make(batch: list[int]) -> None:
             async with turns:
-                made = await self._server.embed([_PROBES[0], *(texts[index] for index in batch)])
-            self._require_same(made[:1], self._known.vectors[:1])
-            vectors[batch] = made[1:]
+                vectors[batch] = await self._made([texts[index] for index in batch])
 
         if len(parts) == 1:
             await make(parts[0])
@@ -263,6 +270,21 @@ class HttpEmbedder:
             for task in tasks:
                 task.cancel()
         return vectors
+
+    async def _made(self, texts: Sequence[str]) -> Matrix:
+        """Their vectors, in two requests where the server takes no more than a part of them in one. That it
+        takes no more is remembered when it took both halves: then no text was too long."""
+        try:
+            made = await self._server.embed([_PROBES[0], *texts])
+        except _TooMuch:
+            if len(texts) == 1:
+                raise
+            half = len(texts) // 2
+            halves = [await self._made(texts[:half]), await self._made(texts[half:])]
+            self._most = min(self._most, max(1, half))
+            return np.concatenate(halves)
+        self._require_same(made[:1], self._known.vectors[:1])
+        return made[1:]
 
     def token_spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Character ranges of the text's tokens, without the special ones."""

@@ -80,6 +80,31 @@ async def test_batches_are_bounded_and_so_are_requests_at_once(opened: Open, ser
     assert len(set(server.peers)) <= 4
 
 
+async def test_a_server_that_takes_fewer_texts_at_once_gets_no_more_from_then_on(
+    opened: Open, server: Server, small: OpenVinoEmbedder
+) -> None:
+    embedder, texts = await opened(), [f"text {n}" for n in range(100)]
+    server.most_texts = 8
+    vectors = await embedder.embed(texts)
+    assert np.all((vectors * await small.embed(texts)).sum(1) > 0.99)
+    before = len(server.asked)
+    await embedder.embed(texts)
+    assert max(map(len, server.asked[before:])) <= 8
+    assert len(server.asked) - before <= 25
+
+
+async def test_one_text_that_the_server_finds_too_long_is_an_error_and_makes_no_batch_smaller(
+    opened: Open, server: Server
+) -> None:
+    embedder, texts = await opened(), [f"text {n}" for n in range(31)]
+    server.longest = 20
+    with pytest.raises(EmbedderUnavailable, match=r"413.*shorter"):
+        await embedder.embed([*texts[:30], "a text that is longer than it takes"])
+    before = len(server.asked)
+    await embedder.embed(texts)
+    assert len(server.asked) == before + 1
+
+
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/embeddings"])
 async def test_the_base_url_and_the_endpoint_both_work(
     path: str, server: Server, client: httpx.AsyncClient
@@ -104,7 +129,10 @@ async def test_retries_end_and_have_a_budget(opened: Open, server: Server) -> No
     assert len(server.asked) - before == 20 + 10
 
 
-@pytest.mark.parametrize(("status", "hint"), [(500, ""), (401, "KEY"), (404, "URL"), (400, "shorter")])
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(500, ""), (401, "KEY"), (404, "URL"), (400, "shorter"), (413, "shorter"), (424, "log")],
+)
 async def test_other_refusals_are_told_at_once(status: int, hint: str, opened: Open, server: Server) -> None:
     embedder = await opened()
     server.statuses, before = [status], len(server.asked)
