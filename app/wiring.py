@@ -475,14 +475,15 @@ async def _ground(settings: Settings, stack: AsyncExitStack, replacements: Repla
     stack.push_async_callback(rerankers.aclose)
     embedders = Embedders(settings, tracer, Probes(engine), replacements.embedder)
     stack.push_async_callback(embedders.aclose)
-    ledger, store = Ledger(engine), TracedStore(served, tracer, system=system)
+    ledger = Ledger(engine)
     return _Ground(
         ledger=ledger,
         reads=reads,
         blobs=Blobs(settings.blobs_url or str(settings.data.resolve() / "blobs")),
         served=served,
-        store=store,
-        losses=_losses(ledger, reads, store),
+        store=TracedStore(served, tracer, system=system),
+        # Not the traced one: nobody's request makes these looks.
+        losses=_losses(ledger, reads, served),
         embedders=embedders,
         rerankers=rerankers,
         registry=registry,
