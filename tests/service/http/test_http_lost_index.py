@@ -28,6 +28,11 @@ async def _said(running: Running, question: str) -> dict[str, Any]:
     return {**told["plumbline"], "text": told["choices"][0]["message"]["content"]}
 
 
+def _declared(told: dict[str, Any]) -> bool:
+    """Busy parts may have been too slow besides, which is declared under other names."""
+    return "index" in told["degraded"]
+
+
 async def _summary(running: Running, document: str) -> httpx.Response:
     return await running.http.post("/v1/summarize", json={"document_ids": [document]})
 
@@ -44,43 +49,47 @@ async def _emptied(running: Running) -> None:
 async def test_what_is_answered_from_an_index_that_lost_its_rows_says_so_until_it_is_built_anew(
     settings: Settings, milvus_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lost, "PERIOD", 0.1)
+    monkeypatch.setattr(lost, "PERIOD", 0.5)
     settings = settings.model_copy(update={"milvus_uri": milvus_uri})
     async with _running(settings, Replacements()) as running, running.writing():
         await running.load(NOTES)
         before = await _said(running, "All about warranty?")
-        assert (before["degraded"], before["answered"]) == ([], True)
+        assert (_declared(before), before["answered"]) == (False, True)
         await _emptied(running)
 
         async def known() -> dict[str, Any]:
             found = await running.search("All about warranty")
-            return found if found["degraded"] else {}
+            return found if _declared(found) else {}
 
         found = await until(known)
-        assert (found["hits"], found["degraded"]) == ([], ["index"])
+        assert found["hits"] == []
         for _ in range(2):  # It is not kept either.
             said = await _said(running, "All about outage?")
-            assert (said["text"], said["degraded"], said["answered"]) == (UNSEARCHED, ["index"], False)
+            assert (said["text"], _declared(said), said["answered"]) == (UNSEARCHED, True, False)
         reply = await _summary(running, "warranty.md")
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "store_unavailable")
 
         # What comes in now is found, and does not hide that the rest is not.
         await running.load({"new.md": b"# New\n\nThe kettle is descaled every month."})
         found = await running.search("kettle descaled")
-        assert (found["hits"][0]["document_id"], found["degraded"]) == ("new.md", ["index"])
+        assert (found["hits"][0]["document_id"], _declared(found)) == ("new.md", True)
         for _ in range(2):
             said = await _said(running, "How often is the kettle descaled?")
             assert "every month" in said["text"]
-            assert (said["degraded"], said["cached"]) == (["index"], None)
+            assert (_declared(said), said["cached"]) == (True, None)
         assert (await _said(running, "Who painted the roof in Lisbon?"))["text"] == UNSEARCHED
-        assert (await _summary(running, "new.md")).json()["degraded"] == ["index"]
+        assert _declared((await _summary(running, "new.md")).json())
 
         rebuilt = await running.candidate("rebuilt", long_overlap=26)
         await running.built(rebuilt, left=0)
         reply = await running.promoted(rebuilt, force=True, reason="the index was lost")
         assert reply.status_code == 200, reply.text
         found = await running.search("All about warranty")
-        assert (found["hits"][0]["document_id"], found["degraded"]) == ("warranty.md", [])
+        assert (found["hits"][0]["document_id"], _declared(found)) == ("warranty.md", False)
         said = await _said(running, "All about outage?")
-        assert ("All about outage" in said["text"], said["degraded"]) == (True, [])
-        assert (await _said(running, "All about outage?"))["cached"]
+        assert ("All about outage" in said["text"], _declared(said)) == (True, False)
+
+        async def kept() -> Any:
+            return (await _said(running, "All about outage?"))["cached"]
+
+        assert await until(kept)
