@@ -170,10 +170,9 @@ def _require(release: Release, build: Build | None, *, allow_missing: bool) -> N
     if build.state in TRAFFIC:
         return
     if build.behind:
-        trouble = f" ({build.trouble})" if build.trouble else ""
         raise IndexNotReady(
-            f"The index of release {release.id} lacks {build.behind} of {build.documents} documents"
-            f"{trouble}. Wait for `plumbline release build-index {release.id}` to end.",
+            f"The index of release {release.id} lacks {build.behind} of {build.documents} documents. "
+            f"Wait for `plumbline release build-index {release.id}` to end.",
             "index_behind",
         )
     if build.extra:

@@ -49,6 +49,7 @@ from app.routes import (
     uploads,
     verdicts,
 )
+from app.routes.caller import in_full
 from app.routes.route import KEY
 from app.routes.straight import Straight
 from app.served import Spans
@@ -244,7 +245,8 @@ class Server(uvicorn.Server):
 def _tell_errors(app: FastAPI, counters: Metrics) -> None:
     async def tell(request: Request, error: Exception) -> Response:
         current = telemetry.CURRENT.get()
-        problem = problems.problem_of(error, current.request_id if current else "")
+        request_id = current.request_id if current else ""
+        problem = problems.problem_of(error, request_id, in_full=in_full(request))
         counters.failure(problem.code)
         response = problems.respond(problem)
         if isinstance(error, HTTPException) and error.headers:

@@ -1,7 +1,8 @@
 """How every error is told over HTTP: one table from exception type to status and code.
 
-A type that is not in the table is told as the nearest of its bases that is. What is in no row is a
-defect: it is logged, and the caller gets the request's id and no detail.
+A type that is not in the table is told as the nearest of its bases that is. What went wrong in a part is
+told in words that name no address, path or driver; the log has the rest. What is in no row, or is told with
+500, is a defect: it is logged, and the caller gets the request's id and no detail.
 """
 
 from __future__ import annotations
@@ -31,15 +32,6 @@ log = logging.getLogger(__name__)
 RETRY_AFTER = 2.0
 _FULL = "The disk is full; nothing was kept. Try again when its operator has made room."
 CLIENT_GONE = 499
-_AWAY = (
-    retrieval.StoreUnavailable,
-    retrieval.EmbedderUnavailable,
-    ingestion.LedgerUnavailable,
-    ingestion.StorageUnavailable,
-    llm.ModelUnavailable,
-)
-"""What only the operator can mend."""
-
 TABLE: Mapping[type[Exception], tuple[int, str]] = {
     retrieval.StoreUnavailable: (503, "store_unavailable"),
     retrieval.EmbedderUnavailable: (503, "embedder_unavailable"),
@@ -167,23 +159,22 @@ def told_as(error: Exception) -> tuple[int, str]:
     return 500, "internal_error"
 
 
-def problem_of(error: Exception, request_id: str) -> Problem:
-    """Any exception as a `Problem`. One that nobody raised on purpose is logged here, and so is a part that
-    is away."""
+def problem_of(error: Exception, request_id: str, *, in_full: bool = False) -> Problem:
+    """Any exception as a `Problem`. One that nobody raised on purpose is logged here, and so is what went
+    wrong in a part, which `in_full` tells the caller, too."""
     if isinstance(error, RequestValidationError):
         return _validation(error.errors())
     if isinstance(error, HTTPException):
         return _http(error)
     for base in type(error).__mro__:
         if base in TABLE:
-            if isinstance(error, _AWAY):
-                log.warning("A part is away: %s", error)
-            return _known(error, *TABLE[base])
+            status, code = TABLE[base]
+            if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                return _defect(error, request_id, code)
+            return _known(error, status, code, _words(error, request_id, in_full))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Problem(status=503, code="storage_unavailable", message=_FULL, retry_after=RETRY_AFTER)
-    log.error("An unexpected error ended the request.", exc_info=error)
-    sorry = f"Something went wrong here. It was logged as request {request_id}."
-    return Problem(status=500, code="internal_error", message=sorry)
+    return _defect(error, request_id, "internal_error")
 
 
 def respond(problem: Problem) -> Response:
@@ -196,7 +187,22 @@ def respond(problem: Problem) -> Response:
     return Response(body, problem.status, headers, media_type="application/json")
 
 
-def _known(error: Exception, status: int, code: str) -> Problem:
+def _defect(error: Exception, request_id: str, code: str) -> Problem:
+    log.error("An unexpected error ended the request.", exc_info=error)
+    sorry = f"Something went wrong here. It was logged as request {request_id}."
+    return Problem(status=500, code=code, message=sorry)
+
+
+def _words(error: Exception, request_id: str, in_full: bool) -> str:
+    """What the caller hears of an error."""
+    told: str | None = getattr(error, "told", None)
+    if told is None:
+        return _sentence(error)
+    log.warning("A part failed: %s", error)
+    return _sentence(error) if in_full else f"{told} It was logged as request {request_id}."
+
+
+def _known(error: Exception, status: int, code: str, message: str) -> Problem:
     if isinstance(error, ingestion.NotFound):
         code = f"{error.kind}_not_found"
     own = getattr(error, "code", None) or getattr(error, "reason", None)
@@ -204,9 +210,7 @@ def _known(error: Exception, status: int, code: str) -> Problem:
     retry_after = getattr(error, "retry_after", None)
     if status in (429, 503) and retry_after is None:
         retry_after = RETRY_AFTER
-    return Problem(
-        status=status, code=own or code, message=_sentence(error), param=param, retry_after=retry_after
-    )
+    return Problem(status=status, code=own or code, message=message, param=param, retry_after=retry_after)
 
 
 def _sentence(error: Exception) -> str:

@@ -19,6 +19,9 @@ IngestionError
 ├── ParserUnavailable     no parsing process could be started: try again
 ├── ErasureStalled        a store that is to forget documents is away: it is asked again
 └── StorageUnavailable    the blob store is full or gone: try again after mending it
+
+Where the cause lies in a part, and not in what was asked, the message names addresses, paths and what drivers
+said: it is the operator's, in the log. `told` is what everybody else may hear.
 """
 
 
@@ -100,15 +103,15 @@ class LeaseLost(IngestionError):
 
 
 class LedgerUnavailable(IngestionError):
-    pass
+    told = "The ledger is away or too slow. Try again in a few seconds."
 
 
 class ParserUnavailable(IngestionError):
-    pass
+    told = "No process that reads files could be started; it is tried again."
 
 
 class StorageUnavailable(IngestionError):
-    pass
+    told = "The store of original files is away or full, and nothing was kept. Try again later."
 
 
 class ErasureStalled(IngestionError):

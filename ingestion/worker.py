@@ -34,7 +34,8 @@ from retrieval.types import Store
 
 logger = logging.getLogger(__name__)
 
-OUTAGES: Mapping[type[Exception], str] = {
+Outage = StoreUnavailable | EmbedderUnavailable | LedgerUnavailable | ParserUnavailable | StorageUnavailable
+OUTAGES: Mapping[type[Outage], str] = {
     StoreUnavailable: "store_unavailable",
     EmbedderUnavailable: "embedder_unavailable",
     LedgerUnavailable: "ledger_unavailable",
@@ -190,7 +191,9 @@ class Worker:
             delay = self._setback(error)
             code = next(code for kind, code in OUTAGES.items() if isinstance(error, kind))
             left = self._leases.unfinished(batch)
-            await self._release(left, JobError(code=code, message=str(error)), delay)
+            # Who reads a document's job is not who runs the service, as who builds an index is.
+            message = str(error) if self._crew.backfill else error.told
+            await self._release(left, JobError(code=code, message=message), delay)
             return delay
         except Exception as error:
             left = self._leases.unfinished(batch)

@@ -9,6 +9,9 @@ LlmError
 ├── OutputsUnavailable the cache of outputs cannot be reached, so nothing was erased from it: try again
 ├── StreamBroken       it died after the first token: what was sent stands, nothing follows
 └── PromptInvalid      a template has an unknown placeholder or is missing: the release must change
+
+The messages name addresses and what servers said: they are the operator's, in the log. `told` is what
+everybody else may hear.
 """
 
 
@@ -17,25 +20,29 @@ class LlmError(Exception):
 
 
 class ModelUnavailable(LlmError):
-    pass
+    told = "The model is away or cannot be used. Try again in a few seconds."
 
 
 class ModelOverloaded(ModelUnavailable):
+    told = "The model has too much to do. Try again in a few seconds."
+
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
 class ModelTimeout(ModelUnavailable):
-    pass
+    told = "The model sent nothing within the time given. Ask again."
 
 
 class ModelRejected(LlmError):
-    pass
+    told = "The model does not take this request."
 
 
 class ContextTooLong(ModelRejected):
     """`tokens` is what the prompt and the longest answer need, None where the server did not say."""
+
+    told = "The request does not fit the model's window. Send less."
 
     def __init__(self, message: str, *, tokens: int | None = None, limit: int | None = None) -> None:
         super().__init__(message)
@@ -44,11 +51,11 @@ class ContextTooLong(ModelRejected):
 
 
 class OutputsUnavailable(LlmError):
-    pass
+    told = "The store of kept answers is away; it is tried again."
 
 
 class StreamBroken(LlmError):
-    pass
+    told = "The answer broke off before it was complete. Ask again."
 
 
 class PromptInvalid(LlmError):

@@ -7,6 +7,9 @@ RetrievalError
 ├── TextTooLong           a text exceeds the embedder's window: the caller must split it
 ├── RowInvalid            the store cannot hold this row (a field too long, text that is no Unicode)
 └── FilterInvalid         the caller's filter is malformed: trying again does not help
+
+Where a part is down, the message names addresses, paths and what drivers said: it is the operator's, in the
+log. `told` is what everybody else may hear.
 """
 
 
@@ -15,15 +18,15 @@ class RetrievalError(Exception):
 
 
 class StoreUnavailable(RetrievalError):
-    pass
+    told = "The index is away or too slow. Try again in a few seconds."
 
 
 class EmbedderUnavailable(RetrievalError):
-    pass
+    told = "The embedding model is away or cannot be used. Try again later."
 
 
 class RerankerUnavailable(RetrievalError):
-    pass
+    told = "The reranker is away or too slow. Try again in a few seconds."
 
 
 class TextTooLong(RetrievalError):

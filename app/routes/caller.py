@@ -50,6 +50,7 @@ async def _metrics(request: Request) -> Metrics:
 
 
 _CALLER = "plumbline.caller"
+_IN_FULL = "plumbline.in_full"
 
 
 class Needs:
@@ -66,7 +67,14 @@ class Needs:
             if self.scopes:
                 access.require(known, *self.scopes)
             request.scope[_CALLER] = known
+            if self.scopes == ("operate",):
+                request.scope[_IN_FULL] = True
         return known
+
+
+def in_full(request: Request) -> bool:
+    """Whether the caller operates the instance, by this very request: who does must hear why a part fails."""
+    return _IN_FULL in request.scope
 
 
 def caller_of(request: Request) -> access.Caller:

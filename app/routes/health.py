@@ -1,6 +1,7 @@
 """`/health/live`, `/health/ready` and `/metrics`: for supervisors, load balancers and Prometheus.
 
-They need no key and tell nothing about tenants or documents.
+They need no key and tell nothing about tenants or documents, and of a part that is down no address, path or
+driver: `plumbline doctor` tells those where it runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.metrics import CONTENT_TYPE
+from app.problems import told_as
 from app.routes import replies
 from app.routes.caller import Counters, Parts, reply
 from app.routes.route import Route
@@ -101,5 +103,5 @@ async def _state(check: Callable[[], Awaitable[None]]) -> str:
     except TimeoutError:
         return f"no answer in {PATIENCE:g} s"
     except Exception as error:  # noqa: BLE001 - whatever a part fails with, it is down
-        return f"down: {type(error).__name__}"
+        return f"down: {told_as(error)[1]}"
     return "up"

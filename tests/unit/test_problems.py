@@ -69,7 +69,7 @@ def test_the_log_says_which_part_is_away_and_why(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         problem_of(error, "r")
-    assert (f"A part is away: {error}" in caplog.text) is logged
+    assert (f"A part failed: {error}" in caplog.text) is logged
 
 
 def test_a_defect_is_logged_and_told_by_its_request_only(caplog: pytest.LogCaptureFixture) -> None:

@@ -303,7 +303,7 @@ async def test_readiness_tells_of_the_models_of_the_release_that_serves_now(sett
         reply = await service.promoted(release)
         assert reply.status_code == 200, reply.text
         found = await told()
-        assert (found["status"], found["model:m"]) == ("degraded", "down: ModelUnavailable")
+        assert (found["status"], found["model:m"]) == ("degraded", "down: model_unavailable")
 
         await service.http.post("/v1/releases/rollback", json={})
         assert (await told())["status"] == "ready"

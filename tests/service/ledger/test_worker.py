@@ -379,6 +379,7 @@ async def test_a_generation_that_this_worker_cannot_write_is_left_to_another(
     make_worker: MakeWorker,
     ended: Ended,
     switch: Switch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     other = replace(indexer, spec=replace(indexer.spec, parser="2"))
     await ledger.build_generation(other.spec, "hashing")
@@ -390,7 +391,8 @@ async def test_a_generation_that_this_worker_cannot_write_is_left_to_another(
         while (now := await ledger.job("acme", job.id)).error is None:
             await asyncio.sleep(0.05)
     assert now.error is not None
-    assert other.spec.generation in now.error.message
+    assert (now.error.code, now.error.message) == ("embedder_unavailable", EmbedderUnavailable.told)
+    assert other.spec.generation in caplog.text
     stop.set()
     await old
     (after,) = await ended(make_worker(store, indexers=[indexer, other]), [job])
