@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 import secrets
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Row, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
@@ -36,6 +37,7 @@ _INCLUDED: Mapping[Scope, frozenset[Scope]] = {"admin": frozenset({"read", "writ
 _OURS = "pl-"
 """How every key of ours begins."""
 LOCAL = Principal(tenant="default", groups=None, scopes=frozenset(SCOPES))
+V = TypeVar("V")
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,100}")
 _MAKE_ONE = "Make a key with `plumbline keys create`"
 
@@ -78,7 +80,9 @@ class Access:
         self._engine = engine
         self._clock = clock
         self._open = open_access
-        self._known: dict[bytes, tuple[float, Principal | None]] = {}
+        self._known: dict[bytes, tuple[float, Principal]] = {}
+        self._unknown: dict[bytes, float] = {}
+        """Apart: whoever makes up keys must not push those out that are real."""
         self._asking: dict[bytes, asyncio.Task[Principal | None]] = {}
 
     async def authenticate(self, caller: Caller) -> Principal:
@@ -119,6 +123,8 @@ class Access:
         known = self._known.get(digest)
         if known and now - known[0] < KNOWN_FOR:
             return known[1]
+        if now - self._unknown.get(digest, -math.inf) < KNOWN_FOR:
+            return None
         # Of many who come at once with the same key, one asks.
         asking = self._asking.get(digest)
         if asking is None:
@@ -131,12 +137,14 @@ class Access:
             del self._asking[digest]
 
     async def _read(self, digest: bytes, now: float) -> Principal | None:
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
         async with transaction(self._engine) as connection:
             found = (await connection.execute(select(keys).where(keys.c.hash == digest))).one_or_none()
-        principal = None if found is None or found.revoked_at else _principal(found)
-        self._known[digest] = (now, principal)
+        if found is None or found.revoked_at:
+            self._known.pop(digest, None)
+            _room_in(self._unknown)[digest] = now
+            return None
+        principal = _principal(found)
+        _room_in(self._known)[digest] = (now, principal)
         return principal
 
     async def create_key(
@@ -217,6 +225,12 @@ class Access:
                     f"Listening on {settings.host} needs keys, and there is none. {_MAKE_ONE}, or listen on "
                     "127.0.0.1."
                 )
+
+
+def _room_in(known: dict[bytes, V]) -> dict[bytes, V]:
+    if len(known) >= _MOST_KNOWN:
+        known.clear()
+    return known
 
 
 def opened(settings: Settings) -> bool:

@@ -46,20 +46,22 @@ async def unhurried() -> AsyncIterator[Turn]:
 
 
 class Admission:
-    """`max_running` at once in this process, `max_waiting` more in queues; the next is refused at once. One
-    tenant holds at most `most_each` places. `load` tells what the model has to do, where somebody knows."""
+    """`max_running` at once in this process, `max_waiting` more in queues; the next is refused at once. Where
+    `sparing`, a tenant takes a place only while it holds fewer than are free: alone it has half of them, the
+    next half of the rest, so that those who are slow leave room. `load` tells what the model has to do, where
+    somebody knows."""
 
     def __init__(
         self,
         *,
         max_running: int,
         max_waiting: int,
-        most_each: int | None = None,
+        sparing: bool = False,
         load: Callable[[], Load | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_waiting = max_waiting
-        self._most_each = max_running if most_each is None else most_each
+        self._sparing = sparing
         self._held: Counter[str] = Counter()
         self._limit = Limit(least=LEAST, most=max_running)
         self._load = load
@@ -87,7 +89,7 @@ class Admission:
         """Hold a place for the block. Raises `AdmissionFull` at once, also when the deadline cannot be
         kept after the wait; `DeadlineExceeded` after waiting."""
         self._adjust()
-        if self._running < self._limit.value and self._held[tenant] < self._most_each:
+        if self._running < self._limit.value and self._may(tenant):
             self._take(tenant)
         else:
             await self._wait(tenant, deadline)
@@ -97,6 +99,10 @@ class Admission:
             self._learn(self._clock() - begin)  # Not of one given up half-way: it says nothing.
         finally:
             self._leave(tenant)
+
+    def _may(self, tenant: str) -> bool:
+        """Whether one more of the places that are free may be this tenant's."""
+        return not self._sparing or self._held[tenant] < self._limit.value - self._running
 
     def _take(self, tenant: str) -> None:
         self._running += 1
@@ -173,4 +179,4 @@ class Admission:
 
     def _next(self) -> str | None:
         """The tenant whose turn it is, of those that may hold one more place."""
-        return next((one for one in self._queues if self._held[one] < self._most_each), None)
+        return next((one for one in self._queues if self._may(one)), None)

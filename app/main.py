@@ -62,9 +62,7 @@ JSON_LIMIT = 4 * 2**20
 """Bytes of a body that carries no documents."""
 
 UPLOADS = 8
-"""Uploads that are held in memory at once,"""
-UPLOADS_EACH = 6
-"""and of these the most of one tenant: slow senders of one leave room for the others."""
+"""Uploads that are held in memory at once."""
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _TOLD = ("X-Request-Id", "X-Plumbline-Release", "Retry-After", "Content-Disposition")
@@ -113,9 +111,8 @@ def create_app(
             if parts is None:
                 parts = await stack.enter_async_context(open_services(settings))
             await parts.access.require_keys(settings)
-            uploading = Admission(
-                max_running=UPLOADS, max_waiting=settings.max_waiting, most_each=UPLOADS_EACH
-            )
+            # Who sends slowly holds a place for as long as that takes.
+            uploading = Admission(max_running=UPLOADS, max_waiting=settings.max_waiting, sparing=True)
             yield {
                 "services": parts,
                 "metrics": counters,

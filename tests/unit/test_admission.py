@@ -243,15 +243,30 @@ async def test_the_pressure_of_a_turn_is_the_share_of_the_queue_that_is_taken_wh
     assert pressures == [0.75, 0.5, 0.25, 0]
 
 
-async def test_one_tenant_never_holds_every_place() -> None:
-    admission, order = Admission(max_running=4, max_waiting=100, most_each=3), list[str]()
-    go = asyncio.Event()
-    tasks = [asyncio.create_task(hold(admission, "many", go, order)) for _ in range(5)]
-    await settle()
-    assert (admission.running, admission.waiting) == (3, 2)
-    tasks.append(asyncio.create_task(hold(admission, "one", go, order)))
-    await settle()
-    assert order == ["many", "many", "many", "one"]
+async def test_tenants_who_hold_places_for_long_leave_some_for_others() -> None:
+    admission, order = Admission(max_running=8, max_waiting=100, sparing=True), list[str]()
+    go, tasks = asyncio.Event(), list[asyncio.Task[None]]()
+    for tenant, held in (("first", 4), ("second", 2), ("third", 1), ("fourth", 1)):
+        tasks += [asyncio.create_task(hold(admission, tenant, go, order)) for _ in range(10)]
+        await settle()
+        assert order.count(tenant) == held
+    assert (admission.running, admission.waiting) == (8, 32)
     go.set()
     await asyncio.gather(*tasks)
-    assert (admission.running, admission.waiting, len(order)) == (0, 0, 6)
+    assert (admission.running, admission.waiting, len(order)) == (0, 0, 40)
+
+
+async def test_a_place_that_comes_free_is_anybodys_who_may_take_it() -> None:
+    admission, order = Admission(max_running=2, max_waiting=100, sparing=True), list[str]()
+    first, then = asyncio.Event(), asyncio.Event()
+    tasks = [asyncio.create_task(hold(admission, "slow", first, order))]
+    await settle()
+    tasks += [asyncio.create_task(hold(admission, "slow", then, order)) for _ in range(3)]
+    await settle()
+    assert (order, admission.waiting) == (["slow"], 3)
+    first.set()
+    await settle()
+    assert order == ["slow", "slow"]
+    then.set()
+    await asyncio.gather(*tasks)
+    assert len(order) == 4

@@ -76,6 +76,26 @@ async def test_many_who_come_at_once_with_a_key_ask_for_it_once(engine: AsyncEng
     assert sum("FROM keys" in statement for statement in asked) == 1
 
 
+async def test_keys_that_somebody_makes_up_do_not_push_out_those_that_are_real(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.access._MOST_KNOWN", 3)
+    now = [100.0]
+    keys = Access(engine, clock=lambda: now[0])
+    _, secret = await keys.create_key("acme", "k", groups=None, scopes=["read"])
+    await keys.authenticate(bearer(secret))
+    asked = list[str]()
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *told: asked.append(told[2]), named=False
+    )
+    for number in (0, 1, 2, 3, 4, 4):
+        with pytest.raises(Unauthenticated):
+            await keys.authenticate(bearer(f"pl-{number}"))
+    assert sum("FROM keys" in statement for statement in asked) == 5
+    await keys.authenticate(bearer(secret))
+    assert sum("FROM keys" in statement for statement in asked) == 5
+
+
 async def test_an_outage_is_told_to_all_who_came_at_once_and_the_next_one_asks_again() -> None:
     keys = Access(open_engine("postgresql://nobody@127.0.0.1:1/none"))
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -184,3 +185,26 @@ async def test_a_key_is_told_what_it_may_do(house: House, tenant: Tenant) -> Non
     async with httpx.AsyncClient(base_url=house.open_url) as local:
         anyone = (await local.get("/v1/key")).json()
     assert anyone == {"id": None, "tenant": "default", "groups": None, "scopes": sorted(SCOPES)}
+
+
+async def test_the_key_is_looked_at_before_a_body_is_read(tenant: Tenant) -> None:
+    """Of each operation that takes a body the head alone is sent: 4 MiB that never come."""
+    port = int(tenant.url.rsplit(":", 1)[1])
+    for name in RIGHTS:
+        method, path = name.split()
+        if method not in ("POST", "PUT") or name == OF_A_BODY:
+            continue
+        for key in ("", "Authorization: Bearer pl-made-up\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"{method} {re.sub(r'{.*?}', 'x', path)}?no-such=1 HTTP/1.1\r\nHost: localhost\r\n{key}"
+            writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 4194304\r\n\r\n".encode())
+            async with asyncio.timeout(10):
+                status = await reader.readline()
+            writer.close()
+            assert status.split()[1:2] == [b"401"], (name, status)
+
+
+async def test_a_webhook_whose_key_is_in_its_body_is_a_short_one(tenant: Tenant) -> None:
+    body = {"name": "x" * 2**16, "metadata": {"release": "r", "token": "t"}}
+    async with httpx.AsyncClient(base_url=tenant.url) as client:
+        assert (await client.post("/v1/releases/verdict", json=body)).status_code == 413
