@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
@@ -17,6 +18,7 @@ from llm.errors import (
     StreamBroken,
 )
 from llm.scripted import Script, Scripted
+from llm.types import Call, Delta
 from tests.calls import becomes, call, drain
 
 DOWN = Script(error=ModelUnavailable("down"))
@@ -127,3 +129,21 @@ async def test_closing_a_stream_closes_the_models() -> None:
     assert model.running == 1
     await stream.aclose()
     assert model.running == 0
+
+
+async def test_a_stream_that_the_callers_own_time_cut_off_does_not_blame_the_model() -> None:
+    clock = Clock()
+
+    class CutOff(Scripted):
+        async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+            yield Delta(text="half", model=self.name)
+            clock.now += seconds
+            raise StreamBroken("gone")
+
+    breaker = Breaker(CutOff(), failures=3, window=1_000.0, clock=clock)
+    seconds = call().timeout
+    await fail(breaker, 5, StreamBroken)
+    assert breaker.state == "closed"
+    seconds = call().timeout - 1
+    await fail(breaker, 3, StreamBroken)
+    assert breaker.state == "open"

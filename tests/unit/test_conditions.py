@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from retrieval.conditions import canonical, instant
+from retrieval.conditions import DEEPEST, canonical, check, instant
+from retrieval.errors import FilterInvalid
 from retrieval.types import And, Condition, Exists, Not, OneOf, Or, Range
 
 A, B = OneOf("a", (1,)), Exists("b")
@@ -20,6 +23,24 @@ A, B = OneOf("a", (1,)), Exists("b")
 )
 def test_a_date_is_its_first_instant_in_utc(text: str, same: str) -> None:
     assert instant(text) == instant(same) is not None
+
+
+def test_a_date_without_a_zone_is_in_utc_wherever_the_server_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = instant("2024-03-01T00:00:00Z")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Pacific/Auckland")
+        time.tzset()
+        assert instant("2024-03-01") == instant("2024-03-01T00:00") == told
+    time.tzset()
+
+
+def test_a_condition_nests_as_deep_as_is_allowed_and_no_deeper() -> None:
+    condition: Condition = A
+    for _ in range(DEEPEST - 1):
+        condition = Not(condition)
+    check(condition)
+    with pytest.raises(FilterInvalid, match="deep"):
+        check(Not(condition))
 
 
 @pytest.mark.parametrize(

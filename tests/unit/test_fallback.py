@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 
@@ -57,11 +59,35 @@ async def test_when_all_fail_the_first_models_error_is_told() -> None:
     assert caught.value.retry_after == 3.0
 
 
-async def test_the_next_model_gets_the_time_that_is_left() -> None:
-    first = Scripted(Script(pace=0.0, error=ModelUnavailable("x")))
+class Slow:
+    """Says after a while that it is down."""
+
+    name = "slow"
+
+    async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        await asyncio.sleep(0.1)
+        raise ModelUnavailable("down")
+        yield
+
+
+async def test_what_a_model_took_in_vain_is_taken_off_the_time_of_the_next() -> None:
     second = Scripted()
-    await text(Fallback([first, second]), call(timeout=5.0))
-    assert 0 < second.calls[0].timeout <= 5.0
+    await text(Fallback([Slow(), second]), call(timeout=5.0))
+    assert second.calls[0].timeout <= 4.9
+
+
+async def test_when_the_time_is_over_no_other_model_is_asked() -> None:
+    second = Scripted()
+    with pytest.raises(ModelUnavailable):
+        await text(Fallback([Slow(), second]), call(timeout=0.05))
+    assert second.calls == []
+
+
+@pytest.mark.parametrize(("spare", "asked"), [(0, [1, 0, 0]), (1, [0, 1, 0]), (2, [0, 0, 1]), (9, [0, 0, 1])])
+async def test_models_are_spared_from_the_front_and_the_last_one_never(spare: int, asked: list[int]) -> None:
+    models = [Scripted() for _ in asked]
+    await text(Fallback(models), replace(call(), spare=spare))
+    assert [len(model.calls) for model in models] == asked
 
 
 async def test_closing_the_stream_closes_the_models() -> None:

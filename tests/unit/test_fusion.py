@@ -132,3 +132,8 @@ def test_the_best_few_are_the_first_of_all_also_where_many_are_as_good(
     dense: list[Hit], keyword: list[Hit], most: int
 ) -> None:
     assert fuse(dense, keyword, 0.5, most) == fuse(dense, keyword, 0.5)[:most]
+
+
+def test_hits_that_are_all_as_good_have_the_best_score() -> None:
+    for scores in ({1: 0.3}, {1: 0.3, 2: 0.3}, {1: 0.0}):
+        assert set(fusion.scaled(ranked(scores)).scores) == {1.0}

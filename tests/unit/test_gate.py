@@ -106,6 +106,15 @@ def test_failed_scores_fail_the_gate_however_good_the_rest_is() -> None:
     assert verdict.outcome == "failed"
 
 
+def test_a_case_without_a_value_for_a_metric_counts_as_lost_not_as_before() -> None:
+    baseline = _report(lambda i: 1.0)
+    candidate = replace(baseline, results=(replace(baseline.results[0], scores={}), *baseline.results[1:]))
+    verdict = judge(baseline, candidate, RULES)
+    assert verdict.outcome == "failed"
+    assert verdict.checks[-1].lost == 1
+    assert verdict.checks[-1].candidate == pytest.approx(39 / 40)
+
+
 def test_a_failure_counts_as_the_worst_value() -> None:
     rules = RULES.model_copy(update={"coverage": 0.5})
     verdict = judge(_report(lambda i: 1.0), _with_failures(_report(lambda i: 1.0), 10), rules)
@@ -127,10 +136,10 @@ def test_an_evaluation_that_broke_off_fails_and_says_why() -> None:
     assert "It did not start." in verdict.checks[0].reason
 
 
-def test_different_data_cannot_be_judged() -> None:
-    other = replace(
-        _report(lambda i: 1.0), dataset=DatasetRef(name="other", version="1", fingerprint="b" * 64)
-    )
+@pytest.mark.parametrize("name", ["other", "handbook"])
+def test_different_data_cannot_be_judged(name: str) -> None:
+    """Whatever they are called."""
+    other = replace(_report(lambda i: 1.0), dataset=DatasetRef(name=name, version="1", fingerprint="b" * 64))
     with pytest.raises(CannotJudge, match="different data"):
         judge(_report(lambda i: 1.0), other, RULES)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -16,7 +17,7 @@ from llm.budget import RetryBudget
 from llm.errors import ModelOverloaded, ModelRejected, ModelUnavailable, StreamBroken
 from llm.replicas import Replica, Replicas
 from llm.scripted import Script, Scripted
-from llm.types import Call, Load
+from llm.types import Call, Delta, Load
 from tests.calls import becomes, call, drain
 
 DOWN = Script(error=ModelUnavailable("down"))
@@ -67,6 +68,43 @@ async def test_nothing_is_sent_again_after_the_first_word() -> None:
     with pytest.raises(StreamBroken):
         await drain(model, call())
     assert sum(len(server.calls) for server in servers) == 1
+
+
+class Rude(Scripted):
+    """Begins, and says then that it is down."""
+
+    async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        self.calls.append(call)
+        yield Delta(text="half", model=self.name)
+        raise ModelUnavailable("too late to say")
+
+
+async def test_not_even_what_a_server_reports_wrongly_is_sent_again() -> None:
+    servers = [Rude(), Rude()]
+    model, _ = built(servers)
+    with pytest.raises(ModelUnavailable):
+        await drain(model, call())
+    assert sum(len(server.calls) for server in servers) == 1
+
+
+class Slow(Scripted):
+    """Says after a while that it is down."""
+
+    async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        self.calls.append(call)
+        await asyncio.sleep(0.1)
+        raise ModelUnavailable("down")
+        yield
+
+
+async def test_a_request_is_sent_three_times_at_most_each_in_the_time_that_is_left() -> None:
+    servers = [Slow() for _ in range(5)]
+    model, _ = built(servers, budget=RetryBudget(floor=100))
+    with pytest.raises(ModelUnavailable):
+        await drain(model, call(timeout=5.0))
+    times = sorted((call.timeout for server in servers for call in server.calls), reverse=True)
+    assert len(times) == 3
+    assert all(later <= earlier - 0.1 for earlier, later in pairwise(times))
 
 
 async def test_a_request_that_is_refused_for_what_it_is_goes_to_no_other_server() -> None:
@@ -146,6 +184,23 @@ async def test_the_same_sources_go_to_the_same_server_while_it_is_about_as_free(
     for _ in range(20):
         await drain(model, about("handbook-7"))
     assert sorted(len(server.calls) for server in servers) == [0, 0, 0, 20]
+
+
+async def test_the_same_sources_of_different_tenants_are_told_apart() -> None:
+    """Who has asked of a passage must not show in how fast another tenant is answered."""
+    servers = [Scripted(FINE) for _ in range(4)]
+    model, _ = built(servers)
+    for n in range(40):
+        asked = about("handbook-7")
+        await drain(model, replace(asked, scope=replace(asked.scope, tenant=f"tenant-{n}")))
+    assert all(server.calls for server in servers)
+
+
+async def test_our_own_requests_are_not_counted_twice() -> None:
+    _, (replica,) = built([Scripted(FINE)])
+    replica.open = 5
+    replica.note(Load(running=6, waiting=1, at=100.0))
+    assert replica.load(100.0) == 5 + 2 + 1  # Ours, those of others, and one that waits once more.
 
 
 async def test_many_at_once_are_spread_over_the_servers_whatever_they_are_about() -> None:

@@ -5,6 +5,7 @@ The embedder here hashes words: these tests are about who sees what, not about h
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -162,6 +163,20 @@ def switch(ledger: Ledger, engine: AsyncEngine) -> Callable[[str, str], Awaitabl
             await ledger.switch_generation(connection, new, old)
 
     return switch
+
+
+@pytest.fixture
+def somebody_waits(engine: AsyncEngine) -> Callable[[], Awaitable[None]]:
+    """Returns once a transaction waits for another one's lock."""
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    async def somebody_waits() -> None:
+        async with engine.connect() as connection, asyncio.timeout(10):
+            while not await connection.scalar(waiting):
+                await connection.rollback()
+                await asyncio.sleep(0.01)
+
+    return somebody_waits
 
 
 class HashingEmbedder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -25,6 +26,8 @@ LeaseOne = Callable[..., Awaitable[Lease]]
 Write = Callable[..., Awaitable[Written]]
 Show = Callable[[], Awaitable[tuple[Flip, int]]]
 Switch = Callable[[str, str], Awaitable[None]]
+
+SomebodyWaits = Callable[[], Awaitable[None]]
 
 ACME = Filter(tenant="acme", groups=None)
 BROKEN = JobError(code="damaged", message="It cannot be read.")
@@ -422,6 +425,68 @@ async def test_a_generation_that_no_release_may_come_back_to_is_removed_with_its
     assert (await shown(other), await shown(third)) == kept
     with pytest.raises(StoreUnavailable):
         await store.read(spec.generation, "acme", ["1-0"])
+
+
+async def test_a_generation_in_which_something_is_still_shown_is_not_removed(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    show: Show,
+    other: IndexSpec,
+    fill: Fill,
+    shown: Shown,
+    store: MemoryStore,
+) -> None:
+    for name in ("a", "b"):
+        await accept(name)
+        await show()
+    await _build(ledger, other)
+    await fill()
+    await ledger.discard_generation(other.generation)
+    sweeper = Sweeper(ledger, store, lease=0, call_deadline=0)
+    async with engine.connect() as busy:
+        await busy.execute(text("SELECT FROM documents WHERE id = 'b' FOR UPDATE"))
+        await sweeper.sweep()
+        assert (await shown(other)).keys() == {"b"}
+        assert await ledger.generation(other.generation)
+    await sweeper.sweep()
+    assert await shown(other) == {}
+    assert await ledger.generation(other.generation) is None
+
+
+async def test_what_fills_a_generation_that_was_given_up_is_not_shown_there(
+    ledger: Ledger, accept: Accept, show: Show, other: IndexSpec, written: Write, shown: Shown
+) -> None:
+    await accept("a")
+    await show()
+    await _build(ledger, other)
+    (lease,) = await ledger.lease_backfill("b", 30, 10)
+    done = await written(lease)
+    await ledger.discard_generation(other.generation)
+    assert await ledger.flip([done]) == {lease.job.id: "superseded"}
+    assert await shown(other) == {}
+
+
+async def test_what_fills_a_generation_waits_for_a_change_of_its_document(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    show: Show,
+    other: IndexSpec,
+    written: Write,
+    somebody_waits: SomebodyWaits,
+) -> None:
+    """Or it would show the text of the version before under the number of the new one."""
+    await accept("a")
+    await show()
+    await _build(ledger, other)
+    (lease,) = await ledger.lease_backfill("b", 30, 10)
+    done = await written(lease)
+    async with engine.connect() as changing:
+        await changing.execute(text("SELECT FROM documents FOR UPDATE"))
+        filling = asyncio.create_task(ledger.flip([done]))
+        await somebody_waits()
+    assert await filling == {lease.job.id: "flipped"}
 
 
 async def test_a_generation_is_removed_when_a_store_that_was_away_is_back(

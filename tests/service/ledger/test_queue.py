@@ -29,6 +29,7 @@ Accept = Callable[..., Awaitable[Job]]
 LeaseOne = Callable[..., Awaitable[Lease]]
 Write = Callable[[Lease], Awaitable[Written]]
 Show = Callable[[], Awaitable[tuple[Flip, int]]]
+SomebodyWaits = Callable[[], Awaitable[None]]
 
 EXPIRED = 0.0
 ABOUT = {"host": "here", "pid": 7, "version": "1", "lease": 15.0, "fresh": True, "stopping": False}
@@ -250,6 +251,33 @@ async def test_a_document_suspected_of_killing_workers_is_tried_alone(ledger: Le
     for _ in range(SUSPECT_LOSSES + 1):
         assert len(await ledger.lease("w", EXPIRED, 10)) == 4
     assert len(await ledger.lease("w", EXPIRED, 10)) == 1
+
+
+async def test_a_document_that_is_suspected_takes_no_new_ones_along(
+    ledger: Ledger, accept: Accept, lease_one: LeaseOne
+) -> None:
+    suspected = await accept("page")
+    for _ in range(SUSPECT_LOSSES + 1):
+        await lease_one(seconds=EXPIRED)
+    await accept("new")
+    assert [lease.job.id for lease in await ledger.lease("w", 30, 10)] == [suspected.id]
+
+
+async def test_a_job_that_is_cancelled_while_its_worker_gives_it_back_stays_so(
+    ledger: Ledger, engine: AsyncEngine, accept: Accept, lease_one: LeaseOne, somebody_waits: SomebodyWaits
+) -> None:
+    job = await accept("page")
+    lease = await lease_one()
+    async with engine.connect() as other:
+        await other.execute(text("UPDATE jobs SET state = 'cancelled', stage = 'done', finished_at = now()"))
+        told = [
+            asyncio.create_task(ledger.release([lease.job])),
+            asyncio.create_task(ledger.fail(lease.job, DOWN)),
+        ]
+        await somebody_waits()
+        await other.commit()
+    await asyncio.gather(*told)
+    assert (await ledger.job("acme", job.id)).state == "cancelled"
 
 
 async def test_an_error_is_tried_again_later_and_fails_after_five_attempts(

@@ -18,6 +18,7 @@ from retrieval.types import Filter, IndexSpec
 
 Accept = Callable[..., Awaitable[Job]]
 Show = Callable[[], Awaitable[tuple[Flip, int]]]
+SomebodyWaits = Callable[[], Awaitable[None]]
 
 HR = frozenset({"hr"})
 SALES = frozenset({"sales"})
@@ -182,7 +183,7 @@ async def test_a_document_that_moves_raises_the_epoch_of_both_collections(
 
 @pytest.mark.parametrize("by", ["id", "filter"])
 async def test_a_document_that_is_put_out_of_reach_during_a_delete_stays(
-    ledger: Ledger, engine: AsyncEngine, accept: Accept, by: str
+    ledger: Ledger, engine: AsyncEngine, accept: Accept, somebody_waits: SomebodyWaits, by: str
 ) -> None:
     """What counts is what holds once the document is locked."""
     await accept("pay", groups=SALES)
@@ -191,21 +192,11 @@ async def test_a_document_that_is_put_out_of_reach_during_a_delete_stays(
         await other.execute(text("UPDATE documents SET groups = '{hr}', metadata = '{}'"))
         ask = ledger.delete("acme", SALES, "pay") if by == "id" else ledger.bury(which, "")
         deleting = asyncio.create_task(ask)
-        await _until_somebody_waits(engine)
+        await somebody_waits()
         await other.commit()
     said = (await asyncio.gather(deleting, return_exceptions=True))[0]
     assert isinstance(said, NotFound) if by == "id" else said == ([], None)
     assert (await ledger.document("acme", HR, "pay")).groups == HR
-
-
-async def _until_somebody_waits(engine: AsyncEngine) -> None:
-    """For a lock."""
-    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-    async with engine.connect() as connection:
-        async with asyncio.timeout(10):
-            while not await connection.scalar(waiting):
-                await connection.rollback()
-                await asyncio.sleep(0.01)
 
 
 async def test_a_collection_that_is_not_empty_is_not_closed(
