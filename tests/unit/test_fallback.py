@@ -59,27 +59,28 @@ async def test_when_all_fail_the_first_models_error_is_told() -> None:
     assert caught.value.retry_after == 3.0
 
 
-class Slow:
-    """Says after a while that it is down."""
-
-    name = "slow"
+class Slow(Scripted):
+    """Takes a while to begin, or to say that it cannot."""
 
     async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
         await asyncio.sleep(0.1)
-        raise ModelUnavailable("down")
-        yield
+        async for delta in super().stream(call):
+            yield delta
+
+
+SLOWLY_DOWN = Script(error=ModelUnavailable("down"))
 
 
 async def test_what_a_model_took_in_vain_is_taken_off_the_time_of_the_next() -> None:
     second = Scripted()
-    await text(Fallback([Slow(), second]), call(timeout=5.0))
+    await text(Fallback([Slow(SLOWLY_DOWN), second]), call(timeout=5.0))
     assert second.calls[0].timeout <= 4.9
 
 
 async def test_when_the_time_is_over_no_other_model_is_asked() -> None:
     second = Scripted()
     with pytest.raises(ModelUnavailable):
-        await text(Fallback([Slow(), second]), call(timeout=0.05))
+        await text(Fallback([Slow(SLOWLY_DOWN), second]), call(timeout=0.05))
     assert second.calls == []
 
 
