@@ -135,14 +135,16 @@ async def test_a_stream_that_the_callers_own_time_cut_off_does_not_blame_the_mod
     clock = Clock()
 
     class CutOff(Scripted):
+        takes = 0.0
+
         async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
             yield Delta(text="half", model=self.name)
-            clock.now += seconds
+            clock.now += self.takes
             raise StreamBroken("gone")
 
-    breaker = Breaker(CutOff(), failures=3, window=1_000.0, clock=clock)
-    states: list[str] = []
-    for seconds in (call().timeout, call().timeout - 1):
+    model, states = CutOff(), list[str]()
+    breaker = Breaker(model, failures=3, window=1_000.0, clock=clock)
+    for model.takes in (call().timeout, call().timeout - 1):
         await fail(breaker, 3, StreamBroken)
         states.append(breaker.state)
     assert states == ["closed", "open"]
