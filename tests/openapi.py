@@ -47,7 +47,7 @@ class Contract:
         known = next((one for one in (status, f"{status[0]}XX") if one in told), None)
         assert known, f"{where} answered {status}, which is not in the OpenAPI document: {sorted(told)}"
         kind = response.headers.get("content-type", "").partition(";")[0]
-        content = told[known]["content"]
+        content = told[known].get("content", {"": {}})
         assert kind in content or "*/*" in content, f"{where} {status} is {kind}: {sorted(content)}"
         if kind == "application/json" and kind in content:
             await response.aread()

@@ -47,6 +47,13 @@ _READS = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
 )
 _BY_NAME = {tool.name: tool for tool in TOOLS}
+_SPOKEN: dict[int | str, dict[str, Any]] = {
+    202: {"description": "A notification was taken."},
+    400: {
+        "description": "No message of the protocol: an error as JSON-RPC tells it, or as every address does.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    },
+}
 _MESSAGE = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
 
 
@@ -93,6 +100,7 @@ async def speaking() -> AsyncIterator[ASGIApp]:
     "/mcp",
     summary="Speak the Model Context Protocol: search, ask, summarize and read as tools",
     openapi_extra={"requestBody": _MESSAGE},
+    responses=_SPOKEN,
 )
 async def mcp(request: Request, inquiry: Asked) -> Response:
     """Streamable HTTP without sessions: one JSON-RPC message in, its answer as JSON."""

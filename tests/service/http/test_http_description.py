@@ -35,10 +35,11 @@ async def test_every_operation_tells_what_it_answers_under_a_name_of_its_own(hou
     assert len(set(names)) == len(names)
     assert {"search", "chat_completions", "documents_add", "jobs_show", "list_documents"} <= set(names)
     for operation in operations:
+        if operation["operationId"] == "mcp":
+            continue
         [success] = [status for status in operation["responses"] if status.startswith("2")]
         content = operation["responses"][success]["content"]
-        if operation["operationId"] != "mcp":
-            assert all(told["schema"] for told in content.values()), operation["operationId"]
+        assert all(told["schema"] for told in content.values()), operation["operationId"]
 
 
 async def test_a_key_is_asked_for_but_by_what_load_balancers_ask(house: House) -> None:
