@@ -7,21 +7,24 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
@@ -139,12 +142,14 @@ def create_app(
         ],
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
     )
-    _tell_errors(app, counters)
     answering = (chat, search, summarize, embeddings, rerank)
     # Of two paths that fit, the first is taken: what `trials` names comes before any release's name.
     handling = (documents, erasures, collections, source, jobs, queue)
-    for routes in (*answering, mcp, *handling, models, trials, verdicts, releases, keys, health):
-        app.include_router(routes.router)
+    everything = (*answering, mcp, *handling, models, trials, verdicts, releases, keys, health)
+    routers = [routes.router for routes in everything]
+    for router in routers:
+        app.include_router(router)
+    _tell_errors(app, counters, routers)
     _serve_page(app)
     app.openapi = description.described(app)  # type: ignore[method-assign]
     return app
@@ -239,7 +244,7 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(one)
 
 
-def _tell_errors(app: FastAPI, counters: Metrics) -> None:
+def _tell_errors(app: FastAPI, counters: Metrics, routers: Sequence[APIRouter]) -> None:
     async def tell(request: Request, error: Exception) -> Response:
         current = telemetry.CURRENT.get()
         request_id = current.request_id if current else ""
@@ -248,10 +253,19 @@ def _tell_errors(app: FastAPI, counters: Metrics) -> None:
         response = problems.respond(problem)
         if isinstance(error, HTTPException) and error.headers:
             response.headers.update(error.headers)
+        if problem.status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_at(request, routers)):
+            response.headers["Allow"] = ", ".join(methods)
         return response
 
     for kind in (HTTPException, RequestValidationError, *problems.TABLE):
         app.add_exception_handler(kind, tell)
+
+
+def _methods_at(request: Request, routers: Sequence[APIRouter]) -> list[str]:
+    """Those that any route takes at this address: the frame asks the first one alone."""
+    routes = (route for router in routers for route in router.routes if isinstance(route, APIRoute))
+    fitting = (route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL)
+    return sorted({method for route in fitting for method in route.methods})
 
 
 def _serve_page(app: FastAPI) -> None:

@@ -239,7 +239,7 @@ def _validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     if tuple(where) == ("body",) and kind != "value_error":
         told = "The body must be a JSON object, sent with `Content-Type: application/json`."
         return Problem(status=400, code="invalid_body", message=told)
-    param = ".".join(str(part) for part in where[1:]) or None
+    param = _place(where[1:])
     codes = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
     return Problem(
         status=400,
@@ -249,8 +249,16 @@ def _validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
     )
 
 
+def _place(steps: Sequence[str | int]) -> str | None:
+    """As `documents[0].metadata.year`."""
+    named = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return named.removeprefix(".") or None
+
+
 def _message(kind: str, param: str | None, first: Mapping[str, Any], others: int) -> str:
-    reason = str(first["msg"]).removeprefix("Value error, ")
+    reason = str(first["msg"]).removeprefix("Value error, ").replace(" after validation", "")
+    if (first.get("ctx") or {}).get("field_type") == "Value":
+        reason = reason.replace("Value", "Text").replace(" item", " character")
     if param is None:
         told = f"{reason[0].upper()}{reason[1:]}."
     elif kind == "extra_forbidden":

@@ -25,6 +25,7 @@ from app.routes.jobs import error_json, job_json
 from app.routes.route import Exact
 from app.types import Principal
 from app.wiring import Services
+from ingestion.errors import Refused
 from ingestion.intake import known_form
 from ingestion.rules import breaches_json
 from ingestion.types import Document, NewDocument
@@ -32,6 +33,8 @@ from retrieval.types import Chunk, Filter
 
 router = APIRouter(tags=["documents"], route_class=Exact)
 
+_FIRST = "documents[0]."
+"""Where intake finds what is wrong with a document, in a request that holds no list of them."""
 MOST_NAMED = 1_000
 """Ids in the answer to a deletion."""
 
@@ -131,7 +134,11 @@ async def put(
     """The body is the file itself (what to say about it goes into the query), a form, or JSON."""
     async with uploads_of(request).turn(caller.tenant, deadline):
         document = await uploads.document_of(request, document_id)
-        return await _hand_in(parts, caller, [document], idempotency_key)
+        try:
+            return await _hand_in(parts, caller, [document], idempotency_key)
+        except Refused as error:
+            error.param = (error.param or "").removeprefix(_FIRST) or None
+            raise
 
 
 async def _hand_in(

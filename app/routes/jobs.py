@@ -61,7 +61,7 @@ class Retried(Which):
     reason: Annotated[str, Field(pattern=_REASON)] | None = Field(None, description="Only with this code.")
 
 
-@router.get("/v1/jobs", summary="List jobs, the newest first", response_model=replies.JobsReply)
+@router.get("/v1/jobs", summary="List jobs, the newest first", response_model=replies.JobsPage)
 async def list_jobs(
     parts: Parts,
     caller: Reader,
@@ -69,13 +69,14 @@ async def list_jobs(
     reason: Reason = None,
     collection: Collection = None,
     since: Since = None,
-    before: Annotated[str | None, Query(max_length=40, description="Id of the last one of a page.")] = None,
+    before: Annotated[str | None, Query(max_length=40, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
     query = _query(caller, status, reason, collection, since)
     await _require(parts, caller, collection)
     jobs = await parts.intake.jobs(caller.tenant, query, limit=limit, before=before)
-    return reply({"jobs": [job_json(job) for job in jobs]})
+    older = jobs[-1].id if len(jobs) == limit else None
+    return reply({"jobs": [job_json(job) for job in jobs], "next": older})
 
 
 @router.get("/v1/jobs/summary", summary="Count jobs by state and reason", response_model=replies.JobCounts)

@@ -166,7 +166,7 @@ def refuse_unsupported(request: ChatRequest) -> None:
 def messages_of(request: ChatRequest, question_limit: int) -> tuple[Message, ...]:
     """The conversation in our words, the question last, within the limits."""
     messages = tuple(_message(message, i) for i, message in enumerate(request.messages))
-    last = f"messages.{len(messages) - 1}"
+    last = f"messages[{len(messages) - 1}]"
     question = messages[-1]
     if question.role != "user":
         raise RequestInvalid("The last message must be the user's question.", f"{last}.role")
@@ -190,7 +190,7 @@ def messages_of(request: ChatRequest, question_limit: int) -> tuple[Message, ...
 
 
 def _message(message: ChatMessage, position: int) -> Message:
-    param = f"messages.{position}"
+    param = f"messages[{position}]"
     role = _ROLES.get(message.role)
     if role is None or message.tool_calls or message.function_call or message.audio:
         raise RequestInvalid("Messages of tools, functions and audio are not supported.", param)
@@ -215,7 +215,7 @@ def _parts(parts: list[dict[str, Any]], param: str) -> list[str]:
             kind = str(part.get("type"))[:40]
             raise RequestInvalid(
                 f"Content of type {kind!r} is not supported: send text.",
-                f"{param}.{i}",
+                f"{param}[{i}]",
                 "unsupported_content",
             )
     return [cast(str, part["text"]) for part in parts]

@@ -232,6 +232,10 @@ class JobsReply(BaseModel):
     jobs: list[JobReply]
 
 
+class JobsPage(JobsReply):
+    next: str | None = Field(description="`before` of the next page; null on the last one.")
+
+
 class JobReason(BaseModel):
     status: JobState
     reason: str
@@ -566,7 +570,7 @@ class StandingReply(BaseModel):
     shadow: ReleaseOnTrial | None
     soaking: str | None
     before: str | None
-    trials: list[TrialReply]
+    trials: list[TrialReply] | None
 
 
 class VerdictReply(BaseModel):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from typing import Any
 
@@ -37,6 +38,7 @@ for _ in range(9):
     NESTED = {"$not": NESTED}
 
 # (method, path, what httpx is told, status, code, param)
+PACKED = {**JSON, "Content-Encoding": "gzip"}
 CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", CHAT, {"content": b"{", "headers": JSON}, 400, "invalid_json", None),
     ("POST", CHAT, {"content": b"\xff\xfe\xfa", "headers": JSON}, 400, "invalid_json", None),
@@ -52,8 +54,8 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", CHAT, {"json": chat(messages="hi")}, 400, "invalid_value", "messages"),
     ("POST", CHAT, {"json": chat(messages=[{"role": "king", "content": "x"}])}, 400, "invalid_value", None),
     ("POST", CHAT, {"json": chat(messages=[user(None)])}, 400, "missing_required_parameter", None),
-    ("POST", CHAT, {"json": chat(messages=[user("  ")])}, 400, "invalid_value", "messages.0.content"),
-    ("POST", CHAT, {"json": chat(messages=[user("\x00")])}, 400, "invalid_value", "messages.0.content"),
+    ("POST", CHAT, {"json": chat(messages=[user("  ")])}, 400, "invalid_value", "messages[0].content"),
+    ("POST", CHAT, {"json": chat(messages=[user("\x00")])}, 400, "invalid_value", "messages[0].content"),
     ("POST", CHAT, {"json": chat(messages=[user("x" * 1_001)])}, 400, "context_length_exceeded", None),
     ("POST", CHAT, {"json": chat(messages=[user("x" * 900)] * 40)}, 400, "context_length_exceeded", None),
     ("POST", CHAT, {"json": chat(messages=[user(), {"role": "assistant"}])}, 400, "invalid_value", None),
@@ -74,6 +76,8 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", CHAT, {"json": chat(), "headers": {"X-Request-Timeout": "nan"}}, 400, "invalid_value", "X-Request-Timeout"),
     ("POST", CHAT, {"content": b" " * (4 * 2**20 + 1), "headers": JSON}, 413, "body_too_large", None),
     ("GET", CHAT, {}, 405, "method_not_allowed", None),
+    ("POST", SEARCH, {"content": gzip.compress(b'{"query": "x"}'), "headers": PACKED}, 415, "unsupported_type", None),
+    ("PUT", f"{DOCUMENTS}/a", {"content": gzip.compress(b"x"), "headers": PACKED}, 415, "unsupported_type", None),
     ("POST", SEARCH, {"json": {"query": ""}}, 400, "invalid_value", "query"),
     ("POST", SEARCH, {"json": {"query": "x" * 1_001}}, 400, "context_length_exceeded", "query"),
     ("POST", SEARCH, {"json": {"query": "x", "limit": 0}}, 400, "invalid_value", "limit"),
@@ -114,7 +118,8 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", SUMMARY, {"json": {"text": "   "}}, 400, "nothing_to_summarize", None),
     ("POST", SUMMARY, {"json": {"text": "a", "max_words": 1}}, 400, "invalid_value", "max_words"),
     ("POST", EMBED, {"json": {"input": []}}, 400, "invalid_value", "input"),
-    ("POST", EMBED, {"json": {"input": [[1, 2]]}}, 400, "invalid_value", None),
+    ("POST", EMBED, {"json": {"input": [[1, 2]]}}, 400, "invalid_value", "input"),
+    ("POST", EMBED, {"json": {"input": ["a", ""]}}, 400, "invalid_value", "input[1]"),
     ("POST", EMBED, {"json": {"input": "word " * 5_000}}, 400, "context_length_exceeded", None),
     ("POST", EMBED, {"json": {"input": "x", "model": "ada"}}, 404, "model_not_found", "model"),
     ("POST", EMBED, {"json": {"input": "x", "dimensions": 3}}, 400, "invalid_value", "dimensions"),
@@ -122,7 +127,7 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", DOCUMENTS, {"content": b"{", "headers": JSON}, 400, "invalid_json", None),
     ("POST", DOCUMENTS, {"json": {"documents": []}}, 400, "invalid_value", "documents"),
     ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "grups": ["hr"]}]}}, 400, "unknown_parameter",
-     "documents.0.grups"),
+     "documents[0].grups"),
     ("POST", DOCUMENTS, {"json": {"documents": [{"text": ""}]}}, 400, "empty_document", None),
     ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "id": "a/b"}]}}, 400, "document_invalid", None),
     ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "metadata": {"a": {}}}]}}, 400, "document_invalid", None),
@@ -133,10 +138,11 @@ CASES: list[tuple[str, str, dict[str, Any], int, str, str | None]] = [
     ("POST", DOCUMENTS, {"data": {"collection": "x"}, "files": {"nonsense": b"x"}}, 400, "unknown_parameter", "nonsense"),
     ("POST", DOCUMENTS, {"data": {"groups": ""}, "files": {"files": ("a.txt", b"a")}}, 400, "document_invalid", None),
     ("POST", DOCUMENTS, {"data": {"groups": "hr,"}, "files": {"files": ("a.txt", b"a")}}, 400, "document_invalid", None),
-    ("PUT", f"{DOCUMENTS}/a?groups=", {"content": b"x"}, 400, "document_invalid", "documents[0].groups"),
+    ("PUT", f"{DOCUMENTS}/a?groups=", {"content": b"x"}, 400, "document_invalid", "groups"),
+    ("PUT", f"{DOCUMENTS}/a", {"json": {"text": "a", "metadata": {"a": {}}}}, 400, "document_invalid", "metadata.a"),
     ("POST", DOCUMENTS, {"json": {"documents": [{"text": "a", "id": ".."}]}}, 400, "document_invalid", "documents[0].id"),
     ("POST", DOCUMENTS, {"data": {"id": "."}, "files": {"files": ("a.txt", b"a")}}, 400, "document_invalid", None),
-    ("PUT", f"{DOCUMENTS}/%2e%2e", {"content": b"x"}, 400, "document_invalid", "documents[0].id"),
+    ("PUT", f"{DOCUMENTS}/%2e%2e", {"content": b"x"}, 400, "document_invalid", "id"),
     ("POST", f"{DOCUMENTS}/delete", {"json": {}}, 400, "invalid_value", None),
     ("POST", f"{DOCUMENTS}/delete", {"json": []}, 400, "invalid_body", None),
     ("POST", "/v1/erase", {"json": {}}, 400, "invalid_value", None),
@@ -279,6 +285,12 @@ async def test_half_a_surrogate_pair_is_refused_alike_everywhere(
             {"query": "x", "filter": {"a": "b" * 1_001}},
             "`filter.a`: a text has at most 1000 characters, not 1001.",
         ),
+        (EMBED, {"input": ""}, "`input[0]`: Text should have at least 1 character, not 0."),
+        (
+            EMBED,
+            {"input": [[3, 5]]},
+            "`input`: token ids are not taken, send texts; with LangChain: check_embedding_ctx_length=False.",
+        ),
     ],
 )
 async def test_a_refusal_says_what_is_wrong(
@@ -286,6 +298,17 @@ async def test_a_refusal_says_what_is_wrong(
 ) -> None:
     reply = await shared.http.post(path, json=body)
     assert (reply.status_code, reply.json()["error"]["message"]) == (400, sentence)
+
+
+async def test_405_names_every_method_that_the_address_takes(shared: Tenant) -> None:
+    for path, methods in (
+        (f"{DOCUMENTS}/a", "DELETE, GET, PUT"),
+        (DOCUMENTS, "GET, POST"),
+        (SEARCH, "POST"),
+        ("/health/live", "GET, HEAD"),
+    ):
+        refused = await shared.http.patch(path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, methods)
 
 
 async def test_a_nul_at_any_place_of_any_address_is_the_callers_mistake(shared: Tenant) -> None:

@@ -99,6 +99,8 @@ async def test_jobs_are_found_counted_cancelled_and_retried_by_what_they_are(hel
     other = await _hand_in(held.http, id="c")
     listed = (await held.http.get("/v1/jobs", params={"collection": "scans"})).json()["jobs"]
     assert [job["id"] for job in listed] == [second["id"], first["id"]]
+    page = (await held.http.get("/v1/jobs", params={"limit": 1})).json()
+    assert page["next"] == page["jobs"][0]["id"]
     older = (await held.http.get("/v1/jobs", params={"before": second["id"]})).json()["jobs"]
     assert [job["id"] for job in older] == [first["id"]]
 
