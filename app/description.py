@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from app.routes import uploads
+from app.routes.route import KEY
 
 TEXT = """Cited answers, search and summaries over your own documents.
 
@@ -23,7 +24,14 @@ seconds of a request; `Idempotency-Key` makes it safe to hand documents in again
 
 **Times** are RFC 3339, in UTC. Fields that a response does not have today may be there tomorrow."""
 
-_SCHEMES = {"key": {"type": "http", "scheme": "bearer", "description": "A key of `plumbline keys create`."}}
+_SCHEMES = {
+    KEY: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of `plumbline keys create`. It has scopes, of which each operation names those that "
+        "let it through; `admin` includes `read` and `write`. Where the service runs without keys, none is needed.",
+    }
+}
 _KEYLESS = ("/health/live", "/health/ready", "/metrics")
 """Addresses that ask for no key."""
 
@@ -50,7 +58,7 @@ def _complete(document: dict[str, Any]) -> None:
     components = document["components"]
     components["schemas"] |= _bodies()
     components["securitySchemes"] = _SCHEMES
-    document["security"] = [{"key": []}, {}]
+    document["security"] = [{KEY: []}, {}]
     for path in _KEYLESS:
         for operation in document["paths"][path].values():
             operation["security"] = []

@@ -53,7 +53,6 @@ from app.routes import (
     verdicts,
 )
 from app.routes.caller import in_full
-from app.routes.route import KEY
 from app.routes.straight import Straight
 from app.served import Spans
 from app.settings import Settings
@@ -76,14 +75,6 @@ _PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-
-
-_KEY = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "A key. It has scopes, of which each operation names those that let it through; `admin` "
-    "includes `read` and `write`. Where the service runs without keys, none is needed.",
-}
 
 
 class State(TypedDict):
@@ -125,7 +116,7 @@ def create_app(
             }
 
     spans = Spans(telemetry.tracer(), _untraced)
-    app = _Service(
+    app = FastAPI(
         title="Plumbline",
         version=version("plumbline"),
         description=description.TEXT,
@@ -153,13 +144,6 @@ def create_app(
     _serve_page(app)
     app.openapi = description.described(app)  # type: ignore[method-assign]
     return app
-
-
-class _Service(FastAPI):
-    def openapi(self) -> dict[str, Any]:
-        described = super().openapi()
-        described["components"]["securitySchemes"] = {KEY: _KEY}
-        return described
 
 
 def run(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from app.releases import ReleaseState
 from app.trials import TrialKind, TrialState
-from app.types import Reason, Verdict
+from app.types import Reason, Scope, Verdict
 from ingestion.types import (
     ErasureScope,
     ErasureState,
@@ -571,6 +571,13 @@ class StandingReply(BaseModel):
     soaking: str | None
     before: str | None
     trials: list[TrialReply] | None
+
+
+class KeyReply(BaseModel):
+    id: str | None
+    tenant: str
+    groups: list[str] | None
+    scopes: list[Scope]
 
 
 class VerdictReply(BaseModel):
