@@ -147,7 +147,7 @@ async def test_a_broken_stream_ends_with_one_error_and_no_done(house: House, ten
     assert reply.status_code == 200
     told = events(reply.text)
     assert told[-1]["error"] == {
-        "message": "The model died.",
+        "message": f"{StreamBroken.told} It was logged as request {reply.headers['x-request-id']}.",
         "type": "server_error",
         "param": None,
         "code": "stream_broken",
