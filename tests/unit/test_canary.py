@@ -180,3 +180,11 @@ def test_a_dislike_counts_once_and_also_when_it_comes_late() -> None:
         feed.watch.dislike(outcome)
     assert feed.row("disliked")["rate_candidate"] == 1.0
     assert feed.row("disliked")["harmed"] == 1
+
+
+def test_the_exposure_is_of_the_candidate_s_conversations_counted_or_not() -> None:
+    feed = Feed()
+    for unit in ("a", "b"):
+        feed.add(unit, counted=False)
+        feed.add(f"{unit} of the champion", candidate=False)
+    assert feed.watch.reached == 2

@@ -187,3 +187,8 @@ def _after(candidate: bool, share: float, ratio: float) -> float:
     test = LabelTest([(ratio * 3, 1.0)], ratio=ratio)
     test.update(candidate, share, 1.0)
     return test.e_value
+
+
+def test_wealth_begins_at_one_however_the_weights_add_up() -> None:
+    assert LabelTest([(2.0, 3.0), (4.0, 5.0)]).e_value == pytest.approx(1)
+    assert PairTest([(0.25, 3.0), (0.5, 5.0)]).e_value == pytest.approx(1)
