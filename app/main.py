@@ -249,7 +249,7 @@ def _methods_at(request: Request, routers: Sequence[APIRouter]) -> list[str]:
     """Those that any route takes at this address: the frame asks the first one alone."""
     routes = (route for router in routers for route in router.routes if isinstance(route, APIRoute))
     fitting = (route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL)
-    return sorted({method for route in fitting for method in route.methods})
+    return sorted({method for route in fitting for method in route.methods or ()})
 
 
 def _serve_page(app: FastAPI) -> None:
