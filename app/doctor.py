@@ -258,7 +258,7 @@ async def _receipts(settings: Settings, running: instance.Running | None) -> lis
     """Erasures that a ledger which was restored from a backup knows nothing of."""
     given = settings.database_url.get_secret_value() if settings.database_url else ""
     database = given or (running.database_url if running else "")
-    if not database or not (settings.data / "receipts").exists():
+    if not database:
         return []
     from sqlalchemy.exc import ProgrammingError
 
@@ -266,7 +266,7 @@ async def _receipts(settings: Settings, running: instance.Running | None) -> lis
     from ingestion.errors import IngestionError
 
     try:
-        unknown = await unknown_receipts(database, settings.data.resolve())
+        unknown = await unknown_receipts(database, settings)
     except (IngestionError, ProgrammingError):
         return []  # That it does not answer is said already.
     if unknown:

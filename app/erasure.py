@@ -10,15 +10,21 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import telemetry
+from app.settings import Settings
 from app.tables import feedback, outcomes, pairs, transaction
 from ingestion.errors import ErasureStalled
+from ingestion.receipts import Receipts
 from ingestion.types import Erasure, Outcome
 from llm.errors import OutputsUnavailable
 from llm.outputs import RedisOutputs
 
-RECEIPTS = "receipts"
-"""The folder of the instance's data in which receipts are, beside the database and not in it."""
 BACKUPS = Outcome("pending", 0, "apply this receipt after a restore: plumbline erase reapply")
+
+
+def receipts_of(settings: Settings) -> Receipts:
+    """They lie where original files do, so that every host finds them, and the key that signs them."""
+    place = settings.blobs_url or str(settings.data.resolve())
+    return Receipts(f"{place.rstrip('/')}/receipts")
 
 
 @dataclass(frozen=True, slots=True)

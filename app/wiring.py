@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,7 +25,7 @@ from app.assignment import Assigner, Assignments
 from app.chat import Chat
 from app.database import connect_args, dsn, open_engine
 from app.embedders import Embedders
-from app.erasure import BACKUPS, RECEIPTS, OutputsStep, RecordsStep, traces
+from app.erasure import BACKUPS, OutputsStep, RecordsStep, receipts_of, traces
 from app.indexes import SAMPLE, Indexes, Unsound
 from app.lost import Losses
 from app.models import Models, Ping
@@ -177,7 +176,7 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
             indexes=indexes,
             access=access.Access(ground.engine, open_access=access.opened(settings)),
             intake=_intake(settings, ground),
-            receipts=Receipts(settings.data.resolve() / RECEIPTS),
+            receipts=receipts_of(settings),
             chat=live.chat,
             search=Search(servings.current),
             summarizer=live.summarizer,
@@ -358,11 +357,12 @@ async def reapply(engine: AsyncEngine, receipts: Sequence[Receipt], who: str) ->
     return [await erase.reapply(erasing, one, who) for one in receipts]
 
 
-async def unknown_receipts(database_url: str, data: Path) -> int:
+async def unknown_receipts(database_url: str, settings: Settings) -> int:
     """How many receipts are newer than the ledger."""
     engine = open_engine(database_url, pool_size=1)
     try:
-        return len(Receipts(data / RECEIPTS).ids() - await Ledger(engine).erasing.finished())
+        kept = await asyncio.to_thread(receipts_of(settings).ids)
+        return len(kept - await Ledger(engine).erasing.finished())
     finally:
         await engine.dispose()
 
@@ -413,7 +413,7 @@ async def index_trouble(settings: Settings) -> str | None:
 def _eraser(settings: Settings, ground: _Ground, stack: AsyncExitStack) -> Eraser:
     """What keeps nothing, and what is not ours, is in its receipts too."""
     erasing, data = ground.ledger.erasing, settings.data.resolve()
-    kept = Receipts(data / RECEIPTS)
+    kept = receipts_of(settings)
     patient = open_engine(_secret(settings.database_url), pool_size=1, command_timeout=None)
     stack.push_async_callback(patient.dispose)
     steps: list[Step] = [

@@ -263,7 +263,7 @@ def forget_erased(
     as_json: AsJson = False,
 ) -> None:
     """Take the text of answers that were made from erased documents out of reports and verdicts."""
-    kept = Receipts(receipts[0] if receipts[0].is_dir() else receipts[0].parent)
+    kept = Receipts(str(receipts[0] if receipts[0].is_dir() else receipts[0].parent))
     with _failures():
         done = forget(folder, [kept.read(path) for path in found(receipts)])
     told = f"{done.answers} answers in {done.reports} reports and verdicts lost their text"

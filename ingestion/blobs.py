@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -42,7 +42,7 @@ class Blobs:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._backend = _backend(url)
+        self._backend = open_backend(url)
 
     async def put(self, tenant: str, content: bytes) -> str:
         """Keep the bytes; once this returns they survive any crash. The answer is their SHA-256 in hex."""
@@ -105,8 +105,18 @@ def _key(tenant: str, digest: str) -> str:
     return f"{folder}/{digest[:2]}/{digest}"
 
 
-class _Backend(Protocol):
+class Backend(Protocol):
+    """Where content is kept by its key, whole or not at all. Calls raise `OSError`."""
+
     def write(self, key: str, content: bytes) -> None: ...
+
+    def create(self, key: str, content: bytes) -> None:
+        """Keep it unless there is something by this key, whoever wrote it."""
+        ...
+
+    def names(self) -> list[str]:
+        """Of what lies at the top."""
+        ...
 
     def read(self, key: str) -> bytes | None: ...
 
@@ -115,7 +125,7 @@ class _Backend(Protocol):
     def ping(self) -> None: ...
 
 
-def _backend(url: str) -> _Backend:
+def open_backend(url: str) -> Backend:
     try:
         files, root = fsspec.url_to_fs(url, **(_S3 if url.startswith("s3") else {}))
     except (ImportError, ValueError) as error:
@@ -154,6 +164,22 @@ class _Folder:
             partial.unlink(missing_ok=True)
             raise
         return True
+
+    def create(self, key: str, content: bytes) -> None:
+        self._make((self._root / key).parent)
+        incoming = self._root / _INCOMING
+        self._make(incoming)
+        partial = incoming / f"{key.rsplit('/', 1)[-1]}.{secrets.token_hex(4)}"
+        _write_synced(partial, content)
+        try:
+            with suppress(FileExistsError):
+                (self._root / key).hardlink_to(partial)
+        finally:
+            partial.unlink(missing_ok=True)
+        _sync_folder((self._root / key).parent)
+
+    def names(self) -> list[str]:
+        return [path.name for path in self._root.iterdir()] if self._root.exists() else []
 
     def read(self, key: str) -> bytes | None:
         try:
@@ -217,9 +243,25 @@ class _Remote:
         if self.read(key) == content:
             return
         with _faults():
-            if self._folders:
-                self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._prepare(path)
             self._files.pipe_file(path, content)
+
+    def _prepare(self, path: str) -> None:
+        if self._folders:
+            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+
+    def create(self, key: str, content: bytes) -> None:
+        with suppress(FileExistsError), _faults():
+            self._prepare(f"{self._root}/{key}")
+            self._files.pipe_file(f"{self._root}/{key}", content, mode="create")
+
+    def names(self) -> list[str]:
+        try:
+            with _faults():
+                found = self._files.ls(self._root, detail=False, refresh=True)
+        except FileNotFoundError:
+            return []
+        return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
 
     def read(self, key: str) -> bytes | None:
         try:

@@ -78,12 +78,13 @@ class Eraser:
                     stores[step.store] = outcome = await self._done(step, erasure)
                     if outcome.state == "waiting" or stop.is_set():
                         return
-            self._receipts.sign(erasure.id, await self._body(replace(erasure, stores=stores)))
+            body = await self._body(replace(erasure, stores=stores))
+            await asyncio.to_thread(self._receipts.sign, erasure.id, body)
             await self._erasing.finish(erasure)
 
     async def _look(self) -> bool:
         """Say it if the ledger is older than a receipt."""
-        unknown = self._receipts.ids() - await self._erasing.finished()
+        unknown = await asyncio.to_thread(self._receipts.ids) - await self._erasing.finished()
         if unknown:
             logger.warning(
                 "%d receipts of erasures are newer than the ledger, which was restored from a backup: run "
@@ -112,7 +113,7 @@ class Eraser:
             "count": erasure.documents,
             "salt": "",
             "documents": [],
-            **self._receipts.drafted(erasure.id),
+            **await asyncio.to_thread(self._receipts.drafted, erasure.id),
             "stores": {
                 name: {"state": one.state, "removed": one.removed, "detail": one.detail, "at": _time(one.at)}
                 for name, one in erasure.stores.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import mmap
 from collections.abc import Iterable
@@ -97,7 +98,7 @@ class LedgerStep:
         return "ledger"
 
     async def run(self, erasure: Erasure) -> Outcome:
-        drafted = self.kept.drafted(erasure.id)
+        drafted = await asyncio.to_thread(self.kept.drafted, erasure.id)
         if not drafted:
             drafted = {"salt": receipts.new_salt(), "documents": []}
             async for page in self.erasing.targets(erasure):
@@ -109,7 +110,7 @@ class LedgerStep:
                     }
                     for one in page
                 ]
-            self.kept.draft(erasure.id, drafted)
+            await asyncio.to_thread(self.kept.draft, erasure.id, drafted)
         while await self.erasing.forget(erasure):
             pass
         if erasure.scope in ("collection", "tenant"):

@@ -1,24 +1,28 @@
-"""Signed receipts of erasures: files beside the database, so that they outlive its backups.
+"""Signed receipts of erasures: files beside the original ones and not in the database, so that they outlive
+its backups.
 
 A receipt names each store, what went and when, and what is pending. Of documents it keeps salted hashes of
 their ids, the version of their deletion and the numbers of their revisions: enough to apply it again after a
-restore, and no text. It is signed with Ed25519 by a key that the data folder keeps; whoever has the public
+restore, and no text. It is signed with Ed25519 by a key that lies beside
+them; whoever has the public
 half can check it anywhere.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingestion.errors import DocumentInvalid
+from ingestion.blobs import open_backend
+from ingestion.errors import DocumentInvalid, StorageUnavailable
 
 FORMAT = 1
 _KEY = "signing.key"
@@ -50,71 +54,92 @@ class Receipt:
 
 
 class Receipts:
-    """The receipts of an instance, in a folder that only we may read."""
+    """The receipts of an instance: `url` is a folder that only we may read, or an fsspec URL that the workers
+    of several hosts share. Calls block; they raise `StorageUnavailable` when the place is away."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, url: str) -> None:
+        self._files = open_backend(url)
 
     def draft(self, erasure_id: str, body: Mapping[str, Any]) -> None:
         """Keep what the ledger is about to forget."""
-        self._write(erasure_id + _DRAFT, body)
+        with _away():
+            self._files.write(erasure_id + _DRAFT, _written(body))
 
     def drafted(self, erasure_id: str) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads((self._folder / (erasure_id + _DRAFT)).read_text())
-        except FileNotFoundError:
-            return {}
+        with _away():
+            content = self._files.read(erasure_id + _DRAFT)
+        found: dict[str, Any] = json.loads(content) if content else {}
         return found
 
-    def sign(self, erasure_id: str, body: Mapping[str, Any]) -> Path:
+    def sign(self, erasure_id: str, body: Mapping[str, Any]) -> None:
         """Write the receipt, in place of its draft."""
-        key = self._signing_key()
-        signature = {
-            "algorithm": "Ed25519",
-            "public_key": _text(_public(key)),
-            "value": _text(key.sign(_canonical(body))),
-        }
-        path = self._write(erasure_id + _SUFFIX, {**body, "signature": signature})
-        (self._folder / (erasure_id + _DRAFT)).unlink(missing_ok=True)
-        return path
+        with _away():
+            key = self._signing_key()
+            signature = {
+                "algorithm": "Ed25519",
+                "public_key": _text(_public(key)),
+                "value": _text(key.sign(_canonical(body))),
+            }
+            self._files.write(erasure_id + _SUFFIX, _written({**body, "signature": signature}))
+            self._files.remove(erasure_id + _DRAFT)
 
     def get(self, erasure_id: str) -> Receipt | None:
-        path = self._folder / (erasure_id + _SUFFIX)
-        return self.read(path) if path.exists() else None
+        with _away():
+            content = self._files.read(erasure_id + _SUFFIX)
+        return self._receipt(content, erasure_id) if content else None
+
+    def all(self) -> Iterator[Receipt]:
+        for one in sorted(self.ids()):
+            receipt = self.get(one)
+            if receipt:
+                yield receipt
 
     def ids(self) -> set[str]:
-        return {path.stem for path in self._folder.glob(f"*{_SUFFIX}")} if self._folder.exists() else set()
+        with _away():
+            names = self._files.names()
+        return {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
 
     def read(self, path: Path) -> Receipt:
-        """Raises `DocumentInvalid` for a file that is no receipt."""
+        """One that lies anywhere. Raises `DocumentInvalid` for a file that is no receipt."""
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
+        except OSError as error:
+            raise DocumentInvalid(f"{path} is no receipt that can be read: {error}.") from None
+        return self._receipt(content, str(path))
+
+    def _receipt(self, content: bytes, name: str) -> Receipt:
+        try:
+            said = json.loads(content.decode())
             signature = said.pop("signature")
             public = b64decode(signature["public_key"])
             held = said["format"] == FORMAT and _verified(public, b64decode(signature["value"]), said)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DocumentInvalid(f"{path} is no receipt that can be read: {error}.") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DocumentInvalid(f"{name} is no receipt that can be read: {error}.") from None
         return Receipt(said, signature, held, held and public == self._own_public())
 
     def _own_public(self) -> bytes | None:
-        return _public(self._signing_key()) if (self._folder / _KEY).exists() else None
+        with _away():
+            raw = self._files.read(_KEY)
+        return _public(_private(raw)) if raw else None
 
     def _signing_key(self) -> Any:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        """Made by whoever needs it first, on whichever host."""
+        raw = self._files.read(_KEY)
+        if not raw:
+            self._files.create(_KEY, _new_key())
+            raw = self._files.read(_KEY)
+        if not raw:
+            raise OSError(errno.EIO, "the key that signs receipts does not stay where it was written")
+        return _private(raw)
 
-        path = self._folder / _KEY
-        if not path.exists():
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _create(path, Ed25519PrivateKey.generate().private_bytes_raw())
-        return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
 
-    def _write(self, name: str, body: Mapping[str, Any]) -> Path:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._folder / name
-        partial = path.with_name(f".{name}.{secrets.token_hex(4)}")
-        _create(partial, json.dumps(body, indent=1, sort_keys=True).encode())
-        partial.replace(path)
-        return path
+@contextmanager
+def _away() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageUnavailable(f"The store of receipts: {reason}.") from error
 
 
 def found(paths: Sequence[Path]) -> Iterator[Path]:
@@ -152,13 +177,21 @@ def _public(key: Any) -> bytes:
     return raw
 
 
+def _private(raw: bytes) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.from_private_bytes(raw)
+
+
+def _new_key() -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return Ed25519PrivateKey.generate().private_bytes_raw()
+
+
+def _written(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, indent=1, sort_keys=True).encode()
+
+
 def _text(raw: bytes) -> str:
     return b64encode(raw).decode()
-
-
-def _create(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)

@@ -13,6 +13,7 @@ from app.cli import console, paths
 from app.cli.where import Where, filter_of
 
 if TYPE_CHECKING:
+    from app.settings import Settings
     from ingestion.receipts import Receipt
 
 POLL = 0.5
@@ -105,21 +106,25 @@ def show(
 
 @commands.command("verify")
 def verify(
-    receipts: Annotated[list[Path], typer.Argument(help="Receipts, or folders of them.")],
+    receipts: Annotated[
+        list[Path] | None, typer.Argument(help="Receipts, or folders of them. Default: the instance's own.")
+    ] = None,
     as_json: console.AsJson = False,
     data: console.Data = None,
 ) -> None:
     """Check the signatures of receipts. Fails when one does not hold."""
+    from app.settings import load_settings
+
     with console.failures():
-        found = _read(receipts, data)
-    rows = [(one.id, "holds" if one.signed else "BROKEN", "yes" if one.ours else "no") for _, one in found]
+        found = _read(receipts, load_settings(data=data))
+    rows = [(one.id, "holds" if one.signed else "BROKEN", "yes" if one.ours else "no") for one in found]
     if as_json:
         console.show_json(
-            {"receipts": [{"id": one.id, "signed": one.signed, "ours": one.ours} for _, one in found]}
+            {"receipts": [{"id": one.id, "signed": one.signed, "ours": one.ours} for one in found]}
         )
     else:
         console.table(("receipt", "signature", "of this instance"), rows, "There are no receipts.")
-    if not all(one.signed for _, one in found):
+    if not all(one.signed for one in found):
         raise typer.Exit(console.FAILED)
 
 
@@ -135,14 +140,11 @@ def reapply(
     import asyncio
 
     from app.cli.ledger import open_ledger
-    from app.erasure import RECEIPTS
     from app.settings import load_settings
 
     with console.failures():
         settings = load_settings(data=data)
-        own = settings.data / RECEIPTS
-        # Of an instance in which nothing was ever erased there is no folder.
-        found = [one for _, one in _read(receipts or ([own] if own.exists() else []), data)]
+        found = _read(receipts, settings)
         unsigned = [one.id for one in found if not one.signed]
         if unsigned:
             console.fail(f"The signature of {unsigned[0]} does not hold: nothing was erased.")
@@ -165,13 +167,13 @@ def reapply(
         console.table(("receipt", "erasure", "documents found again"), rows, "There are no receipts.")
 
 
-def _read(paths: list[Path], data: Path | None) -> list[tuple[Path, Receipt]]:
-    from app.erasure import RECEIPTS
-    from app.settings import load_settings
+def _read(paths: list[Path] | None, settings: Settings) -> list[Receipt]:
+    """Those at the paths, or else the instance's own."""
+    from app.erasure import receipts_of
     from ingestion import receipts
 
-    kept = receipts.Receipts(load_settings(data=data).data / RECEIPTS)
-    return [(path, kept.read(path)) for path in receipts.found(paths)]
+    kept = receipts_of(settings)
+    return [kept.read(path) for path in receipts.found(paths)] if paths else list(kept.all())
 
 
 def _meant(client: Any, chosen: dict[str, Any]) -> str:
@@ -213,4 +215,6 @@ def _show(erasure: dict[str, Any]) -> None:
     console.table(("store", "state", "removed", ""), rows, "No store was gone through yet.")
     console.say(f"erasure {erasure['id']} of {erasure['documents']} documents: {erasure['state']}")
     if erasure.get("receipt"):
-        console.say(f"receipt   receipts/{erasure['id']}.json in the data folder")
+        console.say(
+            f"receipt   receipts/{erasure['id']}.json in the data folder, or under PLUMBLINE_BLOBS_URL"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -95,9 +96,10 @@ async def listed(parts: Parts, caller: Admin, limit: Annotated[int, Query(ge=1, 
     response_model=replies.ErasureWithReceipt,
 )
 async def show(parts: Parts, caller: Admin, erasure_id: Id) -> Response:
-    """With its receipt, once it is finished, if this process keeps it."""
+    """With its receipt, once it is finished."""
     erasure = await parts.intake.erasure(caller.tenant, erasure_id)
-    receipt = parts.receipts.get(erasure.id) if erasure.state == "finished" else None
+    finished = erasure.state == "finished"
+    receipt = await asyncio.to_thread(parts.receipts.get, erasure.id) if finished else None
     return reply({**erasure_json(erasure), "receipt": receipt and receipt.whole})
 
 

@@ -16,8 +16,9 @@ pytest.importorskip("moto.server")
 import s3fs
 from moto.server import ThreadedMotoServer
 
-from ingestion.blobs import Blobs
+from ingestion.blobs import Blobs, open_backend
 from ingestion.errors import NotFound, Quarantined, StorageUnavailable
+from ingestion.receipts import FORMAT, Receipts
 
 BUCKET = "documents"
 HELLO = hashlib.sha256(b"hello").hexdigest()
@@ -52,6 +53,31 @@ async def test_two_hosts_share_what_one_of_them_kept(server: ThreadedMotoServer)
     await other.remove("acme", HELLO)
     with pytest.raises(NotFound):
         await one.get("acme", HELLO)
+
+
+def test_hosts_share_receipts_and_the_key_that_signs_them(server: ThreadedMotoServer) -> None:
+    one, other = (Receipts(f"s3://{BUCKET}/plumbline/receipts") for _ in range(2))
+    assert one.ids() == set()
+    one.draft("a", {"salt": "ab"})
+    assert other.drafted("a") == {"salt": "ab"}
+    for host, erasure in ((one, "a"), (other, "b")):
+        host.sign(erasure, {"format": FORMAT, "id": erasure, "tenant": "acme"})
+    assert (one.drafted("a"), one.ids()) == ({}, {"a", "b"})
+    assert [(found.signed, found.ours) for found in one.all()] == [(True, True)] * 2
+
+
+def test_a_key_that_another_host_was_faster_with_stays(server: ThreadedMotoServer) -> None:
+    files = open_backend(f"s3://{BUCKET}/receipts")
+    files.create("signing.key", b"first")
+    files.create("signing.key", b"second")
+    assert files.read("signing.key") == b"first"
+
+
+async def test_receipts_that_cannot_be_reached_are_told_as_such(server: ThreadedMotoServer) -> None:
+    kept = Receipts(f"s3://{BUCKET}/receipts")
+    server.stop()
+    with pytest.raises(StorageUnavailable, match="store of receipts"):
+        kept.ids()
 
 
 async def test_many_files_at_once_are_each_kept_whole(server: ThreadedMotoServer) -> None:

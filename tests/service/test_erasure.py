@@ -94,7 +94,7 @@ class Bed:
 
     @property
     def receipts(self) -> Receipts:
-        return Receipts(self.data / "receipts")
+        return Receipts(str(self.data / "receipts"))
 
     def steps(self) -> list[Step]:
         erasing = self.ledger.erasing
@@ -287,7 +287,7 @@ async def test_a_receipt_names_every_store_and_its_signature_holds_for_what_it_s
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps({**receipt.whole, "count": 7}))
     assert not bed.receipts.read(changed).signed
-    assert not Receipts(tmp_path).read(bed.data / "receipts" / f"{done.id}.json").ours
+    assert not Receipts(str(tmp_path)).read(bed.data / "receipts" / f"{done.id}.json").ours
 
 
 async def test_what_a_restore_brings_back_is_erased_again_by_its_receipt(bed: Bed) -> None:

@@ -31,8 +31,10 @@ def receipt(tmp_path: Path, *documents: str) -> Receipt:
         {"reference": reference("ab", "default", one), "version": 1, "revisions": []} for one in documents
     ]
     body = {"format": FORMAT, "id": "r", "tenant": "default", "salt": "ab", "documents": named}
-    kept = Receipts(tmp_path / "receipts")
-    return kept.read(kept.sign("r", body))
+    kept = Receipts(str(tmp_path / "receipts"))
+    kept.sign("r", body)
+    [receipt] = kept.all()
+    return receipt
 
 
 def documents_of(path: Path) -> list[str]:

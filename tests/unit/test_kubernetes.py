@@ -424,3 +424,11 @@ def test_deployment_controllers_are_told_the_address_of_the_service(name: str) -
     for overlay in OVERLAYS:
         [port] = _of(overlay, "Service")["plumbline"]["spec"]["ports"]
         assert f"http://plumbline.{NAMESPACE}.svc.cluster.local:{port['port']}" == ADDRESS
+
+
+def test_nodes_of_a_cluster_share_no_volume() -> None:
+    """Original files, receipts of erasures and their key are in the bucket."""
+    assert "plumbline-data" not in _of("cluster", "PersistentVolumeClaim")
+    for name in _own("cluster"):
+        [data] = [one for one in _pods("cluster")[name]["volumes"] if one["name"] == "data"]
+        assert set(data) == {"name", "emptyDir"}

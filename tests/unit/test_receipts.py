@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +26,40 @@ BODY: dict[str, Any] = {
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Receipts:
-    return Receipts(tmp_path / "receipts")
+    return Receipts(str(tmp_path / "receipts"))
 
 
-def test_a_receipt_is_read_as_it_was_signed(kept: Receipts) -> None:
-    path = kept.sign(BODY["id"], BODY)
+def signed(kept: Receipts, tmp_path: Path) -> Path:
+    kept.sign(BODY["id"], BODY)
+    return tmp_path / "receipts" / f"{BODY['id']}.json"
+
+
+def test_a_receipt_is_read_as_it_was_signed(kept: Receipts, tmp_path: Path) -> None:
+    path = signed(kept, tmp_path)
     read = kept.read(path)
     assert (read.body, read.signed, read.ours) == (BODY, True, True)
     assert kept.ids() == {BODY["id"]}
     assert "leave.md" not in path.read_text()
 
 
-def test_only_we_may_read_the_key_and_the_receipts(kept: Receipts) -> None:
-    path = kept.sign(BODY["id"], BODY)
+def test_only_we_may_read_the_key_and_the_receipts(kept: Receipts, tmp_path: Path) -> None:
+    path = signed(kept, tmp_path)
     for one in (path, path.parent / "signing.key"):
         assert stat.S_IMODE(one.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("change", [{"tenant": "other"}, {"documents": []}, {"more": 1}])
-def test_a_receipt_that_was_changed_does_not_hold(kept: Receipts, change: dict[str, Any]) -> None:
-    path = kept.sign(BODY["id"], BODY)
+def test_a_receipt_that_was_changed_does_not_hold(
+    kept: Receipts, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = signed(kept, tmp_path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     assert not kept.read(path).signed
 
 
 def test_another_instances_receipt_holds_and_is_said_not_to_be_ours(kept: Receipts, tmp_path: Path) -> None:
-    path = kept.sign(BODY["id"], BODY)
-    other = Receipts(tmp_path / "other").read(path)
+    path = signed(kept, tmp_path)
+    other = Receipts(str(tmp_path / "other")).read(path)
     assert (other.signed, other.ours) == (True, False)
 
 
@@ -71,10 +79,18 @@ def test_what_is_no_receipt_is_refused(kept: Receipts, tmp_path: Path, content: 
 
 
 def test_the_command_line_decides_by_the_signature(kept: Receipts, tmp_path: Path) -> None:
-    path = kept.sign(BODY["id"], BODY)
+    path = signed(kept, tmp_path)
     asked = ("erase", "verify", str(path.parent), "--data", str(tmp_path), "--json")
     told = run(*asked)
     assert told.exit_code == 0, told.stderr
     assert json.loads(told.stdout) == {"receipts": [{"id": BODY["id"], "signed": True, "ours": True}]}
     path.write_text(path.read_text().replace("acme", "umbrella"))
     assert run(*asked).exit_code == 1
+    assert run("erase", "verify", "--data", str(tmp_path)).exit_code == 1
+
+
+def test_hosts_that_sign_first_at_once_sign_with_one_key(tmp_path: Path) -> None:
+    hosts = [Receipts(str(tmp_path / "receipts")) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda at: hosts[at].sign(str(at), {**BODY, "id": str(at)}), range(8)))
+    assert [one.ours for one in hosts[0].all()] == [True] * 8

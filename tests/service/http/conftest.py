@@ -219,7 +219,7 @@ async def _built(
     await stack.enter_async_context(shadow.running())
     services = Services(
         settings=settings,
-        receipts=Receipts(folder / "receipts"),
+        receipts=Receipts(str(folder / "receipts")),
         release=registry,
         promotions=Promotions(engine, registry, indexes, trials, servings.prepare),
         trials=trials,
