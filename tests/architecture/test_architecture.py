@@ -70,8 +70,8 @@ def test_optional_packages_are_not_imported_at_start_up() -> None:
 
 def test_the_environment_is_read_in_one_place() -> None:
     """Settings read it, and the check of OpenTelemetry's names, to which processes hand it; a child inherits
-    it; RAGAS is told through it to send nothing; servers of measurements are started by uvicorn, which hands no
-    options on."""
+    it; RAGAS is told through it to send nothing; servers of measurements are started by uvicorn, which hands
+    no options on."""
     allowed = {
         *("app/settings.py", "app/otel.py", "app/main.py", "app/cli/workerprocess.py", "app/child.py"),
         *("eval/controller.py", "eval/cli.py", "eval/metrics/answer.py"),
