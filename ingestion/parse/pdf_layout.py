@@ -111,9 +111,10 @@ class _Style:
 
     def level(self, paragraph: _Paragraph) -> int:
         """The depth of a heading, 0 when it is none: larger than the text, or bold and on its own."""
+        if len(paragraph.lines) > 3:
+            return 0
         text = " ".join(line.text for line in paragraph.lines)
-        letters = sum(c.isalpha() for c in text)
-        if len(paragraph.lines) > 3 or len(text) > 150 or letters < 2 or text.endswith((",", ";", ".")):
+        if len(text) > 150 or text.endswith((",", ";", ".")) or sum(c.isalpha() for c in text) < 2:
             return 0
         if paragraph.first.size in self.heading_sizes:
             return self.heading_sizes.index(paragraph.first.size) + 1

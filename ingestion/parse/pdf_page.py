@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+import re
+import struct
+import sys
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
 
 import pypdfium2
 import pypdfium2.raw as pdfium
@@ -20,10 +24,35 @@ from ingestion.parse.pdf_words import Word, has_rtl, letters, logical
 
 _BOLD = ("bold", "black", "heavy", "cmbx", "semibold", "demi")
 # PDFium puts one of these for a hyphen at a line's end, and leaves the line break after it out.
-_HYPHENS = frozenset({0xFFFE, 0x02})
-_SOFT_HYPHEN = 0xAD
-_SPACES = frozenset({0x20, 0x09, 0xA0, 0x2002, 0x2003, 0x2007, 0x2009, 0x200A, 0x202F, 0x3000})
-_LINE_ENDS = frozenset({0x0A, 0x0D, 0x0C})
+_HYPHENS = "\ufffe\x02"
+_SOFT_HYPHEN = "\xad"
+_SPACES = " \t\xa0\u2002\u2003\u2007\u2009\u200a\u202f\u3000"
+_LINE_ENDS = "\n\r\f"
+_BETWEEN = _SPACES + _LINE_ENDS
+_UNPRINTED = re.compile(r"[\x00\x01\x03-\x08\x0b\x0e-\x1f\ud800-\udfff]+")
+_PRINTED = rf"[^\x00-\x1f\ud800-\udfff{_SPACES}{_HYPHENS}]"
+_WITHIN = rf"[^{_BETWEEN}{_HYPHENS}]"
+_WORD = re.compile(
+    rf"(?P<word>{_PRINTED}(?:{_WITHIN}*{_PRINTED})?)(?:{_UNPRINTED.pattern})?(?P<hyphen>[{_HYPHENS}])?|[{_LINE_ENDS}]"
+)
+"""A word, with the hyphen that breaks it; or the end of a line."""
+
+
+_FOUR = struct.Struct("4f")
+
+
+def _bare(function: Any, result: Any) -> Any:
+    """A function of PDFium without the checks of its arguments, which take longer than what is called for
+    every character or word does."""
+    return ctypes.PYFUNCTYPE(result)(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+_unicode = _bare(pdfium.FPDFText_GetUnicode, ctypes.c_uint)
+_is_unmapped = _bare(pdfium.FPDFText_HasUnicodeMapError, ctypes.c_int)
+_loose_box = _bare(pdfium.FPDFText_GetLooseCharBox, ctypes.c_int)
+_char_origin = _bare(pdfium.FPDFText_GetCharOrigin, ctypes.c_int)
+_char_angle = _bare(pdfium.FPDFText_GetCharAngle, ctypes.c_float)
+_text_object = _bare(pdfium.FPDFText_GetTextObject, ctypes.c_void_p)
 
 
 @dataclass(slots=True)
@@ -44,9 +73,7 @@ def page_text(page: pypdfium2.PdfPage) -> PageText:
     found = PageText()
     text_page = page.get_textpage()
     try:
-        by_turn: dict[int, list[Word]] = {}
-        for turn, word in _with_hyphens(_Reader(text_page, found).words()):
-            by_turn.setdefault(turn, []).append(word)
+        by_turn = _Reader(text_page, found).words()
     finally:
         text_page.close()
     turns = sorted(by_turn, key=lambda t: (-sum(len(w.text) for w in by_turn[t]), t))
@@ -56,106 +83,94 @@ def page_text(page: pypdfium2.PdfPage) -> PageText:
     return found
 
 
-def _with_hyphens(words: Iterator[tuple[int, Word]]) -> Iterator[tuple[int, Word]]:
-    """A word that was broken gets its hyphen back where that belongs to it, as in `EU-Kommission`."""
-    held: tuple[int, Word] | None = None
-    for turn, word in words:
-        if held is not None:
-            compound = word.text[:1].isupper() or word.text[:1].isdigit()
-            yield held[0], replace(held[1], text=held[1].text + "-") if compound else held[1]
-        held = (turn, word) if word.broken else None
-        if held is None:
-            yield turn, word
-    if held is not None:
-        yield held
-
-
-@dataclass(slots=True)
-class _Begun:
-    """A word being gathered. `first` and `last` are indexes of its outermost characters."""
-
-    text: list[str]
-    first: int
-    last: int
-    line: int
-
-
 class _Reader:
     """Walks over PDFium's characters, which come in the order of the file with line ends put in."""
 
     def __init__(self, text_page: pypdfium2.PdfTextPage, found: PageText) -> None:
         self._page = text_page.raw
         self._found = found
-        self._box = pdfium.FS_RECTF()
+        self._box = (ctypes.c_float * 4)()
         self._x, self._y = ctypes.c_double(), ctypes.c_double()
+        self._at_box, self._at_x, self._at_y = map(ctypes.byref, (self._box, self._x, self._y))
         self._name = ctypes.create_string_buffer(128)
         self._matrix = pdfium.FS_MATRIX()
         self._styles: dict[int, tuple[float, bool]] = {}
 
-    def words(self) -> Iterator[tuple[int, Word]]:
-        page, unicode, unmapped = self._page, pdfium.FPDFText_GetUnicode, pdfium.FPDFText_HasUnicodeMapError
-        begun: _Begun | None = None
-        line = 0
-        for index in range(pdfium.FPDFText_CountChars(page)):
-            code = unicode(page, index)
-            ends = code in _LINE_ENDS
-            broken = code in _HYPHENS and begun is not None
-            if code in _SPACES or ends or broken:
-                if begun is not None:
-                    yield self._finished(begun, broken)
-                    begun = None
-                line += ends or broken
-                continue
-            self._found.characters += 1
-            if unmapped(page, index) == 1:
-                self._found.unreadable += 1
-                continue
-            if code < 0x20 or 0xD800 <= code < 0xE000 or code > 0x10FFFF or code in _HYPHENS:
-                continue
-            if begun is None:
-                begun = _Begun([], index, index, line)
-            begun.text.append(chr(code))
-            begun.last = index
-        if begun is not None:
-            yield self._finished(begun, False)
+    def words(self) -> dict[int, list[Word]]:
+        """By the quarter turns that they are turned by."""
+        text, odd = self._text()
+        by_turn: dict[int, list[Word]] = {}
+        words: list[Word] | None = None
+        line = breaks = 0
+        for match in _WORD.finditer(text):
+            printed, hyphen = match.groups()
+            if printed:
+                first, end = match.span(1)
+                turn, word = self._word(printed, first, end - 1, line, hyphen is not None)
+                if words and words[-1].broken:
+                    words[-1] = _with_hyphen(words[-1], word.text)
+                words = by_turn.setdefault(turn, [])
+                words.append(word)
+            if hyphen:
+                breaks += 1
+                odd.discard(match.start(2))
+            line += not printed or hyphen is not None
+        self._found.characters += len(text) - sum(map(text.count, _BETWEEN)) - breaks
+        self._found.unreadable += len(odd)
+        return by_turn
 
-    def _finished(self, begun: _Begun, broken: bool) -> tuple[int, Word]:
-        text = "".join(begun.text)
-        soft = text.endswith(chr(_SOFT_HYPHEN))
-        first, last = self._edges(begun.first), self._edges(begun.last)
-        size, bold = self._style(begun.first)
-        pdfium.FPDFText_GetCharOrigin(self._page, begun.first, self._x, self._y)
-        turn = _turn(pdfium.FPDFText_GetCharAngle(self._page, begun.first))
-        origin = turned((self._x.value, self._y.value) * 2, turn)
-        box = turned(_joined(first, last), turn)
-        text = text.replace(chr(_SOFT_HYPHEN), "")
-        if has_rtl(text):
-            text = logical(text, forwards=turned(first, turn)[0] < turned(last, turn)[0])
-        word = Word(
-            text=letters(text),
-            left=box[0],
-            right=box[2],
-            bottom=origin[1],
-            size=size or round(box[3] - box[1], 1),
-            bold=bold,
-            line=begun.line,
-            broken=broken or soft,
-        )
-        return turn, word
+    def _text(self) -> tuple[str, set[int]]:
+        """The page's characters, with nothing printed in place of those that the file gives no meaning; and
+        where these are, unless they stand between words."""
+        page, places = self._page, range(pdfium.FPDFText_CountChars(self._page))
+        codes = list(map(_unicode, repeat(page), places))
+        if max(codes, default=0) > sys.maxunicode:
+            codes = [code if code <= sys.maxunicode else 0 for code in codes]
+        text = "".join(map(chr, codes))
+        unmapped = list(map(_is_unmapped, repeat(page), places))
+        if 1 not in unmapped:
+            return text, set()
+        odd = {at for at in places if unmapped[at] == 1 and text[at] not in _BETWEEN}
+        shown = (c if at not in odd or c in _HYPHENS else "\0" for at, c in enumerate(text))
+        return "".join(shown), odd
+
+    def _word(self, text: str, first: int, last: int, line: int, broken: bool) -> tuple[int, Word]:
+        """The word with these outermost characters, and the quarter turns that it is turned by."""
+        begin = self._edges(first)
+        end = self._edges(last) if last != first else begin
+        size, bold = self._style(first)
+        _char_origin(self._page, first, self._at_x, self._at_y)
+        bottom = self._y.value
+        angle = _char_angle(self._page, first)
+        turn = _turn(angle) if angle else 0
+        left, right = min(begin[0], end[0]), max(begin[2], end[2])
+        if turn or not size:
+            box = turned(_joined(begin, end), turn)
+            left, right, size = box[0], box[2], size or round(box[3] - box[1], 1)
+            bottom = turned((self._x.value, bottom) * 2, turn)[1]
+        if not (text.isascii() and text.isprintable()):
+            text = _UNPRINTED.sub("", text)
+            broken = broken or text.endswith(_SOFT_HYPHEN)
+            text = text.replace(_SOFT_HYPHEN, "")
+            if has_rtl(text):
+                text = logical(text, forwards=turned(begin, turn)[0] < turned(end, turn)[0])
+            text = letters(text)
+        return turn, Word(text, left, right, bottom, size, bold, line, broken)
 
     def _edges(self, index: int) -> Box:
         """Left, bottom, right and top of a character with the room its font gives it."""
-        if not pdfium.FPDFText_GetLooseCharBox(self._page, index, self._box):
+        if not _loose_box(self._page, index, self._at_box):
             return 0.0, 0.0, 0.0, 0.0
-        box = self._box
-        left, right = sorted((box.left, box.right))
-        bottom, top = sorted((box.bottom, box.top))
+        left, top, right, bottom = _FOUR.unpack_from(self._box)
+        if right < left:
+            left, right = right, left
+        if top < bottom:
+            bottom, top = top, bottom
         return left, bottom, right, top
 
     def _style(self, index: int) -> tuple[float, bool]:
         """Type size as seen (the nominal one is 1 in files that scale by the text matrix), and weight."""
-        handle = pdfium.FPDFText_GetTextObject(self._page, index)
-        key = ctypes.cast(handle, ctypes.c_void_p).value or 0
+        key = _text_object(self._page, index) or 0
         style = self._styles.get(key)
         if style is None:
             size = float(pdfium.FPDFText_GetFontSize(self._page, index))
@@ -166,6 +181,11 @@ class _Reader:
             name = self._name.value.decode("latin-1").lower() if 0 < length <= 128 else ""
             style = self._styles[key] = round(size, 1), any(mark in name for mark in _BOLD)
         return style
+
+
+def _with_hyphen(broken: Word, rest: str) -> Word:
+    """A word that was broken gets its hyphen back where that belongs to it, as in `EU-Kommission`."""
+    return broken._replace(text=broken.text + "-") if rest[:1].isupper() or rest[:1].isdigit() else broken
 
 
 def _turn(angle: float) -> int:

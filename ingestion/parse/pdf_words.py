@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _GAP = 1.1
 """In type sizes: a wider gap parts columns or cells."""
@@ -25,10 +26,10 @@ _LIGATURES = {
 """Ligatures and the shapes that Arabic letters take within a word, to the letters they stand for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
-    """A word as drawn. Places in points: its left and right edge, its baseline. `line` numbers PDFium's
-    lines; `broken` says that a hyphen at the line's end parts it from its rest."""
+class Word(NamedTuple):
+    """A word as drawn; a tuple, since a book has a million of them. Places in points: its left and right edge,
+    its baseline. `line` numbers PDFium's lines; `broken` says that a hyphen at the line's end parts it from
+    its rest."""
 
     text: str
     left: float
@@ -99,19 +100,25 @@ def pieces(words: Sequence[Word]) -> list[Line]:
 
 def _once(words: Sequence[Word]) -> Iterator[Word]:
     """Without words that stand where the same word stands already (shadows, bold by double printing)."""
-    seen: set[tuple[str, int, int]] = set()
+    places: dict[str, set[tuple[int, int]]] = {}
     for word in words:
         reach = 0.25 * max(1.0, word.size)
         x, y = round(word.left / reach), round(word.bottom / reach)
-        if not any((word.text, x + i, y + j) in seen for i in (-1, 0, 1) for j in (-1, 0, 1)):
-            seen.add((word.text, x, y))
-            yield word
+        seen = places.get(word.text)
+        if seen is None:
+            places[word.text] = {(x, y)}
+        elif seen.isdisjoint([(x + i, y + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]):
+            seen.add((x, y))
+        else:
+            continue
+        yield word
 
 
 def _goes_on(before: Word, word: Word) -> bool:
+    if word.line != before.line or before.broken:
+        return False
     size = max(before.size, word.size, 1.0)
-    gap = max(word.left - before.right, before.left - word.right)
-    return word.line == before.line and not before.broken and gap < _GAP * size
+    return max(word.left - before.right, before.left - word.right) < _GAP * size
 
 
 def joined(words: Sequence[Word]) -> Line:
