@@ -182,7 +182,11 @@ class Settings(BaseSettings):
         200_000, gt=0, description="Documents of one tenant that may wait; more are told 429."
     )
     max_queued_bytes: int = Field(32 * 2**30, gt=0, description="Bytes of these.")
-    parse_timeout: float = Field(60.0, gt=0, description="Wall time for parsing one large document.")
+    parse_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Processor time for parsing one document; one that stays at a part for long ends before.",
+    )
     parse_memory: int = Field(2**30, gt=0, description="Address space of the parsing process, in bytes.")
 
     url: str | None = Field(None, description="Address of the service, for commands that call it.")

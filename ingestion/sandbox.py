@@ -12,12 +12,12 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ingestion.errors import IngestionError, ParserUnavailable, Quarantined, UnsupportedType
 from ingestion.parse import sniff
+from ingestion.sandbox_pace import Limits, Pace
 from ingestion.sandbox_process import Child, Ended, Nursery, start
 from ingestion.sandbox_wire import MalformedAnswer
 from ingestion.types import Containment, Parsed
@@ -28,10 +28,8 @@ READER = "ingestion.parse:parse"
 SHARING = frozenset({"text", "markdown"})
 SHARING_BYTES = 2**20
 """Formats, and the size of a file, whose child may read more of its tenant's."""
-SECONDS, SECONDS_PER_MIB = 15.0, 2.0
-"""Wall time for any file, and for each MiB of it more: a small one that takes long is a trap, not work."""
 _MOST_IDLE = 4
-_TELL_EVERY = 1.0
+_LOOK_EVERY, _TELL_EVERY = 0.25, 1.0
 _LAST_MOMENT = 1.0
 """Seconds given to a child that went silent, to learn of what it died."""
 
@@ -47,8 +45,8 @@ class Reading:
 
 
 class Sandbox:
-    """`timeout` in seconds of wall time for a large document, of which a smaller one gets as much as its
-    size allows for; `memory` in bytes of address space for one child.
+    """`timeout` in seconds of work for a whole document, of which its size says how many may go to one part;
+    `memory` in bytes of address space for one child.
 
     `children` documents are parsed at once; more calls wait. `share` is the number of documents after which
     a child that may be shared is replaced. `reader` names the function that a child calls,
@@ -140,9 +138,9 @@ class Sandbox:
     ) -> tuple[Parsed | IngestionError, Ended | None, bool]:
         """The last says whether the child died for no reason that we know."""
         child = await self._child(owner)
+        limits = Limits.of(len(content), self._timeout)
         try:
-            async with _telling(child, told):
-                answer = await self._asked(child, content, filename, media_type)
+            answer = await _asked(child, limits, content, filename, media_type, told)
         except BaseException:
             await child.end()
             raise
@@ -153,30 +151,14 @@ class Sandbox:
         self._refuse_when_closed()
         if answer is not None:
             return answer, ended, False
-        outcome, again = self._died(child, ended, self._seconds(content))
+        outcome, again = self._died(child, ended, limits)
         return outcome, ended, again
 
-    async def _asked(
-        self, child: Child, content: bytes, filename: str | None, media_type: str | None
-    ) -> Parsed | IngestionError | None:
-        """Its answer, or that it took too long; None when it gave none."""
-        seconds = self._seconds(content)
-        try:
-            async with asyncio.timeout(seconds):
-                return await child.ask(content, filename, media_type)
-        except TimeoutError:
-            return _too_slow(child, seconds)
-        except (OSError, EOFError, MalformedAnswer):
-            return None
-
-    def _seconds(self, content: bytes) -> float:
-        return min(self._timeout, SECONDS + SECONDS_PER_MIB * len(content) / 2**20)
-
-    def _died(self, child: Child, ended: Ended, seconds: float) -> tuple[Quarantined, bool]:
+    def _died(self, child: Child, ended: Ended, limits: Limits) -> tuple[Quarantined, bool]:
         """What ended it: a limit that the kernel enforces, memory (libraries abort when they get none), or
         a crash, which may have been no fault of the document's."""
         if ended.status == -signal.SIGXCPU:
-            return _too_slow(child, seconds), False
+            return Quarantined("timeout", limits.too_long(), child.part()), False
         if ended.status == Child.NO_MEMORY or ended.peak > self._memory // 2:
             message = "Reading the document takes more memory than allowed."
             return Quarantined("memory", message, child.part()), False
@@ -226,11 +208,32 @@ class Sandbox:
             raise ParserUnavailable("The parser was closed.")
 
 
-def _too_slow(child: Child, seconds: float) -> Quarantined:
-    message = (
-        f"Reading the document takes longer than {seconds:.0f} seconds, which is the limit for its size."
-    )
-    return Quarantined("timeout", message, child.part())
+async def _asked(
+    child: Child,
+    limits: Limits,
+    content: bytes,
+    filename: str | None,
+    media_type: str | None,
+    told: Callable[[str], None] | None,
+) -> Parsed | IngestionError | None:
+    """The child's answer, or that it took too long; None when it gave none. Meanwhile `told` is called now
+    and then with the part that the child reads."""
+    asking = asyncio.create_task(child.ask(content, filename, media_type))
+    pace, tell_at = Pace(child.process, limits), time.monotonic() + _TELL_EVERY
+    try:
+        while not (await asyncio.wait({asking}, timeout=_LOOK_EVERY))[0]:
+            part = child.part()
+            if over := pace.over(part):
+                return Quarantined("timeout", over, part)
+            if told and part and time.monotonic() >= tell_at:
+                told(part)
+                tell_at += _TELL_EVERY
+        return asking.result()
+    except (OSError, EOFError, MalformedAnswer):
+        return None
+    finally:
+        asking.cancel()
+        await asyncio.wait({asking})
 
 
 def _may_share(content: bytes, filename: str | None, media_type: str | None) -> bool:
@@ -252,21 +255,3 @@ def _warn(holds: Containment) -> None:
     ]
     if lacking:
         logger.warning("this machine does not keep parsing processes from %s", ", ".join(lacking))
-
-
-@asynccontextmanager
-async def _telling(child: Child, told: Callable[[str], None] | None) -> AsyncIterator[None]:
-    """Within the block, say now and then which part the child reads."""
-
-    async def tell(told: Callable[[str], None]) -> None:
-        while True:
-            await asyncio.sleep(_TELL_EVERY)
-            if part := child.part():
-                told(part)
-
-    telling = asyncio.create_task(tell(told)) if told else None
-    try:
-        yield
-    finally:
-        if telling:
-            telling.cancel()

@@ -27,9 +27,9 @@ _LIGATURES = {
 
 
 class Word(NamedTuple):
-    """A word as drawn; a tuple, since a book has a million of them. Places in points: its left and right edge,
-    its baseline. `line` numbers PDFium's lines; `broken` says that a hyphen at the line's end parts it from
-    its rest."""
+    """A word as drawn; a tuple, since a book has a million of them. Places in points: its left and right
+    edge, its baseline. `line` numbers PDFium's lines; `broken` says that a hyphen at the line's end parts it
+    from its rest."""
 
     text: str
     left: float

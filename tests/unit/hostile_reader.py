@@ -20,6 +20,8 @@ def parse(
 ) -> Parsed:
     """Do what the content names, after having come to page 7; otherwise give it back as text."""
     wish, _, argument = content.decode().partition(" ")
+    if wish == "pages":
+        return _text(_pages(argument, progress))
     deed = _DEEDS.get(wish)
     if deed is None:
         _SEEN.append(content.decode())
@@ -124,12 +126,33 @@ def _fork(_: str) -> str:
     return str(child)
 
 
+def _pages(argument: str, progress: Callable[[str], None]) -> str:
+    """So many pages, each of which takes so many seconds of work."""
+    pages, seconds = argument.split()
+    for number in range(int(pages)):
+        progress(f"page {number + 1}")
+        _busy(float(seconds))
+    return f"{pages} pages"
+
+
+def _work(seconds: str) -> str:
+    _busy(float(seconds))
+    return "done"
+
+
+def _busy(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
 _SEEN: list[str] = []
 """What this process read before."""
 
 _DEEDS: dict[str, Callable[[str], str]] = {
     "loop": _loop,
     "sleep": _sleep,
+    "work": _work,
     "hog": _hog,
     "hog-in-c": _hog_in_c,
     "abort": lambda _: os.abort(),

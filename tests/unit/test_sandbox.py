@@ -15,8 +15,7 @@ import pytest
 
 from app.doctor import _parsing
 from app.settings import load_settings
-from ingestion import sandbox as sandbox_module
-from ingestion import sandbox_process
+from ingestion import sandbox_pace, sandbox_process
 from ingestion.errors import ParserUnavailable, Quarantined, UnsupportedType
 from ingestion.sandbox import Sandbox
 from ingestion.types import Containment, Parsed
@@ -86,11 +85,51 @@ async def test_a_document_that_takes_long_shows_which_part_is_read(make: Make) -
 async def test_a_small_document_gets_less_time_than_a_large_one(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox_module, "SECONDS", 1.0)
-    monkeypatch.setattr(sandbox_module, "SECONDS_PER_MIB", 1.0)
+    monkeypatch.setattr(sandbox_pace, "SECONDS", 1.0)
+    monkeypatch.setattr(sandbox_pace, "SECONDS_PER_MIB", 1.0)
     sandbox = make(timeout=30.0)
-    assert "longer than 1 seconds" in str(await fate(sandbox, "sleep"))
-    assert "longer than 2 seconds" in str(await fate(sandbox, "sleep " + "x" * 2**20))
+    assert "over 1 seconds" in str(await fate(sandbox, "sleep"))
+    assert "over 2 seconds" in str(await fate(sandbox, "sleep " + "x" * 2**20))
+
+
+async def test_a_document_that_goes_on_is_not_stopped_for_being_long(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_pace, "SECONDS", 1.0)
+    assert (await do(make(timeout=30.0), "pages 30 0.1")).text == "30 pages"
+
+
+@pytest.mark.parametrize("wish", ["loop", "sleep", "pages 1 60"])
+async def test_a_document_that_stays_at_a_part_is_stopped_long_before_the_limit_for_all(
+    make: Make, monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    monkeypatch.setattr(sandbox_pace, "SECONDS", 1.0)
+    error = await fate(make(timeout=600.0), wish)
+    assert (error.reason, error.part) == ("timeout", "page 1" if "pages" in wish else "page 7")
+    assert "makes no progress" in str(error)
+
+
+async def test_a_document_that_goes_on_for_ever_is_stopped_at_the_limit_for_all(make: Make) -> None:
+    error = await fate(make(timeout=2.0), "pages 1000000 0.1")
+    assert (error.reason, (error.part or "")[:5]) == ("timeout", "page ")
+    assert "over 2 seconds, which is the limit for any" in str(error)
+
+
+async def test_time_for_which_a_reader_waits_for_a_processor_does_not_count(make: Make) -> None:
+    """It shares one with others that keep it busy, and so takes longer than its limit by the clock."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    hog = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    others = [subprocess.Popen([sys.executable, "-c", hog]) for _ in range(4)]
+    try:
+        begun = time.monotonic()
+        assert (await do(make(timeout=3.0), "work 1.5")).text == "done"
+        assert time.monotonic() - begun > 3.5
+    finally:
+        os.sched_setaffinity(0, cores)
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 @pytest.mark.parametrize("wish", ["hog", "hog-in-c"])
