@@ -1,9 +1,9 @@
 """SQL about how long jobs take: what one costs in seconds of work, and when those that wait will be done.
 
-What a byte of each type costs is learned from the jobs that succeeded lately, and so is how many seconds of
-work the workers get through in one second while there is more than they can do. Estimates are worked out
-when they are read. Nothing is promised that is not known: before the first job succeeded, while leasing is
-paused or no worker is heard of, there is no estimate.
+What a document of each type costs, and each byte of it, is learned from the jobs that succeeded lately, and
+so is how many seconds of work the workers get through in one second while there is more than they can do.
+Estimates are worked out when they are read. Nothing is promised that is not known: before the first job
+succeeded, while leasing is paused or no worker is heard of, there is no estimate.
 """
 
 # SQL is put together from this file's constants only; every value is bound.
@@ -22,10 +22,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ingestion.types import Job
 
 LEARN_FROM = 400
-OVERHEAD_BYTES = 512
-"""A document costs as much as a longer one by so much."""
-UNKNOWN_RATE = 1e-5
-"""Seconds a byte of plain text, before any was measured."""
+UNKNOWN_FIXED, UNKNOWN_RATE = 0.005, 1e-5
+"""Seconds a document and, besides, a byte of plain text, before any was measured."""
+BELIEF_SECONDS = 0.5
+"""Of work, that what was believed of a byte before counts as; of a document, one document."""
+LEAST_SHARE = 0.05
+"""Of what was believed, that a document costs at least: noise may say less than nothing."""
+ODD = 8.0
+"""Times what was believed: a document that took longer says no more than that about other types."""
 FIRST_LATENCY, MOST_LATENCY = 0.5, 2.0
 MOST_UNTOLD = 0.7
 """Of what runs, so much may have been done without being told."""
@@ -43,22 +47,48 @@ _DENSITY = (
     "WHEN {0}.media_type LIKE 'text/%' OR {0}.media_type LIKE 'application/json%' THEN 1.0 ELSE 0.15 END"
 )
 _DONE = "state = 'succeeded' AND generation IS NULL AND finished_at > now() - interval '7 days'"
+
+
+def _fit(fixed: str, rate: str, work: str = "work", of: str = "size", where: str = "true") -> str:
+    """What a document and a byte cost, as columns of a query, from what was believed and what was measured of
+    recent jobs: each says as much about bytes as they were believed to make up of its cost, so that tiny ones
+    say little, and of what is left of it the rest."""
+    return f"""
+        WITH believed AS (
+            SELECT bytes, cost, {work} AS work, {rate} * bytes / cost AS share
+            FROM (
+                SELECT r.work, {of} AS bytes, {fixed} + {rate} * {of} AS cost FROM recent r WHERE {where}
+            ) AS measured
+        ), learned AS (
+            SELECT {rate} * ({BELIEF_SECONDS} + coalesce(sum(work * share * share), 0))
+                / ({BELIEF_SECONDS} + coalesce(sum(cost * share * share), 0)) AS a_byte FROM believed
+        )
+        SELECT max(a_byte) AS rate, greatest({LEAST_SHARE} * {fixed},
+            ({fixed} + coalesce(sum((work - a_byte * bytes) * (1 - share)), 0))
+            / (1 + coalesce(sum(1 - share), 0))) AS fixed
+        FROM learned LEFT JOIN believed ON true
+    """
+
+
 RATES = f"""
     recent AS MATERIALIZED (
-        SELECT r.media_type, r.size + {OVERHEAD_BYTES} AS bytes, r.work, {_DENSITY.format("r")} AS density
-        FROM jobs r WHERE {_DONE} ORDER BY finished_at DESC LIMIT {LEARN_FROM}
-    ), rates AS MATERIALIZED (
-        SELECT media_type, sum(work) / sum(bytes) AS rate FROM recent WHERE work > 0 GROUP BY media_type
+        SELECT r.media_type, r.size, r.work, {_DENSITY.format("r")} AS density
+        FROM jobs r WHERE {_DONE} AND r.work > 0 ORDER BY finished_at DESC LIMIT {LEARN_FROM}
     ), mean AS MATERIALIZED (
-        SELECT coalesce(sum(work) / nullif(sum(bytes * density), 0), {UNKNOWN_RATE}) AS rate
-        FROM recent WHERE work > 0
+        {_fit(str(UNKNOWN_FIXED), str(UNKNOWN_RATE), f"least(work, {ODD} * cost)", "size * density")}
+    ), rates AS MATERIALIZED (
+        SELECT types.media_type, fitted.fixed, fitted.rate
+        FROM mean CROSS JOIN (SELECT DISTINCT media_type, density FROM recent) AS types CROSS JOIN LATERAL (
+            {_fit("mean.fixed", "(mean.rate * types.density)", where="r.media_type = types.media_type")}
+        ) AS fitted
     )
 """
-"""Seconds of work a byte: by type, and of plain text where a type was not met lately."""
+"""Seconds of work a document and a byte: by type, and of plain text where a type was not met lately."""
 
 
+FIXED = "coalesce(rates.fixed, mean.fixed)"
 RATE = f"coalesce(rates.rate, mean.rate * {_DENSITY.format('q')})"
-COST = f"(q.size + {OVERHEAD_BYTES}) * {RATE}"
+COST = f"({FIXED} + q.size * {RATE})"
 """The seconds of work of a job `q`, in a statement that has `RATES` and joins `COSTS` to it."""
 COSTS = "LEFT JOIN rates ON rates.media_type = q.media_type CROSS JOIN mean"
 
@@ -111,11 +141,11 @@ _RUNNING = text(
 _QUEUES = text(
     f"""
     WITH {RATES}, sizes AS MATERIALIZED (
-        SELECT q.tenant, q.media_type, count(*) AS jobs, sum(q.size + {OVERHEAD_BYTES}) AS bytes
+        SELECT q.tenant, q.media_type, count(*) AS jobs, sum(q.size) AS bytes
         FROM jobs q WHERE {WAITING} GROUP BY q.tenant, q.media_type
     ), waiting AS (
-        SELECT q.tenant, sum(q.jobs) AS jobs, sum(q.bytes * {RATE}) AS work FROM sizes q {COSTS}
-        WHERE {OPEN.format(tenant="q.tenant")} GROUP BY q.tenant
+        SELECT q.tenant, sum(q.jobs) AS jobs, sum(q.jobs * {FIXED} + q.bytes * {RATE}) AS work
+        FROM sizes q {COSTS} WHERE {OPEN.format(tenant="q.tenant")} GROUP BY q.tenant
     )
     SELECT w.tenant, w.jobs, w.work, {TAG} AS tag
     FROM waiting w LEFT JOIN shares s ON s.tenant = w.tenant CROSS JOIN {FLOOR}

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingestion.errors import Conflict, NotFound
+from ingestion.estimates import FIRST_LATENCY
 from ingestion.leases import Leases
 from ingestion.ledger import Ledger
 from ingestion.queue import (
@@ -435,25 +436,85 @@ async def test_nothing_is_promised_while_nobody_works_or_nothing_may_begin(
 async def test_an_estimate_follows_what_each_type_has_cost_and_how_much_got_done(
     ledger: Ledger, engine: AsyncEngine, accept: Accept, worker: str
 ) -> None:
-    """Done so far: text for 2 ms a byte and PDF for 0.1 ms, half a second of work in a second. What that does
-    not explain is taken for two seconds at most."""
-    for n in range(5):
-        await accept(f"text-{n}", "x" * 488)
-        await accept(f"pdf-{n}", "x" * 488, media_type="application/pdf")
+    """A document costs something, and each byte; of two types differently."""
+    for n in range(10):
+        for size in (500, 100_000):
+            await accept(f"text-{n}-{size}", "x" * size)
+            await accept(f"pdf-{n}-{size}", "x" * size, media_type="application/pdf")
+    await _done(
+        engine, "CASE media_type WHEN 'text/plain' THEN 0.02 + 2e-5 * size ELSE 0.1 + 4e-6 * size END"
+    )
+    pdf = await accept("pdf", "x" * 200_000, media_type="application/pdf")
+    page = await accept("page", "x" * 200_000)
+    etas = [(await ledger.job("acme", job.id)).eta_seconds for job in (pdf, page)]
+    in_a_second = (10 * 2 * (0.02 + 0.1) + 10 * 100_500 * 2.4e-5) / 21
+    assert etas[0] == pytest.approx(FIRST_LATENCY + 0.9 / in_a_second, rel=0.1)
+    assert etas[1] == pytest.approx(FIRST_LATENCY + (0.9 + 4.02) / in_a_second, rel=0.1)
+    assert (await ledger.queue("acme")).eta_seconds == etas[1]
+
+
+async def _done(engine: AsyncEngine, work: str) -> None:
+    """All jobs ended now, in the last 21 seconds, and took so much work."""
     await _pass(
         engine,
-        """
+        f"""
         UPDATE jobs SET state = 'succeeded', worker = 'here/7', created_at = now() - interval '1 hour',
             run_after = now() - interval '1 hour', leased_at = now() - interval '21 seconds',
-            finished_at = now(), work = CASE media_type WHEN 'text/plain' THEN 2.0 ELSE 0.1 END
+            finished_at = now(), work = {work}
         """,
     )
-    pdf = await accept("pdf", "x" * 9_488, media_type="application/pdf")
-    page = await accept("page", "x" * 9_488)
-    etas = [(await ledger.job("acme", job.id)).eta_seconds for job in (pdf, page)]
-    assert etas[0] == pytest.approx(2.0 + 2.0, rel=0.1)
-    assert etas[1] == pytest.approx(2.0 + 40.0 + 2.0, rel=0.1)
-    assert (await ledger.queue("acme")).eta_seconds == pytest.approx(44.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("work", "plain", "pdf"),
+    [
+        pytest.param("0.02", (10, 60), (1, 15), id="fast"),
+        pytest.param("0.2", (10, 150), (1, 30), id="slow"),
+        pytest.param("0.02 + size * 2e-5", (10, 70), (1, 15), id="by size"),
+    ],
+)
+async def test_tiny_documents_say_little_of_what_a_large_one_takes(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    worker: str,
+    work: str,
+    plain: tuple[float, float],
+    pdf: tuple[float, float],
+) -> None:
+    """By the bytes alone, 3 MB of text would take from five minutes to an hour."""
+    for n in range(30):
+        await accept(f"note-{n}", "x" * (150 + 5 * n))
+    await _done(engine, work)
+    costs = []
+    for media_type in ("text/plain", "application/pdf"):
+        await accept(f"large {media_type}", "x" * 3_000_000, media_type=media_type)
+        [lease] = await ledger.lease("here/7", 60.0, 1)
+        costs.append(await _work(engine, lease.job.id))
+    assert plain[0] < costs[0] < plain[1]
+    assert pdf[0] < costs[1] < pdf[1]
+
+
+async def test_one_large_document_corrects_what_large_ones_are_taken_to_cost(
+    ledger: Ledger, engine: AsyncEngine, accept: Accept, worker: str
+) -> None:
+    for n in range(30):
+        await accept(f"note-{n}", "x" * 200)
+    await accept("book", "x" * 3_000_000, media_type="application/pdf")
+    await _done(engine, "CASE media_type WHEN 'text/plain' THEN 0.02 ELSE 90 END")
+    costs = []
+    for name, size, media_type in (("book-2", 2_000_000, "application/pdf"), ("note", 200, "text/plain")):
+        await accept(name, "x" * size, media_type=media_type)
+        [lease] = await ledger.lease("here/7", 60.0, 1)
+        costs.append(await _work(engine, lease.job.id))
+    assert costs[0] == pytest.approx(60, rel=0.25)
+    assert costs[1] == pytest.approx(0.02, rel=0.5)
+
+
+async def _work(engine: AsyncEngine, job_id: str) -> float:
+    async with engine.connect() as connection:
+        found = await connection.scalar(text("SELECT work FROM jobs WHERE id = :id"), {"id": job_id})
+    return float(found)
 
 
 async def test_more_hosts_do_more(ledger: Ledger, accept: Accept, show: Show, worker: str) -> None:
