@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 LONGEST = 600
 """Characters of a piece; a longer one is cut at a word."""
+ASKING = ("?", "？")
 SHORT = 55
 """Characters of a line that was not wrapped for being too long."""
 
@@ -30,6 +31,22 @@ _LINK = re.compile(
     (?:\s++(?:"[^"]{0,300}"|'[^']{0,300}'))?\s*+\)""",
     re.VERBOSE,
 )
+# `*said so*` and `_said so_`, not `5 * 3` or `snake_case`.
+_EMPHASIS = re.compile(r"(?<![\w*\\])\*(?=[^\s*])([^*]{1,300})(?<![\s\\])\*(?![\w*])")
+_UNDERLINED = re.compile(r"(?<![\w_\\])_(?=[^\s_])([^_]{1,300})(?<![\s\\])_(?![\w_])")
+_REFERENCE = re.compile(
+    r"!?\[((?=[^\[\]]{0,300}[^\W\d_])[^\[\]]{1,300})\]\[[^\[\]]{0,100}\]|\[\^[^\[\]\s]{1,50}\]"
+)
+_TAG = re.compile(
+    r"</?(?:a|abbr|b|big|br|center|code|div|em|font|hr|i|img|kbd|li|ol|p|small|span|strong|sub|sup|td|th|tr|u|ul)"
+    r"(?:\s[^<>]{0,1000})?/?>|<!--.{0,1000}?-->",
+    re.IGNORECASE,
+)
+# What Jekyll, Hugo and their like put in while they render. One word in quotes is mostly a name to be read.
+_DIRECTIVE = re.compile(
+    r"""\{%[-\s]*\w+\s+["']([^"'/{}]{1,100})["'][-\s]*%\}|\{%[^{}]{0,300}%\}|\{\{[^{}]{0,300}\}\}"""
+)
+_ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~\"'$&:;,?/])")
 _END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s+[\"'“‘(\[]*[^\W_a-z])|[。！？]")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|e\.g|i\.e|Mr|Mrs|Ms|Dr|Prof|St|vs|cf|al|ca|approx|[Nn]o|Nos|Fig|Sec|Art|Inc|Ltd|Co|Jr|Sr"
@@ -40,8 +57,8 @@ _ABBREVIATION = re.compile(
 @dataclass(frozen=True, slots=True)
 class Piece:
     """`text` is one line without markup, `heading` the last one in the passage, `intro` the sentence that
-    introduces the list or table it is in. `opens` says that it is such a sentence itself, `item` that it
-    is in a list."""
+    introduces the list or table it is in, or asks what it answers. `opens` says that it is such a sentence
+    itself, `item` that it is in a list."""
 
     text: str
     heading: str = ""
@@ -52,6 +69,11 @@ class Piece:
     @property
     def context(self) -> str:
         return f"{self.heading} {self.intro}".strip()
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is a question, which says nothing: its words are the context of what follows it."""
+        return self.opens and self.text.endswith(ASKING)
 
 
 def split(text: str, path: Sequence[str] = ()) -> list[Piece]:
@@ -85,6 +107,7 @@ class _Reader:
         self._headings = frozenset(map(str.casefold, path))
         self._heading = ""
         self._intro = ""
+        self._asked = ""
         self._kind = ""
         self._lines: list[str] = []
 
@@ -105,7 +128,8 @@ class _Reader:
             yield from self._flush()
             if kind == "heading":
                 heading = content.rstrip("# \t")
-                self._heading, self._intro = "" if heading.casefold() == self._title else heading, ""
+                self._heading = "" if heading.casefold() == self._title else heading
+                self._intro = self._asked = ""
         elif kind == "item" or kind != self._kind:
             if not (kind == "text" and self._kind == "item" and line[:1].isspace()):
                 yield from self._flush()
@@ -137,16 +161,21 @@ class _Reader:
             for text in _unwrapped(lines):
                 yield from self._running(_plain(text), item=False)
         elif lines:
-            yield from self._running(_plain(" ".join(lines)), item=kind == "item")
+            shown = _in_line if kind == "code" else _plain
+            yield from self._running(shown(" ".join(lines)), item=kind == "item")
 
     def _running(self, text: str, *, item: bool) -> Iterator[Piece]:
         if not item:
-            self._intro = ""
+            self._intro, self._asked = self._asked, ""
         for sentence in sentences(text):
-            opens = not item and sentence.endswith(":")
+            asks = not item and sentence.endswith(ASKING)
+            opens = asks or (not item and sentence.endswith(":"))
             yield Piece(sentence, self._heading, self._intro, opens=opens, item=item)
             if opens:
                 self._intro = sentence
+            if not item:
+                # A question that ends its paragraph is answered by the one below.
+                self._asked = sentence if asks else ""
 
     def _rows(self, lines: list[str]) -> Iterator[Piece]:
         rows = [_cells(line) for line in lines if not _RULE.fullmatch(line)]
@@ -179,9 +208,23 @@ def _named(head: str, cell: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """On one line, without emphasis and link targets."""
-    shown = _MARKUP.sub(r"\2", _LINK.sub(r"\1", text))
-    return " ".join(shown.split())
+    """On one line, without emphasis, link targets, tags and the backslashes of Markdown."""
+    shown = _LINK.sub(r"\1", text)
+    if "[" in shown:
+        shown = _REFERENCE.sub(r"\1", shown)
+    if "{" in shown:
+        shown = _DIRECTIVE.sub(r"\1", shown)
+    if "<" in shown:
+        shown = _TAG.sub(" ", shown)
+    shown = _MARKUP.sub(r"\2", shown)
+    for mark, pattern in (("*", _EMPHASIS), ("_", _UNDERLINED), ("\\", _ESCAPE)):
+        if mark in shown:
+            shown = pattern.sub(r"\1", shown)
+    return _in_line(shown)
+
+
+def _in_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _cut(sentence: str) -> Iterator[str]:

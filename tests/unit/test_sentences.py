@@ -119,3 +119,31 @@ def test_the_title_is_no_context_of_its_first_paragraph() -> None:
 
 def test_a_passage_of_one_short_line_can_be_quoted() -> None:
     assert [piece.text for piece in split("Open from nine to five")] == ["Open from nine to five"]
+
+
+@pytest.mark.parametrize(
+    ("passage", "said"),
+    [
+        ("It is *unpaid* leave, for _all_ of you.", "It is unpaid leave, for all of you."),
+        ("Until 1 \\- 5 May on \\[date\\], see *a\\_b*.", "Until 1 - 5 May on [date], see a_b."),
+        ("So 5 * 3 * 2 and my_own_name stay.", "So 5 * 3 * 2 and my_own_name stay."),
+        ("Required<br/>For <a href='x'>all</a> <!-- not shown --> here.", "Required For all here."),
+        ("Where x < b and y > 3, List<String>.", "Where x < b and y > 3, List<String>."),
+        ("See the [rules][travel-3], and Smith [1][3].[^2]", "See the rules, and Smith [1][3]."),
+        ('Ping us in {% slack_channel "tock" %}. {% endalert %}', "Ping us in tock."),
+        ("In C:\\Users\\me it is.", "In C:\\Users\\me it is."),
+    ],
+)
+def test_markup_is_not_read_aloud(passage: str, said: str) -> None:
+    assert " ".join(texts(passage)) == said
+
+
+def test_code_keeps_its_backslashes_and_stars() -> None:
+    assert texts("```\nrun a \\\n  --x=*b* _c_\n```") == ["run a \\ --x=*b* _c_"]
+
+
+def test_a_question_is_the_context_of_what_follows_it() -> None:
+    question, below, after = split("Have a flyer account?\n\nYou keep it.\n\nBook early.")
+    assert question.asks
+    assert (below.intro, after.intro) == ("Have a flyer account?", "")
+    assert not any(piece.asks for piece in split("- Who pays?\n- Nobody."))
