@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llm import digest, quoting
 from llm.errors import ModelTimeout
@@ -109,6 +109,7 @@ class Extractive:
         return [not_found(request.question, searched=request.searched)]
 
     async def _chosen(self, reading: Reading, found: Sequence[Quote], tenant: str) -> list[int]:
+        reading = replace(reading, question=await asyncio.to_thread(quoting.spelled, reading.question, found))
         relevance = await asyncio.to_thread(Relevance, reading, found)
         scores = await self._scores(reading.whole, found, relevance, tenant, relevance.candidates())
         chosen = quoting.choose(relevance, scores)

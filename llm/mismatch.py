@@ -31,6 +31,8 @@ WEIGHTS: Mapping[str, float] = {
     "close": 1.39,
     "long": 2.12,
 }
+_SLIGHT = frozenset({"denial said", "date"})
+"""Signs that mean too little to doubt an answer for them alone: a rule often says what must not be done."""
 UNKNOWN = 0.6
 """The similarity that is assumed where no embedder tells it."""
 MANY = 12
@@ -83,19 +85,21 @@ _DATE = re.compile(
 )
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _LASTS = re.compile(r"\bhow long\b(.*)\b(?:last|take)\b", re.IGNORECASE)
+_ONLY_ASKS = re.compile(r"(?<=\bhow )often\b|\bper(?= \w)", re.IGNORECASE)
 _NAME = re.compile(r"(?<![.!?:]\s)(?<!^)(?<![^\W_])[A-Z][\w'’-]*\w")
 
 
-def lasting(question: str) -> str:
-    """The question without the words that only ask how long something lasts: no text says them so."""
-    return _LASTS.sub(r"how\1", question)
+def telling(question: str) -> str:
+    """The question without the words that only ask, as how long something lasts or how often it is done: no
+    text says them so."""
+    return _ONLY_ASKS.sub("", _LASTS.sub(r"how\1", question))
 
 
 def doubtful(question: str, said: str, above: str, nearest: float | None) -> bool:
     """Whether `said`, under the headings `above`, more likely speaks of something else than the question
     asks. `nearest` is an embedder's similarity of the question to the nearest sentence."""
     found = signs(question, said, above)
-    if not any(found.values()):
+    if not any(shown for name, shown in found.items() if name not in _SLIGHT):
         return False
     weighed = measures(question, found, UNKNOWN if nearest is None else nearest)
     return 1 / (1 + math.exp(-sum(WEIGHTS[name] * value for name, value in weighed.items()))) < LEAST
@@ -114,7 +118,7 @@ def measures(question: str, found: Mapping[str, bool], nearest: float) -> dict[s
 
 def signs(question: str, said: str, above: str) -> dict[str, bool]:
     asked, told, around = frozenset(words(question)), frozenset(words(said)), frozenset(words(above))
-    more, less = _leaning(lasting(question))
+    more, less = _leaning(telling(question))
     said_more, said_less = _leaning(said)
     new_numbers = _new_numbers(question, f"{above} {said}")
     new_dates = any(date.lower() not in question.lower() for date in _DATE.findall(said))

@@ -20,7 +20,7 @@ from llm.followup import Reading
 from llm.language import detect
 from llm.sentences import Piece, split
 from llm.superseded import asked_for, superseded
-from llm.terms import terms
+from llm.terms import respelled, terms
 from llm.types import Passage
 
 ENOUGH = 0.36
@@ -63,6 +63,8 @@ _UNSEEN = 0.25
 """What a score loses for words of the question that are in no passage, by their share."""
 _NOWHERE = 0.6
 """What remains for each that is in none."""
+_CUT = 0.85
+"""What remains of the score of a piece that begins within a sentence, where its passage was cut."""
 _CODE = re.compile(r"(?=\D*\d)(?=.*[^\W\d_]).*|\d+[.:]\d+(?:[.:]\d+)*|(?:19|20)\d\d")
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+")
 
@@ -123,6 +125,11 @@ def in_force(question: str, found: Sequence[Quote]) -> list[Quote]:
     return _numbered(quote for quote in found if quote.at not in old)
 
 
+def spelled(question: str, found: Sequence[Quote]) -> str:
+    """The question as the quotes spell its words, where they have one only with another letter."""
+    return respelled(question, (f"{' '.join(quote.path)} {quote.piece.text}" for quote in found))
+
+
 def _numbered(found: Iterable[Quote]) -> list[Quote]:
     return [replace(quote, at=at) for at, quote in enumerate(found)]
 
@@ -138,10 +145,11 @@ class Relevance:
         self._said = [frozenset(terms(quote.piece.text)) for quote in found]
         self._around = [frozenset(terms(quote.heading)) for quote in found]
         self._titled = [frozenset(terms(quote.title)) for quote in found]
+        self._known = self._seen()
         self.weights = self._weigh()
         self._named = self._by_passage(_names(question, nouns=self._language == "de"))
         self._new = frozenset(terms(reading.new))
-        self._unseen = self._share(self.weights.keys() - self._seen())
+        self._unseen = self._share(self.weights.keys() - self._known)
         self.own = [self._covered(at) for at in range(len(found))]
         self.lexical = self._with_topic(self.own)
 
@@ -190,7 +198,7 @@ class Relevance:
     def ranked(self, scores: Sequence[float]) -> list[int]:
         """The quotes that score at all, best first."""
         worth = {
-            at: score + wanted.counting(self._question, self.quotes[at].piece.text)
+            at: score + wanted.preferred(self._question, self.quotes[at].piece.text)
             for at, score in enumerate(scores)
             if score > 0
         }
@@ -202,7 +210,7 @@ class Relevance:
 
     def enough(self, given: Scores) -> bool:
         """Whether the best quote is about the question."""
-        if self._new and self._new.isdisjoint(self._seen()):
+        if self._new and self._new.isdisjoint(self._known):
             return False
         near = given.nearest is None or self._foreign or (given.best + given.nearest / 2) / 1.5 >= SURE
         return near and given.best >= self._needed(given)
@@ -254,7 +262,7 @@ class Relevance:
         total = len(self.quotes)
         return {
             term: math.log(1 + (total - count[term] + 0.5) / (count[term] + 0.5))
-            for term in terms(mismatch.lasting(self._question))
+            for term in terms(mismatch.telling(self._question))
         }
 
     def _covered(self, at: int) -> float:
@@ -286,9 +294,10 @@ class Relevance:
         # The same thing said in other words: then it does not matter that the words are nowhere.
         score -= _UNSEEN * self._unseen * (1 - (similarity or 0.0))
         text = self.quotes[at].piece.text
-        if wanted.given(self._question, text):
+        if wanted.given(self._question, text) or (self.quotes[at].piece.asks and not _items(self.quotes, at)):
             return 0.0
         score += sum(_CUE if fits else -_CUE for fits in wanted.fits(self._question, text))
+        score *= _CUT if cut_off(self.quotes, at) else 1.0
         return max(0.0, score)
 
 
@@ -337,7 +346,8 @@ def spoken(found: Sequence[Quote], chosen: Sequence[int]) -> list[tuple[int, str
     said: list[tuple[int, str]] = []
     last: Quote | None = None
     for at in places:
-        quote, text = found[at], found[at].piece.text
+        quote = found[at]
+        text = f"… {quote.piece.text}" if cut_off(found, at) else quote.piece.text
         if quote.piece.item and quote.piece.intro:
             if last and (last.number, last.piece.intro) == (quote.number, quote.piece.intro):
                 said[-1] = (quote.number, f"{said[-1][1].rstrip('.;, ')}; {text}")
@@ -348,6 +358,14 @@ def spoken(found: Sequence[Quote], chosen: Sequence[int]) -> list[tuple[int, str
             said.append((quote.number, text))
             last = None
     return said
+
+
+def cut_off(found: Sequence[Quote], at: int) -> bool:
+    """Whether the beginning of its sentence stands in the passage before: a passage of a long text may begin
+    anywhere."""
+    if found[at].piece.item or (at and found[at - 1].number == found[at].number):
+        return False
+    return found[at].piece.text.partition(" ")[0].islower()
 
 
 def _items(found: Sequence[Quote], at: int) -> list[int]:

@@ -161,8 +161,8 @@ class _Reader:
             for text in _unwrapped(lines):
                 yield from self._running(_plain(text), item=False)
         elif lines:
-            shown = _in_line if kind == "code" else _plain
-            yield from self._running(shown(" ".join(lines)), item=kind == "item")
+            shown = _unmarked if kind == "code" else _plain
+            yield from self._running(_in_line(shown(" ".join(lines))), item=kind == "item")
 
     def _running(self, text: str, *, item: bool) -> Iterator[Piece]:
         if not item:
@@ -207,16 +207,21 @@ def _named(head: str, cell: str) -> str:
     return f"{head}: {cell}" if head else cell
 
 
+def _unmarked(text: str) -> str:
+    """Without bold type, backticks and link targets. Code gets no more. It gets that because what looks like
+    code may be text: where a passage begins within code, the fence that ends it seems to open another."""
+    return _MARKUP.sub(r"\2", _LINK.sub(r"\1", text))
+
+
 def _plain(text: str) -> str:
     """On one line, without emphasis, link targets, tags and the backslashes of Markdown."""
-    shown = _LINK.sub(r"\1", text)
+    shown = _unmarked(text)
     if "[" in shown:
         shown = _REFERENCE.sub(r"\1", shown)
     if "{" in shown:
         shown = _DIRECTIVE.sub(r"\1", shown)
     if "<" in shown:
         shown = _TAG.sub(" ", shown)
-    shown = _MARKUP.sub(r"\2", shown)
     for mark, pattern in (("*", _EMPHASIS), ("_", _UNDERLINED), ("\\", _ESCAPE)):
         if mark in shown:
             shown = pattern.sub(r"\1", shown)

@@ -14,6 +14,8 @@ COUNTED = 0.08
 """What a text is worth more than others where a number in it counts what the question wants counted,"""
 PHRASE = 0.1
 """and where it says the question's words side by side as the question does."""
+DEFINED = 0.2
+"""What one is worth more that says what a thing is, where this was asked."""
 
 _ASKS_NUMBER = re.compile(
     r"\bhow (?:many|much|long|often|far|old|high|large|big|fast|quickly|soon|late|early|heavy|deep)\b"
@@ -41,6 +43,12 @@ _SPAN = re.compile(
     r"(?:and a half )?(?:second|minute|hour|day|night|week|month|year|decade|centur)",
     re.IGNORECASE,
 )
+_DEFINES = re.compile(
+    r"\s*(?:what(?: is|'s|’s| are| does)|define|explain)\s+(?:an?|the)?\s*((?:[\w.-]+\s*){1,3}?)"
+    r"\s*(?:mean|stand for)?[\s?.!]*",
+    re.IGNORECASE,
+)
+_IS = r"\W{0,3}(?:\([^()]{1,60}\)\W{0,2})?\s*(?:is|are|means?|refers? to|stands? for|denotes?|describes?)\b"
 _KINDS = ((_ASKS_NUMBER, _NUMBER), (_ASKS_TIME, _TIME), (_ASKS_SPAN, _SPAN))
 """How a question asks for it, and what then has to be in an answer."""
 _FIELD = re.compile(r"(?:[^\s:;]+ ){0,3}[^\s:;]+: ([^:;]+)")
@@ -59,13 +67,29 @@ def given(question: str, text: str) -> bool:
     return field is not None and set(terms(field.group(1))) <= set(terms(question))
 
 
-def counting(question: str, text: str) -> float:
-    """What a text is worth more than others to a question that wants something counted."""
+def preferred(question: str, text: str) -> float:
+    """What a text is worth more than others that say as many of the question's words."""
+    return _counting(question, text) + _defining(question, text)
+
+
+def _counting(question: str, text: str) -> float:
+    """To a question that wants something counted."""
     things = _things(question)
     if not things or not _counts(text, things):
         return 0.0
     pairs = _pairs(terms(question))
     return COUNTED + PHRASE * len(pairs & _pairs(terms(text))) / (len(pairs) or 1)
+
+
+def _defining(question: str, text: str) -> float:
+    """To a question what something is: the text says so at its beginning, or puts the name behind what it
+    names."""
+    asked = _DEFINES.fullmatch(question)
+    if asked is None:
+        return 0.0
+    name = re.escape(asked.group(1).strip().rstrip("s"))
+    says = rf"(?:an?|the)?\s*(?:\w+\s)?\W?{name}s?{_IS}|.*(?:called|named|known as|\()\s*\W?{name}\b"
+    return DEFINED if re.match(says, text, re.IGNORECASE) else 0.0
 
 
 def _things(question: str) -> frozenset[str]:

@@ -414,3 +414,47 @@ async def test_messages_without_a_user_are_declined() -> None:
         await text(Extractive(), Call(prompt=prompt, sampling=Sampling(), scope=SCOPE, timeout=20))
         == NOT_FOUND
     )
+
+
+RULES = Passage(
+    1,
+    "Passwords",
+    "of its length. Who sets it? The password must be changed every 90 days. For lost laptops, call the "
+    "desk. Names that begin with an underscore are reserved, and must not be used for anything else. Do you "
+    "keep the miles you earn?",
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("How often must a password be changed?", "The password must be changed every 90 days. [1]"),
+        ("What do I do when I lose my laptop?", "For lost laptops, call the desk. [1]"),
+        ("How often must the pasword be chagned?", "The password must be changed every 90 days. [1]"),
+        ("Which names are reserved?", "Names that begin with an underscore are reserved, and must not"),
+    ],
+)
+async def test_a_question_is_answered_though_it_says_things_otherwise(question: str, said: str) -> None:
+    assert said in await text(Extractive(), asked(question, [RULES]))
+
+
+async def test_what_something_is_is_told_by_the_sentence_that_says_so() -> None:
+    token = Passage(
+        1,
+        "Access",
+        "We speak of every token. Each token counts. One token a day. Every token costs. A token is a number "
+        "that is used once.",
+    )
+    answer = await text(Extractive(), asked("What is a token?", [token]))
+    assert "A token is a number that is used once. [1]" in answer
+
+
+async def test_a_question_in_a_document_is_no_answer() -> None:
+    answer = await text(Extractive(), asked("Do I keep the miles that I earn?", [RULES]))
+    assert "miles" not in answer
+
+
+async def test_a_piece_that_its_passage_cut_off_says_so() -> None:
+    cut = Passage(1, "Travel", "the approval of the travel team takes two days at most.")
+    answer = await text(Extractive(), asked("How long does approval of the travel team take?", [cut]))
+    assert answer.startswith("… the approval of the travel team takes two days")

@@ -139,6 +139,7 @@ def test_markup_is_not_read_aloud(passage: str, said: str) -> None:
 
 
 def test_code_keeps_its_backslashes_and_stars() -> None:
+    assert texts("exit\n```\nPress `ctrl+C`, as [here](#run).")[-1] == "Press ctrl+C, as here."
     assert texts("```\nrun a \\\n  --x=*b* _c_\n```") == ["run a \\ --x=*b* _c_"]
 
 
