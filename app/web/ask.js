@@ -53,7 +53,8 @@ async function put(question) {
   const answer = element("p", { className: "answer waiting", dir: "auto" });
   const turn = element("article", { className: "turn" }, element("p", { className: "asked", textContent: question, dir: "auto" }), answer);
   $("conversation").append(turn);
-  turn.scrollIntoView({ block: "nearest" });
+  const show = () => turn.scrollIntoView({ block: "nearest" });
+  show();
   running = new AbortController();
   toggle();
   announce("Working out an answer.");
@@ -64,9 +65,11 @@ async function put(question) {
     const final = await ask([...messages, { role: "user", content: question }], extra, running.signal, (piece) => {
       text += piece;
       answer.textContent = text;
+      show();
     });
     conversation = final.conversation ?? conversation;
     complete(turn, answer, text, final);
+    show();
     turns.push({ question, text, final });
     keep();
     announce(text);
@@ -74,12 +77,13 @@ async function put(question) {
     const stopped = error.name === "AbortError";
     const again = clickable("Ask again", () => { if (!running) { turn.remove(); put(question); } }, "link");
     turn.append(element("p", { className: stopped ? "notice" : "notice error" }, stopped ? "Stopped. " : `${error.message} `, again));
+    show();
     announce(stopped ? "Stopped." : error.message);
   } finally {
     answer.classList.remove("waiting");
     running = null;
     toggle();
-    $("question").focus();
+    $("question").focus({ preventScroll: true });
   }
 }
 

@@ -58,7 +58,17 @@ function wordsOf(query) {
 function shownHit(found, words) {
   const button = element("button", { type: "button", textContent: found.title || found.document_id, onclick: () => openPassage(found) });
   const where = [under(found), found.page && `page ${found.page}`, found.collection].filter(Boolean).join(" · ");
-  return element("li", {}, element("h2", {}, button), element("p", { className: "hint", textContent: where }), element("p", { dir: "auto" }, ...highlighted(snippet(found.text, words), words)));
+  return element("li", {}, element("h2", {}, button), element("p", { className: "hint", textContent: where }), element("p", { dir: "auto" }, ...highlighted(snippet(readable(found.text), words), words)));
+}
+
+// Without the marks of Markdown: where links lead, emphasis and backslashes are for the opened document.
+function readable(text) {
+  return text
+    .replace(/!?\[([^[\]]{0,300})\]\((?:[^()\s]|\([^()\s]*\)|\{[{%][^{}]*\}){0,2000}(?:\s+"[^"]*")?\)/g, "$1")
+    .replace(/(\*\*|__|`)(?=\S)(.{1,300}?)\1/g, "$2")
+    .replace(/(?<![\w*])\*(?=[^\s*])([^*]{1,300})\*(?![\w*])/g, "$1")
+    .replace(/^#{1,6}\s+/gm, "")
+    .replace(/\\([\\`*_{}[\]()#+\-.!|<>~])/g, "$1");
 }
 
 // A part of the passage that begins shortly before the first of the words.

@@ -131,6 +131,8 @@ function end(one, said, bad) {
   one.note.textContent = said;
   one.note.className = bad ? "error" : "";
   one.bar.remove();
+  // What went wrong is not to be looked for among hundreds.
+  if (bad) $("uploads").prepend(one.note.parentElement);
   counts[bad ? "bad" : "done"] += 1;
   tell();
 }
@@ -138,7 +140,7 @@ function end(one, said, bad) {
 function tell() {
   const { all, done, bad } = counts;
   const left = all - done - bad;
-  $("uploads-note").textContent = all < 2 ? "" : [`${done} of ${counted(all, "file")} searchable`, bad && `${bad} not`, left && `${left} to go`].filter(Boolean).join(", ");
+  $("uploads-note").textContent = all < 2 ? "" : [`${done} of ${counted(all, "file")} searchable`, bad && `${bad} failed`, left && `${left} to go`].filter(Boolean).join(", ");
   if (!left) announce(`${done} of ${counted(all, "file")} searchable.`);
 }
 

@@ -180,3 +180,35 @@ async def test_a_key_that_is_being_typed_is_left_alone(page: Page) -> None:
     await expect(page.locator("#key")).to_be_hidden()
     await expect(page.locator("#releases-note")).to_contain_text("needs a key")
     assert await page.evaluate("sessionStorage.getItem('plumbline-key')") is None
+
+
+async def test_the_newest_answer_and_the_next_question_are_in_sight(page: Page) -> None:
+    await page.set_viewport_size({"width": 1280, "height": 500})
+    for question in ("How long is the warranty on a Skylark 320?", "What caused the gateway outage?") * 2:
+        await page.fill("#question", question)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#ask-button")).to_be_visible()
+    await expect(page.locator(".turn")).to_have_count(4)
+    await expect(page.locator(".turn").last.locator(".answer")).to_be_in_viewport()
+    await expect(page.locator("#question")).to_be_in_viewport(ratio=1)
+    await expect(page.locator("#question")).to_be_focused()
+
+
+async def test_files_that_failed_are_told_first(page: Page, tmp_path: Path) -> None:
+    for name, text in (("one.md", b"# One\n\nText."), ("two.md", b"# Two\n\nText."), ("none.md", b"")):
+        (tmp_path / name).write_bytes(text)
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", [tmp_path / "one.md", tmp_path / "two.md", tmp_path / "none.md"])
+    await expect(page.locator("#uploads-note")).to_have_text("2 of 3 files searchable, 1 failed")
+    await expect(page.locator("#uploads li").first).to_contain_text("none.md")
+
+
+async def test_a_hit_is_shown_without_the_marks_of_markdown(page: Page) -> None:
+    text = "See the [**leave** form](https://x.example/a(b)) of *1 \\- 5* May."
+    hit = {"document_id": "d", "chunk_id": "c", "title": "Leave", "heading": "", "text": text}
+    answer = json.dumps({"hits": [hit], "degraded": [], "release": "r"})
+    await page.route("**/v1/search", lambda route: route.fulfill(body=answer))
+    await page.goto(f"{page.url}#search")
+    await page.fill("#query", "form")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#hits li p").last).to_have_text("See the leave form of 1 - 5 May.")
