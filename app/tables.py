@@ -180,6 +180,7 @@ audit = Table(
     Column("subject", Text, nullable=False),
     Column("evidence", JSONB, nullable=False, server_default="{}"),
     Index("audit_at", "at"),
+    Index("audit_of_subject", "subject", "at"),
 )
 
 

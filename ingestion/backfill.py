@@ -22,6 +22,8 @@ from ingestion.types import Build, GenerationState, Placed
 from ingestion.written import Flip, Written, held, lock_documents, lock_jobs, places, succeed
 
 CHARACTERS_PER_TOKEN = 4
+REACH = 200
+"""Visible revisions that are looked at for some of one generation."""
 
 _THESE = "unnest(CAST(:tenants AS text[]), CAST(:documents AS text[])) AS t(tenant, document_id)"
 # What readers see now, whichever generation they read.
@@ -137,12 +139,15 @@ _SAMPLE = text(
     "SELECT tenant, document_id, revision, chunks FROM visibility WHERE generation = :id "
     "ORDER BY random() LIMIT :limit"
 )
-# From anywhere on: ordering all of them by chance would read all of them, and this is asked all the time.
+# From anywhere on: ordering all of them by chance would read all of them, and this is asked all the time. Of
+# another generation's rows a few are passed over, and no more.
 _SOME = text(
     """
-    SELECT tenant, document_id, revision, chunks FROM visibility WHERE generation = :id AND chunks > 0
-      AND revision >= (SELECT floor(random() * max(revision)) FROM visibility)
-    ORDER BY revision LIMIT :limit
+    SELECT tenant, document_id, revision, chunks FROM (
+        SELECT * FROM visibility
+        WHERE revision >= (SELECT CAST(floor(random() * max(revision)) AS bigint) FROM visibility)
+        ORDER BY revision LIMIT :reach
+    ) AS met WHERE generation = :id AND chunks > 0 ORDER BY revision LIMIT :limit
     """
 )
 _RETIRED = text(
@@ -272,7 +277,7 @@ async def sample(connection: AsyncConnection, generation: str, limit: int) -> li
 
 async def some(connection: AsyncConnection, generation: str, limit: int) -> list[Placed]:
     """As `sample`, but cheap, less random, and at times none."""
-    rows = await connection.execute(_SOME, {"id": generation, "limit": limit})
+    rows = await connection.execute(_SOME, {"id": generation, "limit": limit, "reach": REACH})
     return [Placed(row.tenant, row.document_id, row.revision, row.chunks) for row in rows]
 
 

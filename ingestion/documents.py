@@ -140,13 +140,25 @@ _READ = f"""
 _GET = text(f"{_READ} AND d.id = :id")
 _PAGE = text(f"{_READ} AND d.id > :after ORDER BY d.id LIMIT :limit")
 _PAGE_OF = text(f"{_READ} AND d.collection = :collection AND d.id > :after ORDER BY d.id LIMIT :limit")
+# Of each collection, or else of all: the documents of a small one are found without a look at the others.
 _MATCHING = text(
     f"""
     SELECT d.id, d.collection, d.metadata FROM documents d
     WHERE d.tenant = :tenant AND NOT d.deleted AND {_MAY_READ} AND d.id > :after
-      AND (CAST(:collections AS text[]) = '{{}}' OR d.collection = ANY(CAST(:collections AS text[])))
       AND (CAST(:only AS text[]) = '{{}}' OR d.id = ANY(CAST(:only AS text[])))
     ORDER BY d.id LIMIT :limit
+    """
+)
+_MATCHING_IN = text(
+    f"""
+    SELECT m.* FROM (SELECT DISTINCT unnest(CAST(:collections AS text[])) AS name) AS c
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.collection, d.metadata FROM documents d
+        WHERE d.tenant = :tenant AND d.collection = c.name AND NOT d.deleted AND {_MAY_READ}
+          AND d.id > :after AND (CAST(:only AS text[]) = '{{}}' OR d.id = ANY(CAST(:only AS text[])))
+        ORDER BY d.id LIMIT :limit
+    ) AS m
+    ORDER BY m.id LIMIT :limit
     """
 )
 _CLOSE = text(
@@ -169,10 +181,13 @@ _SHOWN = (
     "OR NOT EXISTS (SELECT FROM documents e WHERE e.tenant = c.tenant AND e.collection = c.name "
     "AND NOT e.deleted)))"
 )
+# Documents without groups are counted by their index alone.
+_HOLDS = "d.tenant = c.tenant AND d.collection = c.name AND NOT d.deleted"
 _COUNTS = text(
     f"""
-    SELECT c.name, c.epoch, (SELECT count(*) FROM documents d WHERE d.tenant = c.tenant
-        AND d.collection = c.name AND NOT d.deleted AND {_MAY_READ}) AS documents
+    SELECT c.name, c.epoch,
+        (SELECT count(*) FROM documents d WHERE {_HOLDS} AND d.groups = '{{}}') +
+        (SELECT count(*) FROM documents d WHERE {_HOLDS} AND d.groups <> '{{}}' AND {_MAY_READ}) AS documents
     FROM collections c WHERE c.tenant = :tenant AND {_SHOWN} ORDER BY c.name
     """
 )
@@ -320,10 +335,13 @@ async def matching(
         "groups": _groups(which.groups),
         "after": after,
         "limit": limit,
-        "collections": list(which.collections),
         "only": list(which.document_ids),
     }
-    rows = (await connection.execute(_MATCHING, values)).all()
+    if which.collections:
+        found = await connection.execute(_MATCHING_IN, {**values, "collections": list(which.collections)})
+    else:
+        found = await connection.execute(_MATCHING, values)
+    rows = found.all()
     return [row.id for row in rows if _meant(row, which)], rows[-1].id if len(rows) == limit else None
 
 

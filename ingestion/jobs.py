@@ -46,7 +46,8 @@ _OWNED = "j.tenant = :tenant AND j.generation IS NULL"
 _MEANT = f"""
     {_OWNED} AND (CAST(:states AS text[]) = '{{}}' OR j.state = ANY(CAST(:states AS text[])))
     AND (CAST(:ids AS uuid[]) = '{{}}' OR j.id = ANY(CAST(:ids AS uuid[])))
-    AND (CAST(:reason AS text) IS NULL OR j.error ->> 'code' = CAST(:reason AS text))
+    AND (CAST(:reason AS text) IS NULL
+         OR j.error IS NOT NULL AND j.error ->> 'code' = CAST(:reason AS text))
     AND (CAST(:since AS timestamptz) IS NULL
          OR coalesce(j.finished_at, j.created_at) >= CAST(:since AS timestamptz))
     AND (CAST(:collection AS text) IS NULL AND CAST(:groups AS text[]) IS NULL OR EXISTS (

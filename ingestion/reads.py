@@ -44,10 +44,18 @@ _CANDIDATES = """
 """
 _SEEN = f"v.tenant = $4 AND v.document_id = c.document_id AND v.generation = $5 AND {_READABLE}"
 _VISIBLE = f"SELECT v.revision FROM {_CANDIDATES} WHERE {_SEEN}"  # noqa: S608  (constants only)
-_CONTENTS = f"""
-    SELECT v.document_id, v.revision, v.chunks FROM visibility v
-    WHERE v.tenant = $4 AND v.generation = $5 AND {_READABLE} ORDER BY v.document_id LIMIT $6
+_THEIRS = "v.tenant = $4 AND v.generation = $5"
+_OF_IDS = f"""
+    (SELECT DISTINCT unnest($3::text[]) AS id) AS w CROSS JOIN LATERAL (
+        SELECT * FROM visibility WHERE tenant = $4 AND generation = $5 AND document_id = w.id OFFSET 0) AS v
+    WHERE {_READABLE}
 """  # noqa: S608  (constants only)
+_OF_COLLECTIONS = f"""
+    (SELECT DISTINCT unnest($2::text[]) AS name) AS w CROSS JOIN LATERAL (
+        SELECT * FROM visibility AS v WHERE {_THEIRS} AND v.collection = w.name AND {_READABLE}
+        ORDER BY document_id LIMIT $6) AS v
+"""  # noqa: S608  (constants only)
+_OF_ALL = f"visibility v WHERE {_THEIRS} AND {_READABLE}"
 
 
 def _epochs(tenant: str) -> str:
@@ -59,11 +67,23 @@ def _epochs(tenant: str) -> str:
     """  # noqa: S608  (constants only)
 
 
+def _contents(source: str) -> str:
+    return f"""
+        SELECT v.document_id, v.revision, v.chunks FROM {source} ORDER BY v.document_id LIMIT $6
+    """  # noqa: S608  (constants only)
+
+
+def _all(source: str) -> str:
+    return f"""
+        SELECT {_epochs("$4")}, ARRAY(SELECT v.revision FROM {source} LIMIT $6) AS revisions
+    """  # noqa: S608  (constants only)
+
+
 _EPOCHS = f"SELECT {_epochs('$1')}"
-_ALL = f"""
-    SELECT {_epochs("$4")}, ARRAY(SELECT v.revision FROM visibility v
-        WHERE v.tenant = $4 AND v.generation = $5 AND {_READABLE} LIMIT $6) AS revisions
-"""  # noqa: S608  (constants only)
+# What names documents or collections finds them by these: a plan made once serves every question, and with
+# one statement for all it would read whatever the tenant has.
+_SOURCES = (_OF_IDS, _OF_COLLECTIONS, _OF_ALL)
+_CONTENTS, _ALL = tuple(map(_contents, _SOURCES)), tuple(map(_all, _SOURCES))
 # When a revision's rows were complete is when its flip began. Nobody asks unless there was one lately.
 _LOOK = f"""
     SELECT seen.revisions, seen.ages, {_epochs("$4")}
@@ -114,11 +134,11 @@ class Reads:
         return Look(epoch=_digest(epochs), ages=_ages(revisions or (), ages))
 
     async def all_visible(self, generation: str, where: Filter, limit: int) -> tuple[str, Sequence[int]]:
-        ((epochs, revisions),) = await self._ask(_ALL, *_reach(where, generation), limit)
+        ((epochs, revisions),) = await self._ask(_ALL[_source(where)], *_reach(where, generation), limit)
         return _digest(epochs), revisions
 
     async def contents(self, generation: str, where: Filter, limit: int) -> list[tuple[str, int, int]]:
-        rows = await self._ask(_CONTENTS, *_reach(where, generation), limit)
+        rows = await self._ask(_CONTENTS[_source(where)], *_reach(where, generation), limit)
         return [(row[0], row[1], row[2]) for row in rows]
 
     async def _ask(self, query: str, *values: Any) -> Sequence[asyncpg.Record]:
@@ -176,6 +196,11 @@ async def _named(work: Awaitable[T]) -> T:
 def _reach(where: Filter, generation: str) -> tuple[Any, ...]:
     groups = None if where.groups is None else sorted(where.groups)
     return groups, list(where.collections), list(where.document_ids), where.tenant, generation
+
+
+def _source(where: Filter) -> int:
+    """The place of what is looked through in `_SOURCES`."""
+    return 0 if where.document_ids else 1 if where.collections else 2
 
 
 def _pairs(candidates: Collection[tuple[str, int]]) -> tuple[str, str]:

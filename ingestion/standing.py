@@ -14,16 +14,17 @@ from ingestion.types import Operation, Queue
 
 _AWAKE = "beat_at > now() - make_interval(secs => lease)"
 _THEIRS = "generation IS NULL AND (CAST(:tenant AS text) IS NULL OR tenant = CAST(:tenant AS text))"
+# What waits and what runs are asked for apart, each of an index of its own: what has ended is not looked at.
 _STANDING = text(
     f"""
-    SELECT count(*) FILTER (WHERE state = 'queued') AS queued,
-        coalesce(sum(size) FILTER (WHERE state = 'queued'), 0) AS bytes,
-        count(*) FILTER (WHERE state = 'running') AS running,
-        extract(epoch FROM now() - min(run_after) FILTER (WHERE state = 'queued')) AS oldest,
+    SELECT waits.queued, waits.bytes, waits.oldest,
+        (SELECT count(*) FROM jobs WHERE state = 'running' AND {_THEIRS}) AS running,
         (SELECT count(*) FROM workers WHERE {_AWAKE} AND NOT stopping) AS workers,
         (SELECT count(*) / nullif(extract(epoch FROM now() - min(leased_at)), 0) FROM jobs
          WHERE state = 'succeeded' AND {_THEIRS} AND finished_at > now() - interval '1 minute') AS rate
-    FROM jobs WHERE state IN ('queued', 'running') AND {_THEIRS}
+    FROM (SELECT count(*) AS queued, coalesce(sum(size), 0) AS bytes,
+              extract(epoch FROM now() - min(run_after)) AS oldest
+          FROM jobs WHERE state = 'queued' AND {_THEIRS}) AS waits
     """
 )
 _ROOM = text(
@@ -37,8 +38,10 @@ _OPERATION = text(
     f"""
     SELECT
         (SELECT jsonb_object_agg(state, jobs) FROM (
-            SELECT state, count(*) AS jobs FROM jobs
-            WHERE state IN ('queued', 'running') AND generation IS NULL GROUP BY state
+            SELECT 'queued' AS state, count(*) AS jobs FROM jobs
+            WHERE state = 'queued' AND generation IS NULL
+            UNION ALL
+            SELECT 'running', count(*) FROM jobs WHERE state = 'running' AND generation IS NULL
             UNION ALL
             SELECT state, count(*) FROM jobs
             WHERE state IN ('failed', 'quarantined') AND generation IS NULL GROUP BY state) AS s) AS jobs,

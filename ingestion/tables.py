@@ -80,6 +80,15 @@ documents = Table(
     Column("warnings", JSONB, nullable=False, server_default=text("'[]'")),
     Index("documents_of_collection", "tenant", "collection", "id"),
     Index("documents_of_content", "tenant", "content_hash", postgresql_where=text("NOT deleted")),
+    # Counted without a look at the documents; those that name groups are looked at.
+    Index(
+        *("documents_open", "tenant", "collection"),
+        postgresql_where=text("NOT deleted AND groups = '{}'::text[]"),
+    ),
+    Index(
+        *("documents_grouped", "tenant", "collection"),
+        postgresql_where=text("NOT deleted AND groups <> '{}'::text[]"),
+    ),
 )
 
 versions = Table(
@@ -113,6 +122,7 @@ revisions = Table(
     Index(
         "revisions_live", "tenant", "document_id", postgresql_where=text("state IN ('writing', 'visible')")
     ),
+    Index("revisions_of_document", "tenant", "document_id"),
     Index("revisions_writing", "job_id", postgresql_where=text("state = 'writing'")),
     Index("revisions_retired", "look_at", postgresql_where=text("state = 'retired'")),
 )
@@ -141,6 +151,7 @@ visibility = Table(
     Index("visibility_of_revision", "revision"),
     Index("visibility_of_generation", "generation", "tenant", "document_id"),
     Index("visibility_of_content", "tenant", "content_hash"),
+    Index("visibility_of_collection", "generation", "tenant", "collection", "document_id"),
 )
 
 # Files that no document may need any more since then; `gone` ones were removed.
@@ -172,6 +183,7 @@ erasures = Table(
     CheckConstraint("scope IN ('documents', 'filter', 'collection', 'tenant')", name="erasures_scope"),
     CheckConstraint("state IN ('selecting', 'erasing', 'finished')", name="erasures_state"),
     Index("erasures_of_tenant", "tenant", "asked_at"),
+    Index("erasures_open", "asked_at", postgresql_where=text("state <> 'finished'")),
 )
 
 # The documents of an erasure under way, each with the version of its deletion, and what was said about it.
@@ -241,6 +253,10 @@ jobs = Table(
     Index(
         *("jobs_troubled", "tenant", "state", "seq"),
         postgresql_where=text("state IN ('failed', 'quarantined') AND generation IS NULL"),
+    ),
+    Index(
+        *("jobs_with_error", "tenant", "seq"),
+        postgresql_where=text("error IS NOT NULL AND generation IS NULL"),
     ),
     Index("jobs_of_document", "tenant", "document_id"),
     Index("jobs_newest", "tenant", "seq", postgresql_where=text("generation IS NULL")),
