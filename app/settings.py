@@ -182,6 +182,11 @@ class Settings(BaseSettings):
         200_000, gt=0, description="Documents of one tenant that may wait; more are told 429."
     )
     max_queued_bytes: int = Field(32 * 2**30, gt=0, description="Bytes of these.")
+    history_days: int = Field(
+        30,
+        ge=2,
+        description="Days for which jobs and versions are remembered that a newer version replaced.",
+    )
     parse_timeout: float = Field(
         60.0,
         gt=0,

@@ -290,12 +290,16 @@ class Trials:
         return Affected(**row._mapping)
 
     async def forget(self, days: int = KEPT_DAYS) -> None:
-        """Remove single outcomes and pairs of trials that ended long ago; what was decided on them stays."""
+        """Remove single outcomes and pairs of trials that ended long ago, and what readers said long ago of
+        answers that belong to no trial that runs; what was decided on them stays."""
         long_ago = func.now() - text("make_interval(days => :days)")
+        running = select(func.min(trials.c.started_at)).where(trials.c.ended_at.is_(None)).scalar_subquery()
         ended = select(trials.c.id).where(trials.c.ended_at < long_ago)
         async with transaction(self._engine) as connection:
             for table in (outcomes, pairs):
                 await connection.execute(delete(table).where(table.c.trial.in_(ended)), {"days": days})
+            unneeded = feedback.c.at < func.least(long_ago, func.coalesce(running, long_ago))
+            await connection.execute(delete(feedback).where(unneeded), {"days": days})
 
     async def end_soaking(self, seconds: float = SOAK) -> None:
         """Retire a former champion that has had its time."""

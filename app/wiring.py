@@ -49,6 +49,7 @@ from ingestion.blobs import Blobs
 from ingestion.erase import Eraser, Step
 from ingestion.erasesteps import FilesStep, IndexStep, LedgerStep, LogStep, Stated
 from ingestion.errors import Conflict, LedgerUnavailable
+from ingestion.forgetter import Forgetter
 from ingestion.indexers import Indexer, OpenIndexers
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
@@ -213,6 +214,7 @@ async def open_worker(
             removed=purger.noted,
         )
         eraser = _eraser(settings, ground, stack)
+        forgetter = Forgetter(ground.ledger, age=settings.history_days * 86_400.0)
         await _ensure_champion(ground, sweeper)
         indexers = OpenIndexers(ground.ledger, ground.store, _opener(ground.embedders))
         ordinary = _worker(settings, ground, indexers, ORDINARY, stack)
@@ -220,7 +222,7 @@ async def open_worker(
 
         async def run(stop: asyncio.Event) -> None:
             async with asyncio.TaskGroup() as group:
-                for part in (ordinary, backfill, sweeper, purger, eraser):
+                for part in (ordinary, backfill, sweeper, purger, eraser, forgetter):
                     group.create_task(part.run(stop))
 
         yield run

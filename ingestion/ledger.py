@@ -20,6 +20,7 @@ from ingestion import (
     documents,
     files,
     generations,
+    history,
     jobs,
     pauses,
     presence,
@@ -61,6 +62,7 @@ CLAIM_AGE = 24 * 3600.0
 """How long an idempotency key is remembered, in seconds."""
 SWEEP_BATCH = 500
 FILE_BATCH = 100
+HISTORY_BATCH = 1_000
 BURY_BATCH = 250
 MATCH_BATCH = 2_000
 QUEUE_BATCH = 5_000
@@ -422,7 +424,7 @@ class Ledger:
         async with reading(self._engine) as connection:
             return generations.written_by_all(await generations.states(connection))
 
-    # For the sweeper.
+    # For the sweeper, the purger and the forgetter.
 
     async def expire(self) -> None:
         """Retire revisions whose writers hold no lease any more, and forget old idempotency keys."""
@@ -452,6 +454,12 @@ class Ledger:
             yield gone
             if due:
                 await files.seen(connection, due, gone)
+
+    async def forget_history(self, after: int, age: float) -> int | None:
+        """Forget what newer versions replaced of the next versions after this number that are so many seconds
+        old; where to go on, None at the end."""
+        async with transaction(self._engine) as connection:
+            return await history.forget(connection, after, age, HISTORY_BATCH)
 
     async def clear(self, generation: str) -> int:
         """Hide some of the documents of a retired generation; how many that were."""

@@ -334,6 +334,28 @@ async def test_outcomes_are_forgotten_long_after_their_trial(stand: Stand, asker
     assert (await stand.trial(trial)).decision == {"why": "seen"}
 
 
+async def test_what_readers_said_is_forgotten_unless_a_trial_that_runs_may_ask_for_it(
+    stand: Stand, asker: Tenant
+) -> None:
+    trials = stand.house.services.trials
+
+    async def said() -> int:
+        async with stand.engine.connect() as connection:
+            return await connection.scalar(text("SELECT count(*) FROM feedback")) or 0
+
+    trial = await stand.canary((0.5, 1_000))
+    await prepared(stand, trial)
+    reply = await ask(asker, "c", QUESTION)
+    assert (await asker.http.post("/v1/feedback", json={"id": reply["id"], "rating": "down"})).is_success
+    await trials.forget(days=0)
+    assert await said() == 1
+    await trials.end(trial, "stopped", {"why": "seen"})
+    await trials.forget()
+    assert await said() == 1
+    await trials.forget(days=0)
+    assert await said() == 0
+
+
 async def test_a_former_champion_soaks_for_its_time(stand: Stand) -> None:
     services = stand.house.services
     await services.promotions.promote(stand.candidate.id)
