@@ -149,6 +149,7 @@ async def open_services(settings: Settings, replacements: Replacements = REAL) -
         ground = await _ground(settings, stack, replacements)
         outputs = RedisOutputs(_secret(settings.redis_url))
         stack.push_async_callback(outputs.aclose)
+        await ground.reads.warm()
         live = _answering(settings, ground, replacements, stack, outputs)
         servings, models = live.servings, live.models
         await stack.enter_async_context(_following(ground, servings))

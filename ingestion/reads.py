@@ -100,9 +100,9 @@ _LOOK = f"""
 
 
 class Reads:
-    """A `Visibility`. Connects when first asked; `dsn` is a PostgreSQL URL, `connect_args` what asyncpg is to
-    open a connection with. One that was lost since its last use is replaced, and the question asked once
-    more. Raises `LedgerUnavailable`.
+    """A `Visibility`. Connects when first asked, or ahead (`warm`); `dsn` is a PostgreSQL URL, `connect_args`
+    what asyncpg is to open a connection with. One that was lost since its last use is replaced, and the
+    question asked once more. Raises `LedgerUnavailable`.
 
     The driver's own pool makes a task for every connection that is given back; this one is a list."""
 
@@ -113,6 +113,18 @@ class Reads:
         self._connect_args = {**connect_args, "server_settings": settings}
         self._turn = asyncio.Semaphore(CONNECTIONS)
         self._free: list[_Open] = []
+
+    async def warm(self) -> None:
+        """Open all connections, with the questions of every search prepared on them: of many who come at once
+        after a start each would wait for that. Raises `LedgerUnavailable`."""
+        with reaching_ledger():
+            self._free += await asyncio.gather(*(self._warmed() for _ in range(CONNECTIONS)))
+
+    async def _warmed(self) -> _Open:
+        opened = await self._opened()
+        for query in (_LOOK, _EPOCHS):
+            await _named(opened.prepare(query))
+        return opened
 
     async def close(self) -> None:
         while self._free:
@@ -176,10 +188,15 @@ class _Open:
     connection: asyncpg.Connection
     prepared: dict[str, asyncpg.prepared_stmt.PreparedStatement] = field(default_factory=dict)
 
-    async def fetch(self, query: str, values: Sequence[Any]) -> Sequence[asyncpg.Record]:
+    async def prepare(self, query: str) -> asyncpg.prepared_stmt.PreparedStatement:
         statement = self.prepared.get(query)
         if statement is None:
             self.prepared[query] = statement = await self.connection.prepare(query)
+        return statement
+
+    async def fetch(self, query: str, values: Sequence[Any]) -> Sequence[asyncpg.Record]:
+        # Most often it is there: another coroutine would cost more than looking.
+        statement = self.prepared.get(query) or await self.prepare(query)
         rows: list[asyncpg.Record] = await statement.fetch(*values)
         return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -61,3 +62,19 @@ async def test_candidates_are_looked_up_by_revision_in_tables_that_were_never_an
     assert "visibility_of_revision" in plan
     assert "visibility_of_generation" not in plan
     assert "Seq Scan on visibility" not in plan
+
+
+async def test_after_a_start_many_who_come_at_once_wait_for_no_connection(
+    ledger: Ledger, reads: Reads, spec: IndexSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await reads.warm()
+
+    async def refused() -> None:
+        raise AssertionError("A connection was opened.")
+
+    monkeypatch.setattr(reads, "_opened", refused)
+    found = await asyncio.gather(
+        *(reads.look(spec.generation, WHERE, [("pay", 1)]) for _ in range(sql.CONNECTIONS)),
+        *(reads.epoch(WHERE) for _ in range(sql.CONNECTIONS)),
+    )
+    assert len(found) == 2 * sql.CONNECTIONS
