@@ -135,13 +135,20 @@ NOT_FOUND = LANGUAGES["en"].not_found
 _WORDS = frozenset[str]().union(*(language.words for language in LANGUAGES.values()))
 _SPOKEN_IN = {word: [code for code in LANGUAGES if word in LANGUAGES[code].words] for word in _WORDS}
 _UNSEARCHED = frozenset(language.unsearched for language in LANGUAGES.values())
+_BEGINNING = 4_000
+"""Characters of a text that tell its language."""
 _NOT_FOUNDS = frozenset(language.not_found for language in LANGUAGES.values())
 
 
-@lru_cache(maxsize=4_096)
 def detect(text: str) -> str | None:
     """The code of the text's language, None when its words do not tell."""
-    found = Counter(_WORD.findall(text[:4_000].lower().replace("’", "'")))
+    # Remembered by its beginning: whole texts may have millions of characters each.
+    return _detect(text[:_BEGINNING])
+
+
+@lru_cache(maxsize=4_096)
+def _detect(text: str) -> str | None:
+    found = Counter(_WORD.findall(text.lower().replace("’", "'")))
     weights = dict.fromkeys(LANGUAGES, 0.0)
     for word, count in found.items():
         spoken = _SPOKEN_IN.get(word, ())

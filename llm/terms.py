@@ -47,6 +47,8 @@ _IRREGULAR_FORMS = """
     mice
 """
 _IRREGULAR = {form: group.split()[0] for group in _IRREGULAR_FORMS.split(";") for form in group.split()[1:]}
+_LONGEST_KEPT = 64
+"""Characters of a word whose stem is remembered: longer ones are no words, and a text may be one."""
 
 
 def words(text: str) -> list[str]:
@@ -57,7 +59,11 @@ def words(text: str) -> list[str]:
 
 def terms(text: str) -> list[str]:
     """The text's stemmed words without stop words, in order, repeats included."""
-    return [_stem(word) for word in words(text) if word not in _STOP_WORDS]
+    return [
+        _stem(word) if len(word) <= _LONGEST_KEPT else _stemmed(word)
+        for word in words(text)
+        if word not in _STOP_WORDS
+    ]
 
 
 def respelled(text: str, others: Iterable[str]) -> str:
@@ -100,5 +106,9 @@ def _slip(one: str, other: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _stem(word: str) -> str:
+    return _stemmed(word)
+
+
+def _stemmed(word: str) -> str:
     # A stemmer holds the word it works on, so threads cannot share one; making one costs a microsecond.
     return str(Stemmer.Stemmer("english").stemWord(_IRREGULAR.get(word, word)))

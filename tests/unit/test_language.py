@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 
 from llm.language import LANGUAGES, declined, detect, not_found
+from llm.terms import _stem, terms
 
 XQUAD = Path(__file__).parents[3] / "shared" / "data" / "xquad"
 
@@ -55,3 +58,23 @@ def test_open_questions_are_hardly_ever_taken_for_another_language(code: str) ->
     told = [detect(json.loads(line)["text"]) for line in lines]
     assert told.count(code) > 0.88 * len(told)
     assert sum(one not in (code, None) for one in told) <= 0.005 * len(told)
+
+
+def test_texts_are_not_kept_for_their_language() -> None:
+    """Thousands of languages are remembered, and a text may have millions of characters."""
+
+    class Text(str):
+        __slots__ = ("__weakref__",)
+
+    text = Text("Wo ist die Tasche, die ich gestern im Laden gekauft habe? " * 1_000)
+    assert detect(text) == "de"
+    kept = weakref.ref(text)
+    del text
+    gc.collect()
+    assert kept() is None
+
+
+def test_what_is_no_word_is_not_kept_for_its_stem() -> None:
+    before = _stem.cache_info().currsize
+    assert terms("x" * 100_000) == ["x" * 100_000]
+    assert _stem.cache_info().currsize == before
