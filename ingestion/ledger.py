@@ -62,7 +62,7 @@ CLAIM_AGE = 24 * 3600.0
 """How long an idempotency key is remembered, in seconds."""
 SWEEP_BATCH = 500
 FILE_BATCH = 100
-HISTORY_BATCH = 1_000
+HISTORY_BATCH = 500
 BURY_BATCH = 250
 MATCH_BATCH = 2_000
 QUEUE_BATCH = 5_000
