@@ -29,8 +29,8 @@ _SCHEMES = {
         "type": "http",
         "scheme": "bearer",
         "description": "A key of `plumbline keys create`. It has scopes, of which each operation names those "
-        "that let it through; `admin` includes `read` and `write`. Where the service runs without keys, none is "
-        "needed.",
+        "that let it through; `admin` includes `read` and `write`. Where the service runs without keys, none "
+        "is needed.",
     }
 }
 _KEYLESS = ("/health/live", "/health/ready", "/metrics")

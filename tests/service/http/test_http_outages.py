@@ -35,6 +35,7 @@ from llm.types import ChatModel
 from llm.vllm import Vllm
 from retrieval.embedders.http import EmbeddingServer, HttpEmbedder, Known
 from retrieval.embedders.openvino import find_model
+from retrieval.embedders.prefixed import Prefixed
 from retrieval.embedders.tokens import Tokens, open_tokenizer, read_window
 from retrieval.stores.milvus import MilvusStore
 from retrieval.types import Embedder, Store, Visibility
@@ -176,10 +177,12 @@ async def test_without_the_store(house: House, owls: Tenant, caplog: pytest.LogC
 async def test_without_the_embedder(house: House, owls: Tenant, caplog: pytest.LogCaptureFixture) -> None:
     url, folder = f"http://127.0.0.1:{free_port()}/v1", find_model("all-MiniLM-L6-v2", None)
     tokens = Tokens(open_tokenizer(folder / "tokenizer.json"), read_window(folder))
-    vectors = await house.services.embedder.embed(["one", "two"])
+    vectors = await house.services.embedder.embed(["one", "two"], None)
     async with httpx.AsyncClient() as pool:
         server = EmbeddingServer(url, "remote", pool, seconds=3.0)
-        embedder = HttpEmbedder(server, tokens, Known(name="remote", tokenizer="t", vectors=vectors))
+        embedder = Prefixed(
+            HttpEmbedder(server, tokens, Known(name="remote", tokenizer="t", vectors=vectors))
+        )
         services = await without(house, embedder=embedder)
         calls = [
             ("POST", "/v1/embeddings", {"input": "owls"}),
