@@ -225,11 +225,26 @@ def _left(
     done = capacity * max(0.0, (learned.now - max(first, learned.last_finish or first)).total_seconds())
     left: list[tuple[datetime, float]] = []
     for rows in batches:
-        work = _of_batch(rows)
-        spent = min(done, MOST_UNTOLD * work)
-        done = max(0.0, done - work)
+        work = _told(rows, capacity)
+        if work is None:
+            work = _of_batch(rows)
+            spent = min(done, MOST_UNTOLD * work)
+            done = max(0.0, done - work)
+        else:
+            untold = capacity * max(0.0, (learned.now - rows[0].moved_at).total_seconds())
+            spent, done = min(untold, MOST_UNTOLD * work), 0.0
         left.append((rows[0].leased_at, work - spent))
     return tuple(left)
+
+
+def _told(rows: Sequence[Row[Any]], capacity: float) -> float | None:
+    """What is left of a job of which nothing else is worked on in its batch, by how long it took for what it
+    says is done: what its bytes promised no longer matters. None before it says so."""
+    if len(rows) != 1 or rows[0].stage != "embed" or not rows[0].done:
+        return None
+    undone = _undone(rows[0])
+    took = (rows[0].moved_at - rows[0].leased_at).total_seconds()
+    return float(capacity * took * undone / (1 - undone))
 
 
 def _of_batch(rows: Sequence[Row[Any]]) -> float:

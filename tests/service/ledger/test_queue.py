@@ -210,11 +210,12 @@ async def test_what_costs_much_is_leased_in_smaller_batches(
     assert len(batch) == 4
     await ledger.release([lease.job for lease in batch])
     # The store or the embedder became slow: what ended last took ten seconds each.
-    await accept("slow", "x" * 1_000, tenant="zz")
+    for n in range(4):
+        await accept(f"slow-{n}", "x" * 1_000, tenant="zz")
     await _pass(
         engine,
         "UPDATE jobs SET state = 'succeeded', work = 10, leased_at = now(), finished_at = now() "
-        "WHERE document_id = 'slow'",
+        "WHERE document_id LIKE 'slow-%'",
     )
     assert len(await ledger.lease("w", 30, 4)) == 2
 
@@ -509,6 +510,28 @@ async def test_one_large_document_corrects_what_large_ones_are_taken_to_cost(
         costs.append(await _work(engine, lease.job.id))
     assert costs[0] == pytest.approx(60, rel=0.25)
     assert costs[1] == pytest.approx(0.02, rel=0.5)
+
+
+async def test_a_long_document_s_estimate_follows_what_it_got_done(
+    ledger: Ledger, engine: AsyncEngine, accept: Accept, worker: str
+) -> None:
+    """The bytes of a PDF that is all text promise far too little."""
+    for n in range(30):
+        await accept(f"note-{n}", "x" * 200)
+    await _done(engine, "0.02")
+    job = await accept("manual", "x" * 3_000_000, media_type="application/pdf")
+    await ledger.lease("here/7", 60.0, 1)
+    promised = (await ledger.job("acme", job.id)).eta_seconds
+    await _pass(
+        engine,
+        "UPDATE jobs SET stage = 'embed', done = 1800, total = 20000, moved_at = now(), "
+        f"leased_at = now() - interval '100 seconds' WHERE id = '{job.id}'",
+    )
+    told = (await ledger.job("acme", job.id)).eta_seconds
+    assert promised is not None
+    assert told is not None
+    assert promised < 200
+    assert 600 < told < 800
 
 
 async def _work(engine: AsyncEngine, job_id: str) -> float:
