@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingestion import files, rulebook, visibility
@@ -138,8 +138,24 @@ _READ = f"""
     WHERE d.tenant = :tenant AND NOT d.deleted AND {_MAY_READ}
 """
 _GET = text(f"{_READ} AND d.id = :id")
-_PAGE = text(f"{_READ} AND d.id > :after ORDER BY d.id LIMIT :limit")
-_PAGE_OF = text(f"{_READ} AND d.collection = :collection AND d.id > :after ORDER BY d.id LIMIT :limit")
+_OF_COLLECTION = "AND d.collection = :collection"
+# Looks through the tenant's documents up to those that it finds; what a document is called is of many words.
+_NAMED = """AND NOT EXISTS (
+    SELECT FROM unnest(CAST(:words AS text[])) AS word
+    WHERE position(lower(word) IN lower(concat_ws(' ', d.title, shown.called, d.filename, d.id))) = 0)"""
+
+
+def _page(*conditions: str) -> TextClause:
+    return text(f"{_READ} {' '.join(conditions)} AND d.id > :after ORDER BY d.id LIMIT :limit")
+
+
+_PAGES = {
+    (False, False): _page(),
+    (True, False): _page(_OF_COLLECTION),
+    (False, True): _page(_NAMED),
+    (True, True): _page(_OF_COLLECTION, _NAMED),
+}
+"""By whether a collection is named, and words."""
 # Of each collection, or else of all: the documents of a small one are found without a look at the others.
 _MATCHING = text(
     f"""
@@ -397,13 +413,18 @@ async def page(
     groups: frozenset[str] | None,
     *,
     collection: str | None,
+    words: Sequence[str],
     after: str,
     limit: int,
 ) -> list[Document]:
-    """Up to `limit` documents whose ids come after `after`, in the order of ids."""
-    values = {"tenant": tenant, "groups": _groups(groups), "after": after, "limit": limit}
-    query = _PAGE if collection is None else _PAGE_OF
-    rows = await connection.execute(query, values | ({"collection": collection} if collection else {}))
+    """Up to `limit` documents whose ids come after `after`, in the order of ids, in whose names all of these
+    words stand, in letters of any size."""
+    values: dict[str, Any] = {"tenant": tenant, "groups": _groups(groups), "after": after, "limit": limit}
+    if collection is not None:
+        values["collection"] = collection
+    if words:
+        values["words"] = list(words)
+    rows = await connection.execute(_PAGES[collection is not None, bool(words)], values)
     return [_read(row) for row in rows]
 
 

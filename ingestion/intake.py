@@ -257,8 +257,10 @@ class Intake:
         collection: str | None,
         after: str | None,
         limit: int,
+        named: str = "",
     ) -> tuple[list[Document], str | None]:
-        """A page in the order of ids, and what to pass as `after` for the next one, None on the last.
+        """A page in the order of ids, and what to pass as `after` for the next one, None on the last; of
+        those in whose title, file name or id every word of `named` stands, in letters of any size.
         Raises `NotFound` for a collection that the tenant does not have."""
         limit = max(1, min(limit, MAX_PAGE))
         if after and not ID.fullmatch(after):
@@ -266,7 +268,12 @@ class Intake:
         if collection is not None:
             await self.require_collections(tenant, groups, [collection])
         found = await self._ledger.documents(
-            tenant, groups, collection=collection, after=after or "", limit=limit + 1
+            tenant,
+            groups,
+            collection=collection,
+            words=named.split(),
+            after=after or "",
+            limit=limit + 1,
         )
         page = found[:limit]
         return page, page[-1].id if len(found) > limit else None

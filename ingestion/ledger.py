@@ -146,12 +146,13 @@ class Ledger:
         groups: frozenset[str] | None,
         *,
         collection: str | None,
+        words: Sequence[str],
         after: str,
         limit: int,
     ) -> list[Document]:
         async with reading(self._engine) as connection:
             return await documents.page(
-                connection, tenant, groups, collection=collection, after=after, limit=limit
+                connection, tenant, groups, collection=collection, words=words, after=after, limit=limit
             )
 
     async def collections(self, tenant: str, groups: frozenset[str] | None) -> list[DocumentCollection]:

@@ -18,6 +18,10 @@ Id = Annotated[str, typer.Argument(help="The document's id.")]
 @commands.command("list")
 def list_documents(
     collection: Annotated[str | None, typer.Option(help="This collection only.", show_default=False)] = None,
+    named: Annotated[
+        str | None,
+        typer.Option(help="Words that all stand in title, file name or id.", show_default=False),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many.", show_default=False)] = None,
     as_json: console.AsJson = False,
     url: console.Url = None,
@@ -32,7 +36,7 @@ def list_documents(
     with console.failures(), connect(url, key, data) as client:
         while True:
             size = PAGE if limit is None else min(PAGE, limit - len(found))
-            page = client.get("/v1/documents", collection=collection, after=after, limit=size)
+            page = client.get("/v1/documents", collection=collection, named=named, after=after, limit=size)
             found += page["documents"]
             after = page["next"]
             if after is None or (limit is not None and len(found) >= limit):

@@ -172,20 +172,32 @@ async def list_documents(
     parts: Parts,
     caller: Reader,
     collection: Annotated[str | None, Query(max_length=200)] = None,
+    named: Annotated[
+        str,
+        Query(max_length=200, description="Words that all stand in a document's title, file name or id."),
+    ] = "",
     after: Annotated[str | None, Query(max_length=1_000, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
-    return reply(await documents_of(parts, caller, collection=collection, after=after, limit=limit))
+    return reply(
+        await documents_of(parts, caller, collection=collection, named=named, after=after, limit=limit)
+    )
 
 
 async def documents_of(
-    parts: Services, caller: Principal, *, collection: str | None, after: str | None, limit: int
+    parts: Services,
+    caller: Principal,
+    *,
+    collection: str | None,
+    named: str,
+    after: str | None,
+    limit: int,
 ) -> dict[str, Any]:
     """A page of the documents that the caller may read, as they are told."""
     if collection is not None:
         await parts.intake.require_collections(caller.tenant, caller.groups, [collection])
     found, cursor = await parts.intake.list_documents(
-        caller.tenant, caller.groups, collection=collection, after=after, limit=limit
+        caller.tenant, caller.groups, collection=collection, named=named, after=after, limit=limit
     )
     return {"documents": [document_json(one) for one in found], "next": cursor}
 

@@ -85,6 +85,9 @@ class ReadArguments(Strict):
 
 class DocumentsArguments(Strict):
     collection: CollectionName | None = Field(None, description="Only of this collection.")
+    named: Annotated[Text, Field(max_length=200)] = Field(
+        "", description="Words that all stand in a document's title, file name or id."
+    )
     after: Annotated[Text, Field(max_length=1_000)] | None = Field(
         None, description="`next` of the page before."
     )
@@ -194,7 +197,12 @@ async def _read(asked: ReadArguments, inquiry: Inquiry, receive: Receive) -> dic
 async def _list_documents(asked: DocumentsArguments, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
     async with within(inquiry.deadline, "listing"):
         return await documents_of(
-            inquiry.parts, inquiry.caller, collection=asked.collection, after=asked.after, limit=asked.limit
+            inquiry.parts,
+            inquiry.caller,
+            collection=asked.collection,
+            named=asked.named,
+            after=asked.after,
+            limit=asked.limit,
         )
 
 

@@ -7,14 +7,18 @@ import { collections, refresh } from "/web/scope.js";
 const PAGE = 50;
 const MOST = 500; // that the service lists at once
 const CHANGING = 2000;
+const PAUSE = 250; // of whoever types a name
 let cursor = null;
 let listed = 0;
 let timer = null;
 let on = false;
+let typing = null;
+let asked = 0;
 
 export function start() {
   collections($("list-collection"), "all collections");
-  $("list-collection").onchange = () => { listed = 0; list(); };
+  $("list-collection").onchange = anew;
+  $("list-named").oninput = () => { clearTimeout(typing); typing = setTimeout(anew, PAUSE); };
   $("more").onclick = more;
 }
 
@@ -26,14 +30,22 @@ export function shown(now) {
   list();
 }
 
+function anew() {
+  listed = 0;
+  list();
+}
+
+const wanted = () => ({ collection: $("list-collection").value, named: $("list-named").value.trim() });
+
 function page(after, limit) {
-  const collection = $("list-collection").value;
-  return api("GET", `/v1/documents?${new URLSearchParams({ limit, ...(after ? { after } : {}), ...(collection ? { collection } : {}) })}`, undefined, { quiet: listed > 0 });
+  const query = Object.entries({ limit, after, ...wanted() }).filter(([, value]) => value);
+  return api("GET", `/v1/documents?${new URLSearchParams(query)}`, undefined, { quiet: listed > 0 });
 }
 
 // Anew, as far as it was listed already; again and again while something in it is on its way.
 export async function list() {
   clearTimeout(timer);
+  const mine = ++asked;
   try {
     const found = [];
     let next = null;
@@ -42,6 +54,7 @@ export async function list() {
       found.push(...documents);
       next = after ?? null;
     } while (next && found.length < listed);
+    if (mine !== asked) return; // Something else was typed meanwhile.
     show(found, next);
     if (on && found.some((one) => ["queued", "running"].includes(one.status))) timer = setTimeout(list, CHANGING);
   } catch (error) {
@@ -74,7 +87,7 @@ function after(count, next) {
   [listed, cursor] = [count, next];
   $("more").hidden = !next;
   $("documents-table").hidden = count === 0;
-  $("documents-note").textContent = count ? "" : "No documents yet.";
+  $("documents-note").textContent = count ? "" : wanted().named ? "No document is named so." : "No documents yet.";
 }
 
 function row(document_) {

@@ -203,3 +203,16 @@ async def test_a_search_keeps_to_a_collection_and_a_filter(page: Page) -> None:
     body = json.loads((await sent.value).post_data or "")
     assert (body["collection"], body["filter"]) == ("default", {"nowhere": "else"})
     await expect(page.locator("#search-note")).to_have_text("Nothing was found.")
+
+
+async def test_a_document_is_found_by_words_of_its_name(page: Page) -> None:
+    await page.get_by_role("link", name="Documents", exact=True).click()
+    rows = page.locator("#rows tr")
+    await expect(rows.nth(2)).to_be_visible()
+    await page.get_by_label("named").fill("LEAVE paid 2026")
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text("Paid leave policy 2026")
+    await page.get_by_label("named").fill("nothing is called so")
+    await expect(page.locator("#documents-note")).to_have_text("No document is named so.")
+    await page.get_by_label("named").fill("")
+    await expect(rows.nth(2)).to_be_visible()

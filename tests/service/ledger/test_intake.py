@@ -211,6 +211,42 @@ async def test_documents_are_listed_page_by_page(intake: Intake) -> None:
     assert after is None
 
 
+@pytest.mark.parametrize(
+    ("named", "ids"),
+    [
+        ("leave", ["hr:leave.md", "policy", "x"]),
+        ("LEAVE  paid", ["policy"]),
+        ("über", ["x"]),
+        ("hr:", ["hr:leave.md"]),
+        ("%", []),
+        ("", ["hr:leave.md", "other", "policy", "x"]),
+    ],
+)
+async def test_documents_are_found_by_words_of_their_names(
+    intake: Intake, named: str, ids: list[str]
+) -> None:
+    await intake.put(
+        "acme",
+        [
+            NewDocument(content=b"text", filename="hr/leave.md"),
+            NewDocument(id="policy", content=b"text", title="Paid leave"),
+            NewDocument(id="x", content=b"text", filename="über Leave.txt"),
+            NewDocument(id="other", content=b"leave", title="Expenses"),
+        ],
+    )
+    await intake.put("globex", [NewDocument(id="theirs", content=b"text", title="Paid leave")])
+    found: list[str] = []
+    after: str | None = None
+    while True:
+        page, after = await intake.list_documents(
+            "acme", None, collection="default", after=after, limit=1, named=named
+        )
+        found += [document.id for document in page]
+        if after is None:
+            break
+    assert found == ids
+
+
 @pytest.mark.parametrize("document_id", ["unknown", "a/b", "\0", "x" * 500])
 async def test_an_unknown_document_is_not_found(intake: Intake, document_id: str) -> None:
     for ask in (intake.get, intake.original, intake.delete):

@@ -51,7 +51,7 @@ async def test_a_document_is_seen_by_its_groups(
     where = Filter(tenant="acme", groups=caller)
     assert (await reads.visible(spec.generation, where, [("pay", revision)]) == {revision}) == allowed
     assert await reads.visible("another", where, [("pay", revision)]) == frozenset()
-    listed = await ledger.documents("acme", caller, collection=None, after="", limit=10)
+    listed = await ledger.documents("acme", caller, collection=None, words=(), after="", limit=10)
     assert bool(listed) == allowed
     if allowed:
         assert (await ledger.document("acme", caller, "pay")).id == "pay"
@@ -86,7 +86,7 @@ async def test_no_tenant_sees_another_s_documents(
     for ask in (ledger.document, ledger.delete):
         with pytest.raises(NotFound):
             await ask("other", None, "pay")
-    assert await ledger.documents("other", None, collection=None, after="", limit=10) == []
+    assert await ledger.documents("other", None, collection=None, words=(), after="", limit=10) == []
     assert await ledger.collections("other", None) == []
 
 
