@@ -265,5 +265,8 @@ def test_a_new_instance_takes_in_the_sample_and_shows_a_cited_answer(folder: Pat
         assert "policies:remote-work.md" in said
         listed = plumbline("documents", "list", "--data", str(up.data), "--json")
         assert len(json.loads(listed.stdout)["documents"]) >= 20
+        named = ("--named", "REMOTE work")
+        found = plumbline("documents", "list", *named, "--data", str(up.data), "--json")
+        assert [one["id"] for one in json.loads(found.stdout)["documents"]] == ["policies:remote-work.md"]
     finally:
         up.end()

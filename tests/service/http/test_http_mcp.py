@@ -181,10 +181,12 @@ async def test_documents_and_collections_are_listed(tenant: Tenant) -> None:
         first = await _called(client, "list_documents", limit=1)
         rest = await _called(client, "list_documents", limit=1, after=first["next"])
         machines = await _called(client, "list_documents", collection="machines")
+        pumps = await _called(client, "list_documents", named="PUMP")
         collections = await _called(client, "list_collections")
     assert [one["id"] for page in (first, rest) for one in page["documents"]] == ["leave", "pumps"]
     assert first["documents"][0]["metadata"] == {"year": 2024}
     assert [one["title"] for one in machines["documents"]] == ["Pumps"]
+    assert pumps["documents"] == machines["documents"]
     assert {one["name"]: one["documents"] for one in collections["collections"]} == {
         "default": 1,
         "machines": 1,
