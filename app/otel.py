@@ -24,7 +24,7 @@ Check = Callable[[str], str | None]
 
 def _one_of(*known: str) -> Check:
     def check(value: str) -> str | None:
-        return None if value.lower() in known else f"{_listed(known)} are known"
+        return None if value.lower() in known else f"{value!r} is not known, {_listed(known)} are"
 
     return check
 
@@ -32,7 +32,9 @@ def _one_of(*known: str) -> Check:
 def _some_of(*known: str) -> Check:
     def check(value: str) -> str | None:
         named = {one.strip().lower() for one in value.split(",")}
-        return None if named <= set(known) else f"{_listed(known)} are known, with commas between"
+        if named <= set(known):
+            return None
+        return f"{value!r} is not known, {_listed(known)} are, with commas between"
 
     return check
 

