@@ -18,7 +18,7 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio import Redis, SSLConnection, UnixDomainSocketConnection
 
-BESIDE = 0.005
+BESIDE = 0.0005
 """Seconds for which a command that nobody waits for may stay, for the next one to take it along."""
 _NOTHING = object()
 _Reply = asyncio.Future[Any]
