@@ -99,7 +99,7 @@ class _Bounded:
     def __init__(self, headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> None:
         length = headers.get(b"content-length", b"")
         self._declared = int(length) if length.isdigit() else 0
-        self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+        self._encoded = headers.get(b"content-encoding", b"identity").strip().lower() != b"identity"
         self._receive = receive
         self._limit = limit
         self._read = 0
@@ -109,7 +109,7 @@ class _Bounded:
             raise self._too_large()
         message = await self._receive()
         if message["type"] == "http.request":
-            if self._encoding != "identity" and message.get("body"):
+            if self._encoded and message.get("body"):
                 # Read as it comes, it would be no JSON, or a document that nobody can read.
                 raise HTTPException(415, "A body with a Content-Encoding is not taken: send it uncompressed.")
             self._read += len(message.get("body", b""))

@@ -3,9 +3,8 @@ its backups.
 
 A receipt names each store, what went and when, and what is pending. Of documents it keeps salted hashes of
 their ids, the version of their deletion and the numbers of their revisions: enough to apply it again after a
-restore, and no text. It is signed with Ed25519 by a key that lies beside
-them; whoever has the public
-half can check it anywhere.
+restore, and no text. It is signed with Ed25519 by a key that lies beside them; whoever has the public half
+can check it anywhere.
 """
 
 from __future__ import annotations

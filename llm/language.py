@@ -137,7 +137,7 @@ _SPOKEN_IN = {word: [code for code in LANGUAGES if word in LANGUAGES[code].words
 _UNSEARCHED = frozenset(language.unsearched for language in LANGUAGES.values())
 _BEGINNING = 4_000
 """Characters of a text that tell its language."""
-_NOT_FOUNDS = frozenset(language.not_found for language in LANGUAGES.values())
+_DECLINING = _UNSEARCHED.union(language.not_found for language in LANGUAGES.values())
 
 
 def detect(text: str) -> str | None:
@@ -183,4 +183,4 @@ def only_passages(question: str) -> str:
 
 def declined(text: str) -> bool:
     """Whether a text says, in our words, that the documents do not answer or could not be searched."""
-    return any(sentence in text for sentence in _NOT_FOUNDS | _UNSEARCHED)
+    return any(sentence in text for sentence in _DECLINING)
