@@ -11,16 +11,20 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 from sqlalchemy import Table, func, insert
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.problems import told_as
 from app.quality import Quality
 from app.tables import feedback, outcomes, pairs, transaction
 from app.types import Answer, Summary, Support
 from ingestion.errors import LedgerUnavailable
+from llm.errors import ModelRejected
+from retrieval.errors import TextTooLong
 from retrieval.types import Found
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,9 @@ EVERY = 0.2
 MOST = 20_000
 """Rows that wait to be written; more are lost."""
 AT_ONCE = 1_000
+_ITS_PARTS = (ModelRejected, TextTooLong)
+"""What the parts of one release do not take, those of another do: told as the caller's mistake, and yet the
+release's to answer for. A model's name that its server does not know is one."""
 
 Facts = Mapping[str, Any]
 Row = dict[str, Any]
@@ -141,9 +148,15 @@ def facts_of_search(found: Found, seconds: float) -> Facts:
     }
 
 
-def facts_of_fault(code: str, seconds: float) -> Facts:
-    """A request that ended in an error of ours."""
-    return {"fault": 1.0, "code": code, "seconds": round(seconds, 4)}
+def is_fault(error: Exception) -> bool:
+    """Whether a release has to answer for an error: it is not the caller's, and not every release would have
+    met it."""
+    return told_as(error)[0] >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, _ITS_PARTS)
+
+
+def facts_of_fault(error: Exception, seconds: float) -> Facts:
+    """A request that ended in an error."""
+    return {"fault": 1.0, "code": told_as(error)[1], "seconds": round(seconds, 4)}
 
 
 def facts_of_given_up(seconds: float) -> Facts:

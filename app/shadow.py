@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from app import deadline, quality
 from app.admission import Admission
 from app.chat import Chat
-from app.outcomes import Facts, Outcomes, facts_of, facts_of_fault
-from app.problems import told_as
+from app.outcomes import Facts, Outcomes, facts_of, facts_of_fault, is_fault
 from app.release import Release
 from app.releases import OnTrial
 from app.serving import Serving, Servings
@@ -182,8 +181,7 @@ class Shadow:
             found = quality.of_summary(summary, language=wanted.language)
             return facts_of(summary, found, time.perf_counter() - begin), True
         except Exception as error:  # noqa: BLE001 - an edge: any failure of a shadow is its outcome
-            status, code = told_as(error)
-            return facts_of_fault(code, time.perf_counter() - begin), status >= 500
+            return facts_of_fault(error, time.perf_counter() - begin), is_fault(error)
 
     async def _asked(self, question: Question, serving: Serving) -> tuple[Answer, int]:
         sources = 0

@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from app.assignment import Assigned
-from app.errors import AdmissionFull, ClientGone, SourceChanged
-from app.outcomes import Facts, Outcomes, facts_of_fault, facts_of_given_up
-from app.problems import told_as
+from app.errors import ClientGone
+from app.outcomes import Facts, Outcomes, facts_of_fault, facts_of_given_up, is_fault
 
 _GIVEN_UP = (asyncio.CancelledError, GeneratorExit, ClientGone)
-_NOT_ITS_FAULT = (AdmissionFull, SourceChanged)
 
 
 @dataclass(slots=True)
@@ -39,16 +37,13 @@ def watched(
     watch = Watched()
     try:
         yield watch
-    except _NOT_ITS_FAULT:
-        raise
     except _GIVEN_UP:
         # After its answer a stream is closed in the same way.
         watch.facts = watch.facts or facts_of_given_up(watch.seconds)
         raise
     except Exception as error:
-        status, code = told_as(error)
-        if status >= 500:
-            watch.facts = facts_of_fault(code, watch.seconds)
+        if is_fault(error):
+            watch.facts = facts_of_fault(error, watch.seconds)
         raise
     finally:
         part = assigned.enrolled

@@ -17,7 +17,7 @@ from app.trials import Trial
 from app.wiring import Control
 from eval.controller import Controller
 from eval.rules import Rules, load_rules
-from llm.errors import ModelUnavailable
+from llm.errors import ModelRejected, ModelUnavailable
 from llm.scripted import Script, Scripted
 from llm.types import ChatModel
 from tests.service.http.house import House, Tenant
@@ -242,6 +242,24 @@ async def test_a_candidate_that_fails_is_rolled_back_and_its_conversations_go_on
     assert affected.degraded + affected.faults == affected.requests
     history = await stand.house.services.release.history(stand.candidate.id)
     assert [entry["what"] for entry in history][-2:] == ["release.canary", "release.rollback"]
+
+
+async def test_a_candidate_whose_model_takes_no_request_is_rolled_back(stand: Stand, asker: Tenant) -> None:
+    """Its readers hear that their request was refused; it is the release that names such a model."""
+    trial = await stand.canary((0.5, 1_000))
+    refuses = Script(error=ModelRejected("the model does not exist"))
+    plays(stand, stand.candidate, lambda: Scripted(refuses, name="extractive"))
+    await prepared(stand, trial)
+    for n in range(200):
+        reply = await ask(asker, f"c{n}", f"{QUESTION} ({n})")
+        assert (reply["status"] == 400) == (reply["release"] == stand.candidate.id)
+        await stand.tick()
+        if (await stand.trial(trial)).state != "running":
+            break
+    ended = await stand.trial(trial)
+    assert ended.state == "rolled_back"
+    assert ended.decision
+    assert ended.decision["metric"] == "faults"
 
 
 async def test_a_sound_candidate_is_promoted_step_by_step(stand: Stand, asker: Tenant) -> None:

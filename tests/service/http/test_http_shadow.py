@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from app.trials import Trial
+from llm.errors import ModelRejected
 from llm.scripted import Script, Scripted
 from tests.service.http.house import Tenant
 from tests.service.http.test_http_canary import QUESTION, Stand, ask, asker, prepared, rules, stand
@@ -107,6 +108,19 @@ async def test_a_shadow_that_is_worse_ends_as_failed_before_it_answered_anybody(
     assert "e-value" in ended.decision["why"]
     found = await services.release.show(stand.candidate.id)
     assert (found.state, found.evaluated) == ("retired", False)
+
+
+async def test_a_shadow_whose_model_takes_no_request_ends_as_failed(stand: Stand, asker: Tenant) -> None:
+    refuses = Script(error=ModelRejected("the model does not exist"))
+    stand.house.stages[stand.candidate.id] = Scripted(refuses, name="extractive")
+    services = stand.house.services
+    services.shadow._servings._ready.pop(stand.candidate.fingerprint, None)
+    trial = await shadow(stand)
+    await mirrored(stand, asker, trial, 200)
+    ended = await stand.trial(trial)
+    assert ended.state == "failed"
+    assert ended.decision
+    assert ended.decision["metric"] == "faults"
 
 
 async def test_a_shadow_without_harm_passes_and_may_go_on_to_a_canary(stand: Stand, asker: Tenant) -> None:
