@@ -85,8 +85,10 @@ async def evaluate(
     concurrency: int = CONCURRENCY,
     judge: Judge | None = None,
 ) -> Report:
-    """Ask the target every question of the data set, whose corpus it must have, and score the answers."""
+    """Ask the target every question of the data set, whose corpus it must have, and score the answers. Each
+    names the release: of what is promoted or tried meanwhile, nothing may get into its report."""
     begin, started_at = time.perf_counter(), _now()
+    target.pin(release)
     texts = Texts(dataset.documents)
     metrics = metrics_for(dataset, target.embed, texts, judge)
     samples = await collect(target, dataset, progress, concurrency)

@@ -52,6 +52,10 @@ class HttpTarget:
     ) -> None:
         await self._client.aclose()
 
+    def pin(self, release: ReleaseRef) -> None:
+        """Ask this release from now on, whatever is promoted or tried meanwhile."""
+        self.model = f"plumbline@{release.id}"
+
     async def ready(self) -> bool:
         """Whether the instance says that it can serve."""
         try:
@@ -80,7 +84,11 @@ class HttpTarget:
         self, document_ids: Sequence[str], *, focus: str, words: int | None, language: str | None
     ) -> Summarized:
         """Of the documents, by their ids. An empty `focus` and None leave it to the service."""
-        request: dict[str, Any] = {"document_ids": list(document_ids), "cache": False}
+        request: dict[str, Any] = {
+            "model": self.model,
+            "document_ids": list(document_ids),
+            "cache": False,
+        }
         wishes = {"focus": focus or None, "max_words": words, "language": language}
         request |= {name: wish for name, wish in wishes.items() if wish is not None}
         begin = time.perf_counter()
@@ -94,7 +102,7 @@ class HttpTarget:
     async def search(
         self, query: str, *, limit: int | None, by_document: bool = False
     ) -> tuple[Passage, ...]:
-        request: dict[str, Any] = {"query": query}
+        request: dict[str, Any] = {"model": self.model, "query": query}
         if limit is not None:
             request["limit"] = limit
         if by_document:
@@ -112,8 +120,9 @@ class HttpTarget:
         away, and is asked again for a minute. Raises `TargetFailed` when that does not help, or when a
         document was found twice."""
         deadline = time.monotonic() + SETTLING
+        request = {"model": self.model, "query": query, "limit": limit, "group": "document"}
         while True:
-            body = await self._post("/v1/search", {"query": query, "limit": limit, "group": "document"})
+            body = await self._post("/v1/search", request)
             try:
                 release, found = str(body["release"]), [str(hit["document_id"]) for hit in body["hits"]]
                 without = [name for name in body["degraded"] if name != "query_truncated"]

@@ -15,7 +15,17 @@ from eval.report import aggregates
 from eval.rules import load_rules
 from eval.run import collect, evaluate, evaluate_private
 from eval.target import HttpTarget
-from eval.types import CannotJudge, Case, Dataset, DatasetRef, Gold, InstanceFailed, ReleaseRef, Sample
+from eval.types import (
+    CannotJudge,
+    Case,
+    Dataset,
+    DatasetRef,
+    Gold,
+    InstanceFailed,
+    ReleaseRef,
+    Sample,
+    SourceDocument,
+)
 from tests.replying import Post, Replying, replying
 
 RELEASE = ReleaseRef(id="0123456789ab", name="default", fingerprint="0" * 64, canonical="{}")
@@ -48,6 +58,24 @@ async def test_an_answer_from_a_cache_is_an_error_of_its_case() -> None:
         assert sample.hits == ()
 
 
+async def test_searches_answers_and_summaries_are_asked_of_the_release_under_test() -> None:
+    """`plumbline` is whatever serves by then, a candidate on trial for some conversations."""
+    gold = (Gold("leave"),)
+    cases = (
+        Case(id="leave", question="How many?", gold=gold, reference="28 days"),
+        Case(id="sum", kind="summary", question="Days?", gold=gold, words=80),
+    )
+    dataset = Dataset(
+        ref=REF, licence="", cases=cases, documents=(SourceDocument(id="leave", content=b"28 days."),)
+    )
+    server = Replying(_house(None))
+    with replying(server) as url:
+        async with HttpTarget(url) as target:
+            await evaluate(target, dataset, RELEASE, product="0.1.0", progress=_silent)
+    asked = [body["model"] for body in server.bodies if "input" not in body]
+    assert asked == [f"plumbline@{RELEASE.id}"] * 3
+
+
 async def test_a_summary_is_asked_for_by_its_documents_words_and_language_and_by_no_cache() -> None:
     gold = (Gold("leave", "28"), Gold("leave", "30"), Gold("remote"))
     case = Case(id="sum", kind="summary", question="Days?", gold=gold, words=80, language="de")
@@ -55,6 +83,7 @@ async def test_a_summary_is_asked_for_by_its_documents_words_and_language_and_by
     [sample] = await _asked(case, None, server)
     [body] = server.bodies
     assert body == {
+        "model": "plumbline",
         "document_ids": ["leave", "remote"],
         "focus": "Days?",
         "max_words": 80,
@@ -81,6 +110,7 @@ def _house(cached: str | None) -> Post:
     chat: dict[str, Any] = {**told, "sources": [], "cached": cached}
     replies: dict[str, object] = {
         "/v1/search": {"hits": []},
+        "/v1/embeddings": {"data": []},
         "/v1/summarize": {**told, "text": "28.", "coverage": 0.5, "sections_cited": 1, "usage": usage},
         "/v1/chat/completions": {
             "id": "chatcmpl-1",
