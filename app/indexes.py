@@ -83,7 +83,7 @@ class Indexes:
         complete, or lacks only what cannot be put into it and `allow_missing` says so, and a sample of it
         is sound."""
         spec, embedder = await self._spec(release)
-        if spec.generation == (await self._spec(served))[0].generation:
+        if spec.generation == await self.generation(served):
             return
         build = await self.status(release)
         if build.state in TRAFFIC:
@@ -120,28 +120,34 @@ class Indexes:
             found = await self._ledger.build(build.generation)
         return found
 
+    async def generation(self, release: Release) -> str:
+        """The name of the release's index, whether it is built or not."""
+        return (await self._spec(release))[0].generation
+
     async def switch(
         self, connection: AsyncConnection, release: Release, served: Release, *, allow_missing: bool
-    ) -> None:
+    ) -> bool:
         """In the caller's transaction, let the release's index take traffic, with the one that is served to
-        roll back to. Raises `IndexNotReady` if it has fallen behind since it was looked at."""
-        new, old = (await self._spec(release))[0], (await self._spec(served))[0]
-        if new.generation == old.generation:
-            return
-        await self._closed(connection, release, new.generation, allow_missing=allow_missing)
-        await self._ledger.switch_generation(connection, new.generation, old.generation)
+        roll back to, and no other; whether they differ. Raises `IndexNotReady` if it has fallen behind since
+        it was looked at."""
+        new, old = await self.generation(release), await self.generation(served)
+        if new == old:
+            return False
+        await self._closed(connection, release, new, allow_missing=allow_missing)
+        await self._ledger.switch_generation(connection, new, old)
+        return True
 
     async def admit(self, connection: AsyncConnection, release: Release, served: Release) -> str | None:
         """In the caller's transaction, let the release's index take traffic beside the one that is served;
         the generation, if it did not before. Raises `IndexNotReady` as `switch` does."""
-        new, old = (await self._spec(release))[0], (await self._spec(served))[0]
-        if new.generation == old.generation:
+        new, old = await self.generation(release), await self.generation(served)
+        if new == old:
             return None
-        known = await self._closed(connection, release, new.generation, allow_missing=False)
+        known = await self._closed(connection, release, new, allow_missing=False)
         if known.state in TRAFFIC:
             return None
-        await self._ledger.admit_generation(connection, new.generation)
-        return new.generation
+        await self._ledger.admit_generation(connection, new)
+        return new
 
     async def dismiss(self, connection: AsyncConnection, generation: str) -> None:
         """In the caller's transaction, let an admitted index take traffic no longer; a worker removes it."""

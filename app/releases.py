@@ -415,6 +415,11 @@ async def require_champion(connection: AsyncConnection, release_id: str) -> None
         raise ReleaseConflict(f"Release {served} became champion meanwhile. Look again, and try again.")
 
 
+async def hold_champion(connection: AsyncConnection) -> None:
+    """Keep the pointer where it is until the transaction ends."""
+    await _served(connection, locked=True)
+
+
 async def _before(connection: AsyncConnection, served: str) -> str | None:
     """The release that the latest move to the served one came from."""
     moves = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, delete, func, insert, select, text, update
+from sqlalchemy import Row, Select, Text, cast, delete, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -159,6 +159,7 @@ class Trials:
         found = await releases.find(connection, release_id)
         await releases.admit(connection, found, force=force, reason=reason)
         await releases.set_state(connection, found, kind)
+        plan["index"] = await self._indexes.generation(found.release)
         if kind == "canary":
             plan["generation"] = await self._indexes.admit(connection, found.release, served.release)
         values = {"kind": kind, "release_id": found.id, "control_id": served.id, "plan": plan, "who": who}
@@ -217,6 +218,9 @@ class Trials:
         """End it and take its release off the traffic, in one transaction that asks for nothing else; whether
         it still ran. A release that did harm must pass an evaluation again."""
         async with transaction(self._engine) as connection:
+            if trial.plan.get("generation"):
+                # As whoever moves the pointer does: first the pointer, then trials, then indexes.
+                await releases.hold_champion(connection)
             values = {
                 "state": state,
                 "share": 0.0,
@@ -226,11 +230,14 @@ class Trials:
             }
             still = trials.c.ended_at.is_(None)
             ended = await connection.execute(
-                update(trials).where(trials.c.id == trial.id, still).values(values).returning(trials.c.id)
+                update(trials).where(trials.c.id == trial.id, still).values(values).returning(trials.c.plan)
             )
-            if ended.first() is None:
+            row = ended.one_or_none()
+            if row is None:
                 return False
             await self._rest(connection, trial, state, decision)
+            if row.plan.get("generation"):
+                await self._let_go(connection, row.plan["generation"])
             what = "release.rollback" if state == "rolled_back" else f"release.{trial.kind}.{state}"
             noted = {"trial": trial.id, "decision": dict(decision)}
             await releases.note(connection, who, what, trial.release, noted)
@@ -240,15 +247,23 @@ class Trials:
     async def _rest(
         self, connection: AsyncConnection, trial: Trial, state: TrialState, decision: Mapping[str, Any]
     ) -> None:
-        """What the release is now, and its index with it."""
+        """What the release is now."""
         found = await releases.find(connection, trial.release)
         if found.state == trial.kind:
             rested: releases.ReleaseState = "evaluated" if found.evaluated else "draft"
             await releases.set_state(connection, found, _ENDED_AS.get(state, rested))
         if state in _ENDED_AS and found.evaluated:
             await releases.withdraw(connection, found, {"trial": trial.id, **decision})
-        generation = trial.plan.get("generation")
-        if generation and state != "promoted":
+
+    async def _let_go(self, connection: AsyncConnection, generation: str) -> None:
+        """Of an index that takes traffic for a trial that has ended. Another trial that needs it has to let
+        go of it in its turn."""
+        shares = (trials.c.ended_at.is_(None), trials.c.plan["index"].astext == generation)
+        plan = trials.c.plan.op("||")(cast({"generation": generation}, JSONB))
+        handed = await connection.execute(
+            update(trials).where(*shares).values(plan=plan).returning(trials.c.id)
+        )
+        if not handed.all():
             await self._indexes.dismiss(connection, generation)
 
     async def outcomes(self, trial_id: str, after: int = 0, limit: int = 20_000) -> Sequence[Outcome]:
@@ -336,6 +351,21 @@ _AFFECTED = text(
     FROM outcomes WHERE trial = CAST(:trial AS uuid) AND candidate
     """
 ).columns(parts=JSONB)
+
+
+async def hold(connection: AsyncConnection, release_id: str, trial: Trial | None = None) -> None:
+    """Keep the trials of a release as they are until the transaction ends; raise `ReleaseConflict` if this
+    one of them has ended."""
+    running = select(trials.c.id).where(_of(release_id), trials.c.ended_at.is_(None)).with_for_update()
+    held = (await connection.execute(running.order_by(trials.c.id))).scalars().all()
+    if trial and trial.id not in held:
+        raise ReleaseConflict(f"The {trial.kind} of release {release_id} was ended meanwhile.")
+
+
+async def keep_indexes(connection: AsyncConnection) -> None:
+    """No trial that runs lets go of an index at its end."""
+    plan = trials.c.plan.op("-")(literal("generation", Text))
+    await connection.execute(update(trials).where(trials.c.ended_at.is_(None)).values(plan=plan))
 
 
 def _of(release_id: str) -> Any:

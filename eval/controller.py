@@ -157,6 +157,11 @@ class Controller:
             ended = {"why": f"Release {champion.id} became champion meanwhile."}
             await self._control.trials.end(trial, "stopped", ended)
             return
+        found = await self._control.registry.show(trial.release)
+        if not found.evaluated and not found.forced:
+            ended = {"why": "It has not passed its latest evaluation."}
+            await self._control.trials.end(trial, "stopped", ended)
+            return
         if trial.id not in self._followed:
             self._followed[trial.id] = self._begin(trial)
         followed = self._followed[trial.id]
@@ -248,7 +253,7 @@ class Controller:
         reason = found.forced or f"No harm was shown in trial {trial.id}."
         try:
             await self._control.promotions.promote(
-                found.id, force=not found.evaluated, reason=reason, who="controller"
+                found.id, force=bool(found.forced), reason=reason, who="controller", trial=trial
             )
         except (AppError, RetrievalError) as error:
             followed.refused_at, followed.refusal = now, f"Promotion was refused: {error}"

@@ -283,6 +283,51 @@ async def test_a_sound_candidate_is_promoted_step_by_step(stand: Stand, asker: T
     assert steps == [1]
 
 
+async def test_a_canary_that_is_stopped_while_it_is_promoted_is_not_promoted(
+    stand: Stand, asker: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making a release ready may take long; whoever is told meanwhile that the trial was stopped, can rely
+    on it."""
+    services, prepare = stand.house.services, stand.house.services.promotions._prepare
+    trial = await stand.canary((0.5, 1), promote=True)
+
+    async def stopped_meanwhile(release: Release) -> None:
+        await services.trials.end(trial, "stopped", {"why": "enough"}, who="an operator")
+        await prepare(release)
+
+    monkeypatch.setattr(services.promotions, "_prepare", stopped_meanwhile)
+    await prepared(stand, trial)
+    for n in range(200):
+        await ask(asker, f"c{n}", f"{QUESTION} ({n})")
+        await stand.tick()
+        if (await stand.trial(trial)).state != "running":
+            break
+    ended = await stand.trial(trial)
+    assert (ended.state, ended.decision) == ("stopped", {"why": "enough"})
+    assert (await services.release.served()).id == stand.champion.id
+    assert (await services.release.show(stand.candidate.id)).state == "evaluated"
+
+
+async def test_a_release_that_fails_an_evaluation_meanwhile_is_taken_off_the_traffic(stand: Stand) -> None:
+    trial = await stand.canary((0.5, 1_000), promote=True)
+    await prepared(stand, trial)
+    await stand.house.services.release.judge(stand.candidate.id, {"failed": ["groundedness"]}, passed=False)
+    await stand.tick()
+    ended = await stand.trial(trial)
+    assert (ended.state, ended.decision) == ("stopped", {"why": "It has not passed its latest evaluation."})
+    assert stand.house.services.release.standing().canary is None
+    assert (await stand.house.services.release.show(stand.candidate.id)).state == "draft"
+
+
+async def test_a_release_on_trial_by_force_goes_on_without_an_evaluation(stand: Stand) -> None:
+    services = stand.house.services
+    await services.release.judge(stand.candidate.id, {}, passed=False)
+    trial = await services.trials.start("canary", stand.candidate.id, {}, force=True, reason="an outage")
+    await stand.tick()
+    assert (await stand.trial(trial)).state == "running"
+    assert (await stand.trial(trial)).live
+
+
 async def test_a_canary_says_why_no_conversation_counts_yet(stand: Stand, rules: Rules) -> None:
     assert rules.canary
     slow = rules.canary.model_copy(update={"warm_up_seconds": 600.0, "settle_seconds": 120.0})

@@ -440,6 +440,51 @@ async def test_a_canary_with_an_index_of_its_own_sees_every_update_and_leaves_no
     assert "zqholiday" in (await running.texts("zqholiday"))["leave.md"]
 
 
+async def test_an_index_that_two_releases_share_outlives_the_trial_of_one(running: Running) -> None:
+    tried = await running.candidate("tried", chunk_tokens=64)
+    mirrored = await running.candidate("mirrored", chunk_tokens=64)
+    promoted = await running.candidate("promoted", chunk_tokens=64)
+    ledger = Ledger(running.services.release._engine)
+
+    async def state(generation: str) -> str:
+        return {one.id: one.state for one in await ledger.generations()}.get(generation, "retired")
+
+    async def on_trial(kind: str, release: Release) -> dict[str, Any]:
+        started = await running.http.post(f"/v1/releases/{release.id}/{kind}", json={})
+        assert started.status_code == 201, started.text
+        trial: dict[str, Any] = started.json()
+        return trial
+
+    async def stop(release: Release) -> None:
+        stopped = await running.http.post(f"/v1/releases/{release.id}/stop", json={})
+        assert stopped.status_code == 200, stopped.text
+
+    async with running.writing():
+        await running.load(NOTES)
+        await running.built(tried, left=0)
+        generation = (await on_trial("canary", tried))["plan"]["generation"]
+        await on_trial("shadow", mirrored)
+        await stop(tried)
+        assert await state(generation) == "serving"
+        await stop(mirrored)
+        assert await state(generation) == "retired"
+
+        async def rebuilt() -> bool:
+            reply = await running.http.post(f"/v1/releases/{tried.id}/index")
+            return reply.status_code == 202
+
+        await until(rebuilt)
+        await running.built(tried, left=0)
+        await on_trial("canary", tried)
+        assert (await running.promoted(promoted)).status_code == 200
+        assert await state(generation) == "serving"
+        found = await running.search("All about warranty")
+        assert (found["release"], found["degraded"]) == (promoted.id, [])
+        assert found["hits"][0]["document_id"] == "warranty.md"
+    [trial] = (await running.http.get(f"/v1/releases/{tried.id}/trials")).json()["trials"][1:]
+    assert trial["state"] == "stopped"
+
+
 async def test_a_prefix_of_documents_needs_an_index_of_its_own_and_one_of_questions_none(
     running: Running,
 ) -> None:
