@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select, text
@@ -24,7 +25,7 @@ from app.errors import AppError
 from app.settings import Settings
 from app.standalone import CONTROLLER_READY
 from app.supervisor import signals
-from app.tables import transaction
+from app.tables import WAIT, transaction
 from app.trials import Outcome, Pair, Trial
 from app.wiring import Control, open_control
 from eval.arrivals import LONGEST, Arrivals
@@ -41,8 +42,9 @@ TICK = 0.25
 """Seconds between looks at the outcomes,"""
 IDLE = 1.0
 """and between looks whether there is a trial."""
-OVERLAP = 500
-"""Outcomes that are read again each time: they are not numbered in the order in which they become visible."""
+LATE = timedelta(seconds=2 * WAIT)
+"""For so long outcomes are read again: they are not numbered in the order in which they become visible, but no
+transaction that writes some lasts longer."""
 AT_ONCE = 20_000
 PATIENCE = 10.0
 """Seconds after a promotion that was refused before it is tried again."""
@@ -54,27 +56,28 @@ R = TypeVar("R", Outcome, Pair)
 
 @dataclass(slots=True)
 class _Followed:
-    """A trial, how far its rows were read, and what they showed. `path` has its e-values over time."""
+    """A trial, how far its rows were read, and what they showed. `path` has its e-values over time; `complete`
+    is the number up to which no row can appear any more."""
 
     watch: CanaryWatch | ShadowWatch
     arrivals: Arrivals = field(default_factory=Arrivals)
     read: set[int] = field(default_factory=set)
-    highest: int = 0
+    complete: int = 0
     looked_at: datetime | None = None
     refused_at: datetime | None = None
     refusal: str = ""
     path: list[tuple[float, dict[str, float]]] = field(default_factory=list)
 
-    @property
-    def after(self) -> int:
-        """The number after which rows are to be read."""
-        return max(0, self.highest - OVERLAP)
-
-    def fresh(self, rows: Sequence[R]) -> list[R]:
-        """Those that were not read before."""
-        unread: list[R] = [row for row in rows if row.id not in self.read]
-        self.read.update(row.id for row in unread)
-        self.highest = max([self.highest, *(row.id for row in unread)])
+    async def fresh(self, rows: Callable[[int], Awaitable[Sequence[R]]], now: datetime) -> list[R]:
+        """What was not read before; `rows` gives those after a number, the lowest first."""
+        unread: list[R] = []
+        after = self.complete
+        while some := await rows(after):
+            unread += [row for row in some if row.id not in self.read]
+            after = some[-1].id
+            self.complete = max([self.complete, *(row.id for row in some if row.at <= now - LATE)])
+        self.read = {number for number in self.read if number > self.complete}
+        self.read.update(row.id for row in unread if row.id > self.complete)
         return unread
 
 
@@ -180,13 +183,11 @@ class Controller:
         """Whatever has come in since the last look, each row once."""
         trials, watch = self._control.trials, followed.watch
         if isinstance(watch, ShadowWatch):
-            while unread := followed.fresh(await trials.pairs(trial.id, followed.after, AT_ONCE)):
-                for pair in unread:
-                    watch.observe(pair)
+            for pair in await followed.fresh(partial(trials.pairs, trial.id, limit=AT_ONCE), now):
+                watch.observe(pair)
             return
-        while fresh := followed.fresh(await trials.outcomes(trial.id, followed.after, AT_ONCE)):
-            for outcome in fresh:
-                followed.arrivals.add(outcome)
+        for fresh in await followed.fresh(partial(trials.outcomes, trial.id, limit=AT_ONCE), now):
+            followed.arrivals.add(fresh)
         for outcome in followed.arrivals.due(now):
             watch.observe(outcome)
         # A reader may be sooner than the answer counts.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from app.release import Release, with_model
+from app.tables import outcomes
 from app.trials import Trial
 from app.wiring import Control
 from eval.controller import Controller
@@ -283,29 +285,132 @@ async def test_a_sound_candidate_is_promoted_step_by_step(stand: Stand, asker: T
     assert steps == [1]
 
 
-async def test_a_canary_that_is_stopped_while_it_is_promoted_is_not_promoted(
-    stand: Stand, asker: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Making a release ready may take long; whoever is told meanwhile that the trial was stopped, can rely
-    on it."""
-    services, prepare = stand.house.services, stand.house.services.promotions._prepare
-    trial = await stand.canary((0.5, 1), promote=True)
+async def recorded(stand: Stand, trial: Trial, count: int, begin: int = 0) -> None:
+    """Write what came of sound requests, each the only one of a candidate's conversation."""
+    rows = [outcome(trial, f"u{n}") for n in range(begin, begin + count)]
+    async with stand.engine.begin() as connection:
+        await connection.execute(insert(outcomes), rows)
 
-    async def stopped_meanwhile(release: Release) -> None:
-        await services.trials.end(trial, "stopped", {"why": "enough"}, who="an operator")
+
+def outcome(trial: Trial, unit: str) -> dict[str, Any]:
+    facts = {"fault": 0.0, "seconds": 0.0}
+    plain = {"candidate": True, "counted": True, "kind": "chat", "tenant": "acme", "propensity": 0.5}
+    return {**plain, "trial": trial.id, "unit": unit, "answer": unit, "facts": facts}
+
+
+@pytest.mark.parametrize("meanwhile", ["stopped", "failed an evaluation", "another became champion"])
+async def test_a_canary_that_ends_while_its_release_is_made_ready_is_not_promoted(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """That may take long; what an operator was told meanwhile holds."""
+    services, candidate = stand.house.services, stand.candidate
+    prepare, promoting = services.promotions._prepare, False
+    other = replace(stand.champion, body=stand.champion.body.model_copy(update={"name": "other"}))
+    await services.release.add(other)
+
+    async def prepared_late(release: Release) -> None:
+        nonlocal promoting
+        if release.id == candidate.id and not promoting:
+            promoting = True
+            if meanwhile == "stopped":
+                await services.trials.end(trial, "stopped", {"why": "enough"}, who="an operator")
+            elif meanwhile == "failed an evaluation":
+                await services.release.judge(candidate.id, {}, passed=False)
+            else:
+                await services.promotions.promote(other.id, force=True, reason="an outage")
         await prepare(release)
 
-    monkeypatch.setattr(services.promotions, "_prepare", stopped_meanwhile)
-    await prepared(stand, trial)
-    for n in range(200):
-        await ask(asker, f"c{n}", f"{QUESTION} ({n})")
+    monkeypatch.setattr(services.promotions, "_prepare", prepared_late)
+    trial = await stand.canary((0.5, 1), promote=True)
+    await stand.tick()
+    await recorded(stand, trial, 1)
+    await stand.tick()
+    assert promoting
+    served = other.id if meanwhile == "another became champion" else stand.champion.id
+    assert (await services.release.served()).id == served
+    await stand.tick()
+    assert (await stand.trial(trial)).state == "stopped"
+
+
+async def test_a_canary_whose_steps_are_done_waits_where_it_is_not_to_be_promoted(stand: Stand) -> None:
+    trial = await stand.canary((0.5, 3), promote=False)
+    await recorded(stand, trial, 2)
+    await stand.tick()
+    assert "1 more conversations" in str((await stand.trial(trial)).evidence["waiting_for"])
+    await recorded(stand, trial, 1, begin=2)
+    await stand.tick()
+    waits = await stand.trial(trial)
+    assert (waits.state, waits.live, waits.share) == ("running", True, 0.5)
+    assert waits.evidence["waiting_for"] == "All steps are done; promote it, or stop the trial."
+    assert stand.house.services.release.champion().release.id == stand.champion.id
+
+
+async def test_a_step_lasts_its_minutes_however_many_conversations_there_are(stand: Stand) -> None:
+    steps = [{"share": 0.3, "units": 1, "least_minutes": 10}, {"share": 0.6, "units": 1}]
+    trial = await stand.house.services.trials.start("canary", stand.candidate.id, {"steps": steps})
+    async with stand.engine.begin() as connection:
+        await connection.execute(insert(outcomes), {**outcome(trial, "u"), "propensity": 0.3})
+    await stand.tick()
+    waits = await stand.trial(trial)
+    assert (waits.step, waits.share) == (0, 0.3)
+    assert re.fullmatch(r"Waits \d+ s more at 30%\.", str(waits.evidence["waiting_for"]))
+    async with stand.engine.begin() as connection:
+        await connection.execute(text("UPDATE trials SET step_at = step_at - interval '10 min'"))
+    await stand.tick()
+    assert ((await stand.trial(trial)).step, (await stand.trial(trial)).share) == (1, 0.6)
+
+
+async def test_a_candidate_gets_no_more_conversations_than_it_may(stand: Stand, rules: Rules) -> None:
+    assert rules.canary
+    few = rules.canary.model_copy(update={"exposure": 3})
+    stand.controller = Controller(stand.controller._control, rules.model_copy(update={"canary": few}))
+    trial = await stand.canary((0.5, 1_000))
+    await recorded(stand, trial, 2)
+    await stand.tick()
+    assert (await stand.trial(trial)).share == 0.5
+    await recorded(stand, trial, 1, begin=2)
+    await stand.tick()
+    stopped = await stand.trial(trial)
+    assert (stopped.state, stopped.share) == ("running", 0.0)
+    assert stopped.evidence["waiting_for"] == "The candidate has had its 3 conversations."
+
+
+async def test_an_outcome_that_becomes_visible_after_many_with_higher_numbers_counts(stand: Stand) -> None:
+    trial = await stand.canary((0.5, 10_000))
+    await stand.tick()
+    async with stand.engine.connect() as late:
+        await late.execute(insert(outcomes), outcome(trial, "late"))
+        await recorded(stand, trial, 2_000)
         await stand.tick()
-        if (await stand.trial(trial)).state != "running":
-            break
+        assert (await stand.trial(trial)).evidence["units"]["candidate"] == 2_000
+        await late.commit()
+    await stand.tick()
+    await stand.tick()
+    assert (await stand.trial(trial)).evidence["units"]["candidate"] == 2_001
+
+
+async def test_a_trial_against_a_former_champion_is_ended_by_who_watches_it(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever moved the pointer may have been killed right after it."""
+    services = stand.house.services
+    other = replace(stand.champion, body=stand.champion.body.model_copy(update={"name": "another"}))
+    await services.release.add(other)
+    trial = await stand.canary((0.5, 1_000))
+    await stand.tick()
+    assert services.release.standing().canary
+
+    async def killed(new: object, who: str) -> None:
+        return None
+
+    monkeypatch.setattr(services.promotions, "_end_trials", killed)
+    await services.promotions.promote(other.id, force=True, reason="an outage")
+    assert services.release.standing().canary is None
+    assert (await stand.trial(trial)).state == "running"
+    await stand.tick()
     ended = await stand.trial(trial)
-    assert (ended.state, ended.decision) == ("stopped", {"why": "enough"})
-    assert (await services.release.served()).id == stand.champion.id
-    assert (await services.release.show(stand.candidate.id)).state == "evaluated"
+    assert ended.state == "stopped"
+    assert ended.decision == {"why": f"Release {other.id} became champion meanwhile."}
 
 
 async def test_a_release_that_fails_an_evaluation_meanwhile_is_taken_off_the_traffic(stand: Stand) -> None:
