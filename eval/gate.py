@@ -81,6 +81,11 @@ def _comparable(baseline: Report, candidate: Report, before: Results, rules: Rul
         )
     if baseline.error:
         raise CannotJudge(f"The baseline's evaluation broke off: {baseline.error}")
+    if baseline.judge and baseline.judge != candidate.judge:
+        raise CannotJudge(
+            f"The reports have the verdicts of different judges: {baseline.judge} and "
+            f"{candidate.judge or 'none'}. Evaluate both releases with the same one."
+        )
     metrics = [name for name in rules.metrics if _scores(name, before.values())]
     if not metrics:
         raise CannotJudge("The baseline has none of the metrics that the rules name.")

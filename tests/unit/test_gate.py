@@ -144,6 +144,15 @@ def test_different_data_cannot_be_judged(name: str) -> None:
         judge(_report(lambda i: 1.0), other, RULES)
 
 
+@pytest.mark.parametrize("name", ["another x1", None])
+def test_verdicts_of_different_judges_cannot_be_compared(name: str | None) -> None:
+    judged = replace(_report(lambda i: 1.0), judge="a-model x1")
+    with pytest.raises(CannotJudge, match="different judges: a-model x1 and (another x1|none)"):
+        judge(judged, replace(judged, judge=name), RULES)
+    assert judge(judged, judged, RULES).passed
+    assert judge(replace(judged, judge=None), judged, RULES).passed
+
+
 def test_a_baseline_without_evidence_cannot_be_judged_against() -> None:
     good = _report(lambda i: 1.0)
     with pytest.raises(CannotJudge, match="only"):
