@@ -43,8 +43,8 @@ TICK = 0.25
 IDLE = 1.0
 """and between looks whether there is a trial."""
 LATE = timedelta(seconds=2 * WAIT)
-"""For so long outcomes are read again: they are not numbered in the order in which they become visible, but no
-transaction that writes some lasts longer."""
+"""For so long outcomes are read again: they are not numbered in the order in which they become visible, but
+no transaction that writes some lasts longer."""
 AT_ONCE = 20_000
 PATIENCE = 10.0
 """Seconds after a promotion that was refused before it is tried again."""
@@ -56,8 +56,8 @@ R = TypeVar("R", Outcome, Pair)
 
 @dataclass(slots=True)
 class _Followed:
-    """A trial, how far its rows were read, and what they showed. `path` has its e-values over time; `complete`
-    is the number up to which no row can appear any more."""
+    """A trial, how far its rows were read, and what they showed. `path` has its e-values over time, `complete`
+    is the number up to which no row appears any more."""
 
     watch: CanaryWatch | ShadowWatch
     arrivals: Arrivals = field(default_factory=Arrivals)

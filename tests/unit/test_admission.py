@@ -171,6 +171,39 @@ async def test_one_report_is_taken_into_account_once() -> None:
     assert admission.limit == 24
 
 
+async def test_a_few_that_wait_at_a_busy_model_are_no_reason_to_send_fewer() -> None:
+    reports = Reports()
+    admission = Admission(max_running=32, max_waiting=0, load=reports, clock=reports.clock)
+    for waiting in (2, 3):  # A queue that is always empty would be a model that is not always busy.
+        reports.say(running=20, waiting=waiting)
+        await served(admission)
+    assert admission.limit == 32
+    reports.say(running=20, waiting=4)
+    await served(admission)
+    assert admission.limit == 24
+
+
+async def test_a_bound_that_nobody_reaches_does_not_rise() -> None:
+    reports = Reports()
+    admission = Admission(max_running=32, max_waiting=0, load=reports, clock=reports.clock)
+    for _ in range(20):
+        reports.say(running=16, waiting=20)
+        await served(admission)
+    for _ in range(10):
+        reports.say(running=1, waiting=0)
+        await served(admission)
+    assert admission.limit == LEAST
+
+
+async def test_no_report_takes_a_small_house_above_its_bound() -> None:
+    reports = Reports()
+    admission = Admission(max_running=2, max_waiting=0, load=reports, clock=reports.clock)
+    for waiting in (20, 20, 0, 0):
+        reports.say(running=2, waiting=waiting)
+        await served(admission)
+        assert admission.limit <= 2
+
+
 async def test_without_reports_the_configured_bound_holds_again() -> None:
     reports = Reports()
     admission = Admission(max_running=32, max_waiting=0, load=reports, clock=reports.clock)

@@ -15,6 +15,7 @@ from llm.errors import (
     ModelRejected,
     ModelTimeout,
     ModelUnavailable,
+    PromptInvalid,
     StreamBroken,
 )
 from llm.scripted import Script, Scripted
@@ -148,3 +149,38 @@ async def test_a_stream_that_the_callers_own_time_cut_off_does_not_blame_the_mod
         await fail(breaker, 3, StreamBroken)
         states.append(breaker.state)
     assert states == ["closed", "open"]
+
+
+class Hanging(Scripted):
+    """Is down, and says so when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = asyncio.Event()
+
+    async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        self.calls.append(call)
+        if len(self.calls) == 1:
+            await self.told.wait()
+        raise ModelUnavailable("down")
+        yield
+
+
+async def test_calls_that_fail_late_put_the_next_look_off_no_further() -> None:
+    model, clock = Hanging(), Clock()
+    breaker = Breaker(model, failures=1, reset=2.0, clock=clock)
+    slow = asyncio.create_task(drain(breaker, call()))
+    assert await becomes(lambda: len(model.calls) == 1)
+    await fail(breaker, 1)
+    clock.now += 1.5
+    model.told.set()
+    with pytest.raises(ModelUnavailable):
+        await slow
+    clock.now += 0.5
+    assert breaker.due
+
+
+async def test_what_is_wrong_with_a_release_says_nothing_of_the_model() -> None:
+    breaker = Breaker(Scripted(Script(error=PromptInvalid("no placeholder"))), failures=1)
+    await fail(breaker, 5, PromptInvalid)
+    assert breaker.state == "closed"

@@ -98,6 +98,15 @@ def test_faults_count_before_their_conversation_is_done() -> None:
     assert "faults" in feed.watch.shown
 
 
+def test_a_conversation_that_began_well_is_harmed_by_what_comes_later() -> None:
+    feed = Feed()
+    for n in range(20):
+        feed.add(f"c{n}")
+        feed.add(f"c{n}", fault=1.0)
+    assert feed.row("faults")["harmed"] == 20
+    assert "faults" in feed.watch.shown
+
+
 def test_as_many_faults_with_the_champion_are_no_harm() -> None:
     feed = Feed()
     for n in range(60):

@@ -98,3 +98,9 @@ async def test_closing_the_stream_closes_the_models() -> None:
     assert second.running == 1
     await stream.aclose()
     assert second.running == 0
+
+
+async def test_the_next_model_has_all_the_time_that_is_left() -> None:
+    second = Scripted(name="second")
+    await drain(Fallback([failing(ModelUnavailable("x")), second]), call(timeout=100.0))
+    assert 90.0 < second.calls[0].timeout <= 100.0

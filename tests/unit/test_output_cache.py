@@ -152,3 +152,13 @@ async def test_a_replay_is_one_finished_stream() -> None:
     await drain(kept, BASE)
     replayed: list[Delta] = await drain(kept, BASE)
     assert [(d.text, d.finish) for d in replayed] == [("ab", "stop")]
+
+
+async def test_an_output_is_kept_before_its_last_part_leaves() -> None:
+    """Its caller need not come back for more."""
+    model, outputs = Scripted(Script(pieces=("28",))), MemoryOutputs()
+    async with aclosing(cached(model, outputs).stream(BASE)) as deltas:
+        async for delta in deltas:
+            if delta.finish:
+                break
+    assert (await drain(cached(model, outputs), BASE))[-1].cached

@@ -245,3 +245,59 @@ async def test_a_server_that_does_not_answer_the_look_is_not_sent_requests_until
 
 async def _idle() -> Load | None:
     return None
+
+
+async def test_requests_earn_their_retries() -> None:
+    servers = [Scripted(FULL), Scripted(FULL)]
+    model, _ = built(servers, budget=RetryBudget(share=0.5, floor=0, per_second=0))
+    for _ in range(20):
+        with pytest.raises(ModelOverloaded):
+            await drain(model, call())
+    assert 28 <= sum(len(server.calls) for server in servers) <= 30
+
+
+async def test_nothing_is_sent_again_where_the_only_other_server_is_down() -> None:
+    servers = [Scripted(DOWN), Scripted(FINE)]
+    model, replicas = built(servers)
+    replicas[1].alive = False
+    with pytest.raises(ModelUnavailable):
+        await drain(model, call())
+    assert [len(server.calls) for server in servers] == [1, 0]
+
+
+async def test_a_server_that_may_be_back_is_looked_at_however_loaded_it_is() -> None:
+    clock, servers = Clock(), [Scripted(*[DOWN] * 5, FINE), Scripted(FINE)]
+    model, replicas = built(servers, clock=clock, budget=RetryBudget(floor=100))
+    for n in range(50):
+        await drain(model, about(str(n)))
+    assert replicas[0].model.state == "open"
+    clock.now += 5
+    replicas[0].note(Load(running=50, waiting=50, at=clock.now))
+    await drain(model, about("once more"))
+    assert replicas[0].model.state == "closed"
+
+
+async def test_the_first_of_the_sources_says_where_a_request_goes() -> None:
+    """The prompt begins with it, and so does what a server has kept of it."""
+    servers = [Scripted(FINE) for _ in range(4)]
+    model, _ = built(servers)
+
+    async def goes(*sources: str) -> int:
+        before = [len(server.calls) for server in servers]
+        asked = call()
+        await drain(model, replace(asked, scope=replace(asked.scope, evidence=sources)))
+        return next(n for n, server in enumerate(servers) if len(server.calls) > before[n])
+
+    for n in range(20):
+        assert await goes(str(n), "a") == await goes(str(n), "b", "c")
+
+
+async def test_what_the_servers_have_to_do_together_is_the_sum() -> None:
+    clock = Clock()
+    model, replicas = built([Scripted(FINE) for _ in range(3)], clock=clock)
+    assert model.load() is None
+    for replica, waiting in zip(replicas, (2, 3), strict=False):
+        replica.note(Load(running=10, waiting=waiting, at=clock.now))
+    load = model.load()
+    assert load
+    assert (load.running, load.waiting) == (20, 5)
