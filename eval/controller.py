@@ -56,8 +56,8 @@ R = TypeVar("R", Outcome, Pair)
 
 @dataclass(slots=True)
 class _Followed:
-    """A trial, how far its rows were read, and what they showed. `path` has its e-values over time, `complete`
-    is the number up to which no row appears any more."""
+    """A trial, how far its rows were read, and what they showed. `complete` is the number up to which no row
+    appears any more; `path` has its e-values over time."""
 
     watch: CanaryWatch | ShadowWatch
     arrivals: Arrivals = field(default_factory=Arrivals)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.trials import Outcome, Trial
-from eval.canary import ENOUGH, CanaryWatch
+from eval.canary import ENOUGH, REMEMBERED, CanaryWatch
 from eval.rules import CanaryRules, Step, Watched
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -160,6 +160,48 @@ def test_slow_is_what_takes_longer_than_the_champion_took_before() -> None:
     feed.settle()
     row = feed.row("slow")
     assert (row["harmed"], row["rate_control"]) == (1, 0.0)
+
+
+def test_what_takes_hardly_any_time_is_not_slow() -> None:
+    feed = Feed()
+    for n in range(ENOUGH):
+        feed.add(f"k{n}", candidate=False, seconds=0.01)
+    feed.add("much longer, and nobody notices", seconds=0.09)
+    feed.settle()
+    assert feed.row("slow")["harmed"] == 0
+
+
+def test_usual_is_what_the_champion_takes_lately() -> None:
+    feed = Feed(RULES.model_copy(update={"tenant_units": 10_000}))
+    for n in range(2 * REMEMBERED):
+        feed.add(f"k{n}", candidate=False, seconds=1.0 if n < REMEMBERED else 10.0)
+    feed.add("as slow as the champion is now", seconds=11.0)
+    feed.settle()
+    assert feed.row("slow")["rate_candidate"] == 0.0
+
+
+def test_the_chance_by_which_a_conversation_was_drawn_weighs_its_harm() -> None:
+    """Six faults of a candidate that gets one conversation in a hundred are no chance; of one that gets all
+    but one in a hundred they say nothing."""
+    for propensity, shown in ((0.01, ("faults",)), (0.99, ())):
+        feed = Feed()
+        for n in range(6):
+            feed.add(f"c{n}", propensity=propensity, fault=1.0)
+        assert feed.watch.shown == shown
+
+
+def test_a_step_waits_for_the_candidate_s_conversations_that_count() -> None:
+    feed = Feed()
+    for n in range(3):
+        feed.add(f"champion's {n}", candidate=False)
+    feed.add("one")
+    feed.add("changed sides")
+    left_out = feed.add("changed sides", candidate=False)
+    feed.settle()
+    assert feed.watch.settled_at(0.5) == 1
+    assert feed.watch.told()["settled"] == {"candidate": 1, "control": 3}
+    feed.watch.dislike(left_out)
+    assert feed.row("disliked")["harmed"] == 0
 
 
 def test_unsupported_is_the_mean_of_a_conversation_and_counts_when_it_is_done() -> None:

@@ -36,6 +36,7 @@ from eval.types import (
     Verdict,
 )
 
+FAULTS: tuple[Fault, ...] = ("release", "judge")
 RULES = Rules(metrics={"recall": MetricRule(margin=0.05)}, clustered=False)
 COSTS = RULES.model_copy(
     update={
@@ -147,7 +148,7 @@ def test_different_data_cannot_be_judged(name: str) -> None:
 @pytest.mark.parametrize("name", ["another x1", None])
 def test_verdicts_of_different_judges_cannot_be_compared(name: str | None) -> None:
     judged = replace(_report(lambda i: 1.0), judge="a-model x1")
-    with pytest.raises(CannotJudge, match="different judges: a-model x1 and (another x1|none)"):
+    with pytest.raises(CannotJudge, match=r"different judges: a-model x1 and (another x1|none)"):
         judge(judged, replace(judged, judge=name), RULES)
     assert judge(judged, judged, RULES).passed
     assert judge(replace(judged, judge=None), judged, RULES).passed
@@ -211,6 +212,57 @@ def test_a_loss_in_one_part_of_the_cases_is_seen_though_the_whole_is_no_worse() 
     assert judge(baseline, candidate, few).passed
 
 
+def test_a_part_needs_no_values_of_its_own_and_is_undecided_only_where_a_loss_may_have_been_lost() -> None:
+    """Its cases are counted with the whole: of twenty one that was lost would always be too many."""
+    rules = _rules(MetricRule(margin=0.2)).model_copy(update={"coverage": 0.97})
+    before, after = (_tagged(_report(lambda i: 1.0), lambda i: "de" if i < 20 else "en") for _ in range(2))
+    for fault in FAULTS:
+        assert judge(before, _with_failures(after, 1, fault), rules).outcome == "passed"
+
+
+def test_clusters_make_a_gate_less_sure() -> None:
+    """The losses are all in two documents of ten: another draw may have had more of those."""
+    before, after = _report(lambda i: 1.0), _report(lambda i: 0.4 if i < 8 else 0.99)
+    for clustered, outcome in ((False, "passed"), (True, "failed")):
+        rules = _rules(MetricRule(margin=0.25)).model_copy(update={"clustered": clustered})
+        assert judge(before, after, rules).outcome == outcome
+
+
+def test_a_loss_that_may_be_none_is_not_said_to_be_shown() -> None:
+    before, after = _report(lambda i: 1.0), _report(lambda i: 0.84 if i % 2 else 1.0)
+    verdict = judge(before, after, _rules(MetricRule(margin=0.09)))
+    assert verdict.outcome == "failed"
+    assert _metric(verdict).reason.startswith("A loss of 0.09 or more cannot be ruled out")
+
+
+def test_the_worst_cases_are_those_of_the_metrics_that_failed_each_in_the_one_where_it_lost_most() -> None:
+    rules = Rules(
+        metrics={
+            "recall": MetricRule(margin=0.05),
+            "flaws": MetricRule(margin=0.05, direction="lower", worst=1.0, best=0.0),
+            "taste": MetricRule(margin=0.5, role="guard"),
+        },
+        clustered=False,
+    )
+    before = _scored(
+        _report(lambda i: 1.0), {"recall": lambda i: 1.0, "flaws": lambda i: 0.0, "taste": lambda i: 1.0}
+    )
+    after = _scored(
+        _report(lambda i: 1.0),
+        {
+            "recall": lambda i: 0.2 if i < 2 else 1.0,
+            "flaws": lambda i: 0.9 if i in (1, 2) else 0.0,
+            "taste": lambda i: 0.0 if i == 3 else 1.0,
+        },
+    )
+    verdict = judge(before, after, rules)
+    assert [(one.case_id, one.metric) for one in verdict.regressions] == [
+        ("case-01", "flaws"),
+        ("case-02", "flaws"),
+        ("case-00", "recall"),
+    ]
+
+
 def test_many_guards_are_judged_together() -> None:
     """A loss that one guard alone would show is none among forty: one of them was bound to look bad."""
     names = [f"guard_{place}" for place in range(40)]
@@ -244,9 +296,12 @@ def test_lost_scores_leave_no_verdict_even_where_the_worst_of_them_would_have_pa
     assert verdict.outcome == "no_verdict"
 
 
-def test_a_loss_that_was_seen_fails_although_the_judge_lost_scores_too() -> None:
-    candidate = _with_failures(_report(lambda i: 0.1), 10, "judge")
-    assert judge(_report(lambda i: 0.9), candidate, RULES).outcome == "failed"
+@pytest.mark.parametrize("role", ["gated", "guard"])
+def test_a_loss_that_was_seen_fails_although_the_judge_lost_scores_too(
+    role: Literal["gated", "guard"],
+) -> None:
+    candidate, rules = _with_failures(_report(lambda i: 0.1), 10, "judge"), MetricRule(margin=0.05, role=role)
+    assert judge(_report(lambda i: 0.9), candidate, _rules(rules)).outcome == "failed"
 
 
 def test_the_releases_own_failures_weigh_more_than_the_judges() -> None:
@@ -289,6 +344,17 @@ def test_a_release_that_costs_more_than_it_may_fails() -> None:
     assert check.ratio.low > 1.2
     slow = judge(baseline, _costing(baseline, lambda i: (100 + i, 0.9)), COSTS)
     assert [check.name for check in slow.checks if not check.passed] == ["slowest"]
+
+
+def test_the_cost_of_cases_that_are_missing_or_of_one_alone_says_nothing() -> None:
+    report = _costing(_report(lambda i: 1.0), lambda i: (100, 1.0))
+    verdict = judge(report, replace(report, results=report.results[2:]), COSTS)
+    [cases] = [check for check in verdict.checks if check.name == "cases"]
+    assert (cases.lost, cases.passed) == (2, False)
+    assert {check.cases for check in verdict.checks if check.role == "cost"} == {38}
+    alone = replace(report, results=report.results[:1])
+    dear = _costing(alone, lambda i: (1_000, 10.0))
+    assert [check for check in judge(alone, dear, COSTS).checks if check.role == "cost"] == []
 
 
 def test_a_cost_below_its_floor_is_no_harm_and_one_from_nothing_has_no_ratio() -> None:

@@ -55,6 +55,12 @@ def test_unsupported_is_compared_only_where_both_had_something_to_check() -> Non
     assert watch.shown == ()
     [row] = [one for one in watch.told()["metrics"] if one["metric"] == "unsupported"]
     assert row["units"] == 0
+    [row] = [
+        one
+        for one in watched(20, {"unsupported": 1.0}, {}).told()["metrics"]
+        if one["metric"] == "unsupported"
+    ]
+    assert row["units"] == 0
 
 
 def test_slow_is_much_slower_than_the_other_not_a_little() -> None:

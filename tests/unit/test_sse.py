@@ -1,4 +1,4 @@
-"""How a stream of events leaves: to a caller who is slow, and to one who takes nothing any more; how it ends."""
+"""How a stream of events leaves: to whom is slow, to whom takes nothing any more, and how it ends."""
 
 from __future__ import annotations
 

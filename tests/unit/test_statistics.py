@@ -226,3 +226,18 @@ def _draw(shape: str, generator: np.random.Generator, cases: int = 40) -> tuple[
             return list(-lost), -0.15 * 0.55
         case _:  # One release right and the other wrong: -1, 0 or 1.
             return list(generator.choice([-1.0, 0.0, 1.0], cases, p=[0.2, 0.65, 0.15])), -0.05
+
+
+def test_few_clusters_make_right_or_wrong_less_sure_than_many() -> None:
+    few, many = (Discordant(lost=3.0, won=1.0, size=40.0, clusters=n) for n in (6, 60))
+    assert (
+        few.interval(0.01).low < many.interval(0.01).low < many.interval(0.01).high < few.interval(0.01).high
+    )
+    assert few.p_below(0.2) > many.p_below(0.2)
+
+
+def test_values_that_all_differ_have_the_usual_standard_error() -> None:
+    values = [0.1, 0.3, -0.2, 0.4, 0.25]
+    found = estimate(values)
+    assert isinstance(found, Student)
+    assert found.error == pytest.approx(np.std(values, ddof=1) / math.sqrt(len(values)))

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import insert, text
 
+from app.errors import ReleaseConflict
 from app.release import Release, with_model
 from app.tables import outcomes
 from app.trials import Trial
@@ -346,7 +347,7 @@ async def test_a_canary_whose_steps_are_done_waits_where_it_is_not_to_be_promote
 
 
 async def test_a_step_lasts_its_minutes_however_many_conversations_there_are(stand: Stand) -> None:
-    steps = [{"share": 0.3, "units": 1, "least_minutes": 10}, {"share": 0.6, "units": 1}]
+    steps = [{"share": share, "units": 1, "least_minutes": 10} for share in (0.3, 0.6)]
     trial = await stand.house.services.trials.start("canary", stand.candidate.id, {"steps": steps})
     async with stand.engine.begin() as connection:
         await connection.execute(insert(outcomes), {**outcome(trial, "u"), "propensity": 0.3})
@@ -358,6 +359,10 @@ async def test_a_step_lasts_its_minutes_however_many_conversations_there_are(sta
         await connection.execute(text("UPDATE trials SET step_at = step_at - interval '10 min'"))
     await stand.tick()
     assert ((await stand.trial(trial)).step, (await stand.trial(trial)).share) == (1, 0.6)
+    async with stand.engine.begin() as connection:
+        await connection.execute(insert(outcomes), {**outcome(trial, "v"), "propensity": 0.6})
+    await stand.tick()
+    assert re.fullmatch(r"Waits \d+ s more at 60%\.", str((await stand.trial(trial)).evidence["waiting_for"]))
 
 
 async def test_a_candidate_gets_no_more_conversations_than_it_may(stand: Stand, rules: Rules) -> None:
@@ -500,6 +505,73 @@ async def test_outcomes_are_forgotten_long_after_their_trial(stand: Stand, asker
     await trials.forget(days=0)
     assert await stand.rows(trial) == []
     assert (await stand.trial(trial)).decision == {"why": "seen"}
+
+
+async def test_outcomes_are_kept_of_a_trial_that_began_long_ago_and_ended_just_now(stand: Stand) -> None:
+    trials = stand.house.services.trials
+    trial = await stand.canary((0.5, 1_000))
+    await recorded(stand, trial, 1)
+    async with stand.engine.begin() as connection:
+        await connection.execute(text("UPDATE trials SET started_at = started_at - interval '60 days'"))
+    await trials.forget()
+    await trials.end(trial, "stopped", {"why": "seen"})
+    await trials.forget()
+    assert len(await stand.rows(trial)) == 1
+
+
+async def test_a_trial_that_has_ended_is_given_no_share_any_more(stand: Stand) -> None:
+    trials = stand.house.services.trials
+    trial = await stand.canary((0.5, 1_000))
+    await trials.end(trial, "stopped", {"why": "seen"})
+    assert not await trials.renew(trial, step=1, share=0.5, evidence={})
+    ended = await stand.trial(trial)
+    assert (ended.share, ended.step, ended.state) == (0.0, 0, "stopped")
+    assert not await trials.end(trial, "rolled_back", {"why": "late"})
+    assert (await stand.trial(trial)).decision == {"why": "seen"}
+    history = await stand.house.services.release.history(stand.candidate.id)
+    assert history[-1]["what"] == "release.canary.stopped"
+
+
+async def test_a_trial_does_not_begin_against_a_champion_that_was(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, require = stand.house.services, stand.house.services.indexes.require
+    other = replace(stand.champion, body=stand.champion.body.model_copy(update={"name": "sooner"}))
+    await services.release.add(other)
+
+    async def moved_meanwhile(release: Release, served: Release, *, allow_missing: bool) -> None:
+        await require(release, served, allow_missing=allow_missing)
+        if release.id == stand.candidate.id:
+            await services.promotions.promote(other.id, force=True, reason="an outage")
+
+    monkeypatch.setattr(services.indexes, "require", moved_meanwhile)
+    with pytest.raises(ReleaseConflict, match="became champion meanwhile"):
+        await stand.canary((0.5, 1_000))
+    assert await services.trials.running() == []
+
+
+async def test_each_trial_has_its_own_outcomes(stand: Stand) -> None:
+    trials = stand.house.services.trials
+    first = await stand.canary((0.5, 1_000))
+    await recorded(stand, first, 2)
+    await trials.end(first, "stopped", {"why": "again"})
+    second = await stand.canary((0.5, 1_000))
+    await recorded(stand, second, 3, begin=2)
+    assert [len(await trials.outcomes(one.id)) for one in (first, second)] == [2, 3]
+    assert (await trials.affected(second.id)).conversations == 3
+
+
+async def test_a_promotion_ends_the_trials_of_others_as_stopped(stand: Stand) -> None:
+    services = stand.house.services
+    other = replace(stand.champion, body=stand.champion.body.model_copy(update={"name": "beside"}))
+    await services.release.add(other)
+    trial = await stand.canary((0.5, 1_000))
+    beside = await services.trials.start("shadow", other.id, {}, force=True, reason="to see")
+    await services.promotions.promote(stand.candidate.id)
+    assert (await stand.trial(trial)).state == "promoted"
+    [ended] = [one for one in await services.trials.of(other.id) if one.id == beside.id]
+    assert (ended.state, ended.share, ended.live) == ("stopped", 0.0, False)
+    assert (await services.release.show(other.id)).state == "draft"
 
 
 async def test_what_readers_said_is_forgotten_unless_a_trial_that_runs_may_ask_for_it(

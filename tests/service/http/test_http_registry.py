@@ -225,6 +225,38 @@ async def test_rollback_brings_the_release_before_back(
     }
 
 
+async def test_rollback_goes_back_where_the_latest_move_came_from(
+    registry: Registry, first: Release, second: Release, promotions: Promotions
+) -> None:
+    third = with_model(first, "another-model")
+    for release in (second, third):
+        await registry.add(release)
+        await registry.judge(release.id, {}, passed=True)
+    for release in (second, third, second):
+        await promotions.promote(release.id)
+    earlier = await registry.before()
+    assert earlier
+    assert earlier.id == third.id
+    await promotions.rollback()
+    assert registry.champion().release.id == third.id
+
+
+async def test_a_verdict_on_the_champion_changes_what_is_said_of_it_and_not_that_it_serves(
+    registry: Registry, first: Release, second: Release, promotions: Promotions
+) -> None:
+    await registry.add(second)
+    await promotions.promote(second.id, force=True, reason="an outage")
+    assert registry.champion().forced == "an outage"
+    failed = await registry.judge(second.id, {}, passed=False)
+    assert (failed.state, failed.evaluated, failed.forced) == ("champion", False, "an outage")
+    passed = await registry.judge(second.id, {}, passed=True)
+    assert (passed.state, passed.evaluated, passed.forced) == ("champion", True, None)
+    await registry.refresh()
+    assert (registry.champion().release.id, registry.champion().forced) == (second.id, None)
+    await promotions.rollback()
+    assert registry.champion().release.id == first.id
+
+
 @pytest.mark.parametrize("move", ["promote", "rollback"])
 async def test_of_two_who_move_the_pointer_at_once_the_later_is_refused(
     registry: Registry,
