@@ -71,9 +71,13 @@ _VERSIONS = text(
 )
 _SUPERSEDE = text(
     """
+    WITH older AS MATERIALIZED (
+        SELECT id FROM jobs WHERE tenant = :tenant AND document_id = ANY(CAST(:ids AS text[]))
+          AND state = 'queued' AND generation IS NULL
+        ORDER BY id FOR UPDATE
+    )
     UPDATE jobs SET state = 'cancelled', stage = 'done', error = CAST(:error AS jsonb), finished_at = now()
-    WHERE tenant = :tenant AND document_id = ANY(CAST(:ids AS text[])) AND state = 'queued'
-      AND generation IS NULL
+    FROM older WHERE jobs.id = older.id
     """
 )
 _JOBS = text(

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ingestion.documents import Accepted
 from ingestion.errors import Conflict, NotFound
 from ingestion.estimates import FIRST_LATENCY
 from ingestion.leases import Leases
@@ -66,6 +67,39 @@ async def test_a_lease_that_ran_out_goes_to_another_under_a_higher_fence(
     assert second.job.id == first.job.id
     assert second.job.fence > first.job.fence
     assert await ledger.lease("w", 30, 10) == []
+
+
+async def test_putting_many_documents_and_cancelling_their_jobs_never_wait_for_each_other(
+    ledger: Ledger, engine: AsyncEngine, accept: Accept, somebody_waits: SomebodyWaits
+) -> None:
+    """Both lock several jobs: in the order of their ids, which is not that of their acceptance."""
+    jobs = {name: await accept(name) for name in ("0001", "0002")}
+    while min(jobs, key=lambda name: jobs[name].id) in ("0001", "0002"):
+        name = f"{len(jobs) + 1:04}"
+        jobs[name] = await accept(name)
+    accepted = [
+        Accepted(
+            id=name,
+            collection="default",
+            title=None,
+            filename=None,
+            media_type="text/plain",
+            size=1,
+            content_hash=64 * "0",
+            metadata={},
+            groups=frozenset(),
+        )
+        for name in jobs
+    ]
+    async with engine.begin() as connection:
+        second = {"id": jobs["0002"].id}
+        await connection.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), second)
+        putting = asyncio.create_task(ledger.put("acme", accepted))
+        await somebody_waits()
+        cancelling = asyncio.create_task(ledger.cancel_jobs("acme", JobQuery()))
+        await asyncio.sleep(0.2)
+    assert len(await putting) == len(jobs)
+    assert await cancelling in (0, len(jobs))
 
 
 async def test_a_holder_of_an_old_fence_can_change_nothing(
