@@ -19,6 +19,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingestion import files
+from ingestion.errors import Conflict
 from ingestion.jobs import loads
 from ingestion.receipts import reference
 from ingestion.revisions import NOBODY
@@ -34,10 +35,11 @@ _ADD = text(
     INSERT INTO erased (erasure, document_id, tenant, version, words)
     SELECT CAST(:id AS uuid), w.document_id, :tenant, w.version, w.words
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS w(document_id text, version bigint, words text[])
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (erasure, document_id) DO UPDATE SET version = excluded.version, words = excluded.words
+    RETURNING document_id, xmax = 0 AS fresh
     """
 )
-# Deleted before: what is left of them is to go as well.
+# Deleted before: what is left of them is to go as well. One may be handed in again before it is chosen.
 _ADD_DELETED = text(
     """
     INSERT INTO erased (erasure, document_id, tenant, version, words)
@@ -48,7 +50,10 @@ _ADD_DELETED = text(
     ON CONFLICT DO NOTHING RETURNING document_id
     """
 )
-_TOUCH = text("UPDATE erasures SET touched_at = now(), documents = documents + :documents WHERE id = :id")
+_TOUCH = text(
+    "UPDATE erasures SET touched_at = now(), documents = documents + :documents "
+    "WHERE id = :id AND state = 'selecting' RETURNING id"
+)
 _READY = text("UPDATE erasures SET state = 'erasing' WHERE id = :id AND state = 'selecting' RETURNING *")
 _NEXT = text(
     """
@@ -181,12 +186,14 @@ async def begin(
 
 
 async def add(connection: AsyncConnection, erasure: Erasure, buried: Sequence[Document]) -> None:
-    """Note documents that were buried in this transaction, and what was said about them."""
+    """Note documents that were buried in this transaction, and what was said about them. Raises `Conflict`
+    when the erasure is not being chosen any more."""
     rows = [{"document_id": one.id, "version": one.version, "words": words_of(one)} for one in buried]
-    await connection.execute(
+    added = await connection.execute(
         _ADD, {"id": erasure.id, "tenant": erasure.tenant, "rows": json.dumps(rows, allow_nan=False)}
     )
-    await _added(connection, erasure, [one.id for one in buried])
+    fresh = sum(row.fresh for row in added)
+    await _added(connection, erasure, [one.id for one in buried], fresh)
 
 
 async def add_deleted(
@@ -194,13 +201,18 @@ async def add_deleted(
 ) -> None:
     """Note documents that were deleted before."""
     values = {"tenant": erasure.tenant, "collections": list(collections), "only": list(ids)}
-    found = await connection.scalars(_ADD_DELETED, {"id": erasure.id, **values})
-    await _added(connection, erasure, list(found))
+    found = list(await connection.scalars(_ADD_DELETED, {"id": erasure.id, **values}))
+    await _added(connection, erasure, found, len(found))
 
 
-async def _added(connection: AsyncConnection, erasure: Erasure, ids: Sequence[str]) -> None:
+async def _added(connection: AsyncConnection, erasure: Erasure, ids: Sequence[str], fresh: int) -> None:
+    """`fresh` of these were not among its documents before."""
     await files.loosen_all(connection, erasure.tenant, ids)
-    await connection.execute(_TOUCH, {"id": erasure.id, "documents": len(ids)})
+    if await connection.scalar(_TOUCH, {"id": erasure.id, "documents": fresh}) is None:
+        raise Conflict(
+            f"Choosing the documents of the erasure {erasure.id} took too long: it was taken on with those "
+            "that were chosen before. Ask for another one of the rest."
+        )
 
 
 async def chosen(connection: AsyncConnection, erasure: Erasure) -> None:

@@ -1,0 +1,87 @@
+"""An erasure takes out all that it says it did, whatever goes on beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ingestion.blobs import Blobs
+from ingestion.erase import Eraser
+from ingestion.erasesteps import FilesStep, LedgerStep
+from ingestion.erasing import Erasing
+from ingestion.errors import Conflict
+from ingestion.intake import Intake
+from ingestion.ledger import Ledger
+from ingestion.receipts import Receipts
+from ingestion.types import NewDocument
+from retrieval.types import Filter
+
+ACME = Filter(tenant="acme", groups=None)
+TABLES = ("documents", "versions", "revisions", "jobs", "loose_files", "erased")
+
+
+@pytest.fixture
+def erasing(engine: AsyncEngine) -> Erasing:
+    return Erasing(engine)
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(str(tmp_path / "blobs"))
+
+
+@pytest.fixture
+def intake(ledger: Ledger, blobs: Blobs) -> Intake:
+    return Intake(ledger, blobs, upload_limit=2**20)
+
+
+@pytest.fixture
+def eraser(erasing: Erasing, blobs: Blobs, tmp_path: Path) -> Eraser:
+    receipts = Receipts(str(tmp_path / "receipts"))
+    return Eraser(erasing, [FilesStep(erasing, blobs), LedgerStep(erasing, receipts)], receipts)
+
+
+async def put(intake: Intake, content: bytes, name: str = "one") -> None:
+    await intake.put("acme", [NewDocument(content=content, id=name)])
+
+
+async def left(engine: AsyncEngine) -> dict[str, int]:
+    """Rows of each table that knows of documents, where there are any."""
+    async with engine.connect() as connection:
+        counts = {name: await connection.scalar(text(f"SELECT count(*) FROM {name}")) for name in TABLES}
+    return {name: count for name, count in counts.items() if count}
+
+
+async def test_what_is_put_again_between_the_choice_of_deleted_ones_and_of_others_is_erased_too(
+    erasing: Erasing, eraser: Eraser, intake: Intake, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    await put(intake, b"first")
+    await intake.delete("acme", None, "one")
+    erasure = await erasing.begin(ACME, "tenant", "test")
+    await put(intake, b"second")
+    await erasing.choose(erasure, ACME, "")
+    await erasing.chosen(erasure)
+    await eraser.work(asyncio.Event())
+    assert await left(engine) == {}
+    assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+    done = await erasing.one("acme", erasure.id)
+    assert (done.state, done.documents) == ("finished", 1)
+
+
+async def test_whoever_chooses_and_stood_still_until_it_was_taken_on_without_him_is_told(
+    erasing: Erasing, eraser: Eraser, intake: Intake, engine: AsyncEngine, ledger: Ledger
+) -> None:
+    """What comes after what a receipt is about is neither deleted nor said to be erased."""
+    await put(intake, b"one", "one")
+    erasure = await erasing.begin(ACME, "tenant", "test")
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE erasures SET touched_at = now() - interval '61 s'"))
+    await eraser.work(asyncio.Event())
+    with pytest.raises(Conflict):
+        await erasing.choose(erasure, ACME, "")
+    assert (await erasing.one("acme", erasure.id)).documents == 0
+    assert (await ledger.document("acme", None, "one")).status == "queued"
