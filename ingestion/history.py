@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-_ALONE = text("SELECT pg_try_advisory_xact_lock(7140559)")
+_ALONE = text("SELECT pg_try_advisory_xact_lock(7140560)")
 _PAGE = text(
     """
     SELECT v.version, v.version < d.newest_version AND NOT EXISTS (

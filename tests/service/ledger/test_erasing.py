@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from ingestion.erase import Eraser
 from ingestion.erasesteps import FilesStep, LedgerStep
 from ingestion.erasing import Erasing
 from ingestion.errors import Conflict
+from ingestion.forgetter import Forgetter
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.receipts import Receipts
-from ingestion.types import NewDocument
+from ingestion.types import Job, NewDocument
+from ingestion.written import Flip
 from retrieval.types import Filter
 
 ACME = Filter(tenant="acme", groups=None)
@@ -85,3 +88,24 @@ async def test_whoever_chooses_and_stood_still_until_it_was_taken_on_without_him
         await erasing.choose(erasure, ACME, "")
     assert (await erasing.one("acme", erasure.id)).documents == 0
     assert (await ledger.document("acme", None, "one")).status == "queued"
+
+
+async def test_an_eraser_at_work_keeps_no_forgetter_away(
+    erasing: Erasing,
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Callable[..., Awaitable[Job]],
+    show: Callable[[], Awaitable[tuple[Flip, int]]],
+) -> None:
+    """It looks for work every second; whoever walks through a large ledger would never come to the end."""
+    for n in range(3):
+        await accept("pay", f"text {n}")
+        await show()
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM loose_files"))
+        for column in ("versions SET created_at = created_at", "jobs SET finished_at = finished_at"):
+            await connection.execute(text(f"UPDATE {column} - interval '31 days'"))
+        await connection.execute(text("UPDATE revisions SET state = 'swept' WHERE state = 'retired'"))
+    async with erasing.next():
+        await Forgetter(ledger, age=30 * 86_400.0).forget(asyncio.Event())
+    assert (await left(engine))["versions"] == 1
