@@ -266,7 +266,7 @@ async def put(
         raise Taken(f"The id {taken!r} is taken by a document that this key may not change.")
     these = {"tenant": tenant, "ids": ids}
     await connection.execute(_VERSIONS, these)
-    await files.replaced(connection, tenant, ids, sorted({one.content_hash for one in accepted}))
+    await files.loosen(connection, tenant, ids)
     await connection.execute(_SUPERSEDE, {**these, "error": error_json(SUPERSEDED)})
     new = {
         "job_ids": job_ids,

@@ -127,11 +127,11 @@ class Intake:
         return jobs
 
     async def _mend(self, tenant: str, contents: Mapping[str, bytes]) -> None:
-        """Store again what was there when it was handed in, and was removed, being unneeded until then,
-        before its document was accepted."""
+        """Store again what was there when it was handed in, and may have been removed, being unneeded until
+        then, before its document was accepted. What is there is read, not written."""
 
-        async def store(missing: set[str]) -> None:
-            await self._store(tenant, [contents[digest] for digest in missing])
+        async def store(doubtful: set[str]) -> None:
+            await self._store(tenant, [contents[digest] for digest in doubtful])
 
         await self._ledger.restore_files(tenant, sorted(contents), store)
 

@@ -128,13 +128,13 @@ class Ledger:
     async def restore_files(
         self, tenant: str, hashes: Sequence[str], store: Callable[[set[str]], Awaitable[None]]
     ) -> None:
-        """Have the files of an accepted put stored again that were removed while it was accepted.
+        """Have the files of an accepted put stored again that may have been removed while it was accepted.
         Until `store` has done so it stays noted that they are gone, and another put of the same bytes
         waits."""
         async with transaction(self._engine) as connection:
-            missing = await files.missing(connection, tenant, hashes)
-            if missing:
-                await store(missing)
+            doubtful = await files.doubtful(connection, tenant, hashes)
+            if doubtful:
+                await store(doubtful)
 
     async def document(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
         async with reading(self._engine) as connection:

@@ -90,6 +90,26 @@ async def test_whoever_chooses_and_stood_still_until_it_was_taken_on_without_him
     assert (await ledger.document("acme", None, "one")).status == "queued"
 
 
+async def test_a_put_that_found_the_file_of_an_erased_document_there_keeps_it(
+    erasing: Erasing, eraser: Eraser, intake: Intake, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The erasure leaves no note that the file is gone: that names its hash."""
+    await put(intake, b"content")
+    accept = ledger.put
+
+    async def late(*given: object) -> list[Job]:
+        erasure = await erasing.begin(ACME, "tenant", "test")
+        await erasing.choose(erasure, ACME, "")
+        await erasing.chosen(erasure)
+        await eraser.work(asyncio.Event())
+        return await accept(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger, "put", late)
+    await put(intake, b"content", "two")
+    _, content = await intake.original("acme", None, "two")
+    assert content == b"content"
+
+
 async def test_an_eraser_at_work_keeps_no_forgetter_away(
     erasing: Erasing,
     ledger: Ledger,

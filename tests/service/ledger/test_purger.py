@@ -117,6 +117,68 @@ async def test_a_put_that_found_the_file_there_keeps_it_though_it_is_removed_mea
     assert content == b"content"
 
 
+async def test_a_put_that_found_the_file_there_keeps_it_though_whoever_removed_it_was_killed(
+    intake: Intake, ledger: Ledger, purger: Purger, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing says that it is gone; and another purger may look before the put is over."""
+    await put(intake, b"content")
+    await intake.delete("acme", None, "one")
+    accept, restore = ledger.put, ledger.restore_files
+
+    async def late(*given: object) -> list[Job]:
+        with pytest.raises(asyncio.CancelledError):
+            async with ledger.loose_files(0.0) as due:
+                for tenant, digest in due:
+                    await blobs.remove(tenant, digest)
+                raise asyncio.CancelledError
+        return await accept(*given)  # type: ignore[arg-type]
+
+    async def later(*given: object) -> None:
+        await purger.collect()
+        await restore(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger, "put", late)
+    monkeypatch.setattr(ledger, "restore_files", later)
+    await put(intake, b"content", "two")
+    _, content = await intake.original("acme", None, "two")
+    assert content == b"content"
+
+
+async def test_a_file_that_was_stored_again_by_a_put_that_broke_off_goes_with_its_document(
+    intake: Intake, ledger: Ledger, purger: Purger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is still noted as gone."""
+    await put(intake, b"content")
+    await intake.delete("acme", None, "one")
+    await purger.collect()
+
+    async def killed(*given: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched, pytest.raises(asyncio.CancelledError):
+        patched.setattr(ledger, "restore_files", killed)
+        await put(intake, b"content", "two")
+    assert files(tmp_path) == {b"content"}
+    await intake.delete("acme", None, "two")
+    await purger.collect()
+    assert files(tmp_path) == set()
+
+
+async def test_a_file_that_a_document_has_again_is_looked_at_no_more_in_time(
+    intake: Intake, purger: Purger, engine: AsyncEngine
+) -> None:
+    await put(intake, b"content")
+    await intake.delete("acme", None, "one")
+    await put(intake, b"content")
+    for seconds, left in ((0, 1), (3_700, 0)):
+        async with engine.begin() as connection:
+            past = f"UPDATE documents SET updated_at = updated_at - interval '{seconds} s'"
+            await connection.execute(text(past))
+        await purger.collect()
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("SELECT count(*) FROM loose_files")) == left
+
+
 async def test_puts_and_deletions_of_the_same_bytes_at_once_lose_no_accepted_file(
     intake: Intake, purger: Purger
 ) -> None:
