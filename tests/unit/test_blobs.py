@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ingestion.blobs import Blobs
+from ingestion import blobs as module
+from ingestion.blobs import Blobs, open_backend
 from ingestion.errors import NotFound, Quarantined, StorageUnavailable
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
@@ -183,3 +184,70 @@ async def test_a_writer_killed_at_any_moment_leaves_whole_files_only() -> None:
                     assert len(await blobs.get("acme", line.strip())) == 200_000
     finally:
         shutil.rmtree(folder)
+
+
+async def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_the_put_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut cannot be had here; what is asked of the kernel can be seen."""
+    root = tmp_path / "blobs"
+    synced: list[tuple[str, bool]] = []
+
+    def named() -> bool:
+        return any(path.name == HELLO for path in files(root))
+
+    def fsync(descriptor: int) -> None:
+        synced.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), named()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await Blobs(str(root)).put("acme", b"hello")
+    (path,) = files(root)
+    content = [had_name for name, had_name in synced if name.startswith(f"{root}/incoming/{HELLO}")]
+    assert content == [False]
+    assert synced[-1] == (str(path.parent), True)
+    above = {str(folder) for folder in path.parents if folder.is_relative_to(tmp_path)}
+    assert above <= {name for name, _ in synced}
+    synced.clear()
+    await Blobs(str(root)).put("acme", b"hello")
+    assert synced == [(str(path.parent), True)], "whoever wrote it may be killed before it did so"
+
+
+async def test_nobody_else_on_the_machine_may_read_the_files(tmp_path: Path) -> None:
+    root = tmp_path / "blobs"
+    await Blobs(str(root)).put("acme", b"hello")
+    folders = [path for path in root.rglob("*") if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in [root, *folders]} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in files(root)} == {0o600}
+
+
+async def test_what_a_killed_writer_left_of_a_file_is_removed_with_it(tmp_path: Path) -> None:
+    blobs = Blobs(str(tmp_path))
+    await blobs.put("acme", b"hello")
+    (tmp_path / "incoming" / f"{HELLO}.abcd0123").write_bytes(b"hel")
+    await blobs.remove("acme", HELLO)
+    assert files(tmp_path) == []
+
+
+async def test_a_file_that_is_removed_while_it_is_written_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, removed = module._write_synced, list[Path]()
+
+    def taken_away(path: Path, content: bytes) -> None:
+        write(path, content)
+        if not removed:
+            removed.append(path)
+            path.unlink()
+
+    monkeypatch.setattr(module, "_write_synced", taken_away)
+    blobs = Blobs(str(tmp_path))
+    await blobs.put("acme", b"hello")
+    assert await blobs.get("acme", HELLO) == b"hello"
+
+
+def test_what_is_created_first_stays(tmp_path: Path) -> None:
+    backend = open_backend(str(tmp_path))
+    backend.create("key", b"first")
+    backend.create("key", b"second")
+    assert backend.read("key") == b"first"
+    assert [path.name for path in files(tmp_path)] == ["key"]
