@@ -137,7 +137,7 @@ _READ = f"""
     ) AS shown ON true LEFT JOIN LATERAL (
         SELECT j.state, j.error FROM jobs j
         WHERE j.tenant = d.tenant AND j.document_id = d.id AND j.version = d.newest_version
-          AND j.generation IS NULL LIMIT 1
+          AND j.generation IS NULL ORDER BY j.seq DESC LIMIT 1
     ) AS newest ON true
     WHERE d.tenant = :tenant AND NOT d.deleted AND {_MAY_READ}
 """
@@ -255,8 +255,10 @@ async def put(
 
     With `groups` only what they may read is replaced; raises `Taken` for anything else."""
     job_ids = [str(uuid4()) for _ in accepted]
-    if claim and not await _claim(connection, tenant, claim, job_ids):
-        return await replayed(connection, tenant, claim) or []
+    while claim and not await _claim(connection, tenant, claim, job_ids):
+        before = await replayed(connection, tenant, claim)
+        if before is not None:  # Otherwise it was so old that it has just been forgotten.
+            return before
     ids = [one.id for one in accepted]
     names = {"tenant": tenant, "names": list({one.collection for one in accepted})}
     await connection.execute(_COLLECTIONS, names)

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from ingestion import documents
 from ingestion.blobs import Blobs
+from ingestion.documents import Claim
 from ingestion.errors import (
     Conflict,
     DocumentInvalid,
@@ -25,7 +29,7 @@ from ingestion.errors import (
 )
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
-from ingestion.types import JobQuery, NewDocument
+from ingestion.types import Job, JobQuery, NewDocument
 from ingestion.written import Flip
 
 Show = Callable[[], Awaitable[tuple[Flip, int]]]
@@ -171,6 +175,25 @@ async def test_the_same_key_sent_twice_at_once_is_accepted_once(intake: Intake) 
     answers = await asyncio.gather(*(intake.put("acme", [PAGE], idempotency_key="k") for _ in range(5)))
     assert len({job.id for jobs in answers for job in jobs}) == 1
     assert len(await intake.jobs("acme", JobQuery(), limit=10)) == 1
+
+
+async def test_a_key_that_is_forgotten_while_it_is_sent_again_accepts_anew(
+    intake: Intake, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = await intake.put("acme", [PAGE], idempotency_key="k")
+    asked: list[bool] = []
+
+    async def forgotten(connection: AsyncConnection, tenant: str, claim: Claim) -> list[Job] | None:
+        asked.append(True)
+        if len(asked) == 2:
+            async with engine.begin() as another:
+                await another.execute(text("DELETE FROM idempotency"))
+        return None
+
+    monkeypatch.setattr(documents, "replayed", forgotten)
+    (again,) = await intake.put("acme", [PAGE], idempotency_key="k")
+    assert again.id != first.id
+    assert len(asked) == 2
 
 
 async def test_the_same_key_with_other_documents_is_a_conflict(intake: Intake) -> None:

@@ -208,6 +208,7 @@ async def test_a_generation_of_another_version_of_the_product_takes_the_place_of
     await ledger.ensure_generation(other, "hashing")
     assert await ledger.serving() == {other.generation}
     assert await reads.epoch(ACME) != before
+    assert (await ledger.document("acme", None, "handbook")).status == "queued"
     lease = await lease_one()
     assert await ledger.lease("w", 30, 10) == []
     revision = (await ledger.begin([lease.job]))[lease.job.id]
