@@ -73,8 +73,9 @@ async def test_a_deleted_documents_file_goes_and_another_documents_stays(
     assert await purger.collect() == 1
     assert files(tmp_path) == {b"shared"}
     await intake.delete("acme", None, "two")
-    await purger.collect()
+    assert await purger.collect() == 1
     assert files(tmp_path) == set()
+    assert await purger.collect() == 0, "what is gone is not removed again"
 
 
 async def test_one_tenants_deletion_leaves_anothers_file(
@@ -97,6 +98,38 @@ async def test_a_file_is_not_removed_before_its_time(
     await intake.delete("acme", None, "one")
     await Purger(ledger, store, blobs, window=60.0).collect()
     assert files(tmp_path) == {b"content"}
+
+
+async def test_files_that_were_loose_for_long_before_a_purger_came_go_all(
+    intake: Intake, purger: Purger, engine: AsyncEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingestion.ledger.FILE_BATCH", 1)
+    for name in ("one", "two", "three"):
+        await put(intake, name.encode(), name)
+        await intake.delete("acme", None, name)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE loose_files SET since = since - interval '2 days'"))
+    while await purger.collect():
+        pass
+    assert files(tmp_path) == set()
+
+
+async def test_a_put_waits_for_whoever_removes_the_file_that_it_found_there(
+    intake: Intake,
+    ledger: Ledger,
+    blobs: Blobs,
+    somebody_waits: Callable[[], Awaitable[None]],
+) -> None:
+    await put(intake, b"content")
+    await intake.delete("acme", None, "one")
+    async with ledger.loose_files(0.0) as due:
+        putting = asyncio.create_task(put(intake, b"content", "two"))
+        await somebody_waits()
+        assert not putting.done()
+        for tenant, digest in due:
+            await blobs.remove(tenant, digest)
+    await putting
+    assert (await intake.original("acme", None, "two"))[1] == b"content"
 
 
 async def test_a_put_that_found_the_file_there_keeps_it_though_it_is_removed_meanwhile(
