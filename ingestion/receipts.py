@@ -71,15 +71,17 @@ class Receipts:
         return found
 
     def sign(self, erasure_id: str, body: Mapping[str, Any]) -> None:
-        """Write the receipt, in place of its draft."""
+        """Write the receipt, in place of its draft. One that is there stays: whoever wrote it was killed
+        before the erasure was finished, and its draft, which says what it is about, may be gone."""
         with _away():
-            key = self._signing_key()
-            signature = {
-                "algorithm": "Ed25519",
-                "public_key": _text(_public(key)),
-                "value": _text(key.sign(_canonical(body))),
-            }
-            self._files.write(erasure_id + _SUFFIX, _written({**body, "signature": signature}))
+            if self._files.read(erasure_id + _SUFFIX) is None:
+                key = self._signing_key()
+                signature = {
+                    "algorithm": "Ed25519",
+                    "public_key": _text(_public(key)),
+                    "value": _text(key.sign(_canonical(body))),
+                }
+                self._files.write(erasure_id + _SUFFIX, _written({**body, "signature": signature}))
             self._files.remove(erasure_id + _DRAFT)
 
     def get(self, erasure_id: str) -> Receipt | None:

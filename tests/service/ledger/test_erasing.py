@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingestion.blobs import Blobs
-from ingestion.erase import Eraser
+from ingestion.erase import Eraser, erase
 from ingestion.erasesteps import FilesStep, LedgerStep
 from ingestion.erasing import Erasing
 from ingestion.errors import Conflict
@@ -43,8 +43,12 @@ def intake(ledger: Ledger, blobs: Blobs) -> Intake:
 
 
 @pytest.fixture
-def eraser(erasing: Erasing, blobs: Blobs, tmp_path: Path) -> Eraser:
-    receipts = Receipts(str(tmp_path / "receipts"))
+def receipts(tmp_path: Path) -> Receipts:
+    return Receipts(str(tmp_path / "receipts"))
+
+
+@pytest.fixture
+def eraser(erasing: Erasing, blobs: Blobs, receipts: Receipts) -> Eraser:
     return Eraser(erasing, [FilesStep(erasing, blobs), LedgerStep(erasing, receipts)], receipts)
 
 
@@ -108,6 +112,33 @@ async def test_a_put_that_found_the_file_of_an_erased_document_there_keeps_it(
     await put(intake, b"content", "two")
     _, content = await intake.original("acme", None, "two")
     assert content == b"content"
+
+
+async def test_an_eraser_that_was_killed_after_it_signed_leaves_the_receipt_as_it_is(
+    erasing: Erasing,
+    eraser: Eraser,
+    receipts: Receipts,
+    intake: Intake,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the receipt says of the documents is known from its draft only, which is gone."""
+    await put(intake, b"content")
+    erasure = await erase(erasing, ACME, "tenant", "test")
+
+    async def killed(*given: object) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched, pytest.raises(asyncio.CancelledError):
+        patched.setattr(erasing, "finish", killed)
+        await eraser.work(asyncio.Event())
+    signed = receipts.get(erasure.id)
+    assert signed is not None
+    assert len(signed.body["documents"]) == 1
+    await eraser.work(asyncio.Event())
+    assert (await erasing.one("acme", erasure.id)).state == "finished"
+    assert receipts.get(erasure.id) == signed
+    assert {path.suffix for path in (tmp_path / "receipts").glob(f"{erasure.id}*")} == {".json"}
 
 
 async def test_an_eraser_at_work_keeps_no_forgetter_away(
