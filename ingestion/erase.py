@@ -122,9 +122,12 @@ class Eraser:
 
 
 async def erase(erasing: Erasing, which: Filter, scope: ErasureScope, who: str) -> Erasure:
-    """Delete every document that the filter means, and have it, and what was deleted before, erased."""
+    """Delete every document that the filter means, and have it, and what was deleted before, erased; the
+    collections that it names, too, if nothing is left in them."""
     erasure = await erasing.begin(which, scope, who)
     await _choose(erasing, erasure, which)
+    for name in which.collections:  # Before an eraser may begin: it takes along what is closed.
+        await erasing.close_collection(which.tenant, name)
     await erasing.chosen(erasure)
     return await erasing.one(which.tenant, erasure.id)
 

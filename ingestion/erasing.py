@@ -50,6 +50,11 @@ class Erasing:
             await erasures.add(connection, erasure, buried)
             return buried, last
 
+    async def close_collection(self, tenant: str, name: str) -> None:
+        """Forget a collection, if nothing is in it."""
+        async with transaction(self._engine) as connection:
+            await documents.close_collection(connection, tenant, name)
+
     async def chosen(self, erasure: Erasure) -> None:
         """All of it is chosen: the rest is the eraser's."""
         async with transaction(self._engine) as connection:

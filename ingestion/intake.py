@@ -231,7 +231,6 @@ class Intake:
                     raise NotFound("document", name)
         erasure = await erase(self._ledger.erasing, which, scope, who)
         for name in which.collections:
-            await self._ledger.close_collection(which.tenant, name)
             self._unsee(which.tenant, name)
         return erasure
 

@@ -19,7 +19,7 @@ from ingestion.forgetter import Forgetter
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.receipts import Receipts
-from ingestion.types import Job, NewDocument
+from ingestion.types import Erasure, Job, NewDocument
 from ingestion.written import Flip
 from retrieval.types import Filter
 
@@ -139,6 +139,23 @@ async def test_an_eraser_that_was_killed_after_it_signed_leaves_the_receipt_as_i
     assert (await erasing.one("acme", erasure.id)).state == "finished"
     assert receipts.get(erasure.id) == signed
     assert {path.suffix for path in (tmp_path / "receipts").glob(f"{erasure.id}*")} == {".json"}
+
+
+async def test_an_eraser_that_begins_at_once_takes_the_collections_name_along(
+    erasing: Erasing, eraser: Eraser, intake: Intake, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(intake, b"content")
+    chosen = Erasing.chosen
+
+    async def and_erased(self: Erasing, erasure: Erasure) -> None:
+        await chosen(self, erasure)
+        await eraser.work(asyncio.Event())
+
+    monkeypatch.setattr(Erasing, "chosen", and_erased)
+    which = Filter(tenant="acme", groups=None, collections=("default",))
+    assert (await intake.erase(which, "collection", "test")).state == "finished"
+    async with engine.connect() as connection:
+        assert (await connection.scalars(text("SELECT name FROM collections"))).all() == []
 
 
 async def test_an_eraser_at_work_keeps_no_forgetter_away(
