@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import telemetry
 from app.errors import AppError
@@ -34,6 +34,7 @@ from eval.rules import CanaryRules, Rules, ShadowRules
 from eval.shadowing import ShadowWatch
 from eval.types import RulesInvalid
 from ingestion.errors import LedgerUnavailable
+from ingestion.postgres import reaching_ledger
 from retrieval.errors import RetrievalError
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ AT_ONCE = 20_000
 PATIENCE = 10.0
 """Seconds after a promotion that was refused before it is tried again."""
 MOST_POINTS = 200
+SILENCE = 10.0
+"""Seconds after which the ledger takes the lock from a controller that it does not hear from: one that hangs,
+or whose machine is gone, would keep it for good."""
 _LOCK = 4_771_902_318
 _MINUTE = timedelta(minutes=1)
 R = TypeVar("R", Outcome, Pair)
@@ -108,8 +112,9 @@ class Controller:
         """Watch until `stop` is set. While the ledger is away nothing is decided, and shares run out."""
         while not stop.is_set():
             try:
-                async with self._alone(stop) as held:
-                    await self._watch(stop, held)
+                with reaching_ledger():
+                    async with alone(self._control.engine, stop) as held:
+                        await self._watch(stop, held)
             except (LedgerUnavailable, SQLAlchemyError, OSError) as error:
                 log.warning("The ledger cannot be reached; trials run out meanwhile: %s", error)
                 await _until(stop, 1.0)
@@ -124,19 +129,6 @@ class Controller:
                 await self._control.trials.forget()
                 swept = now
             await _until(stop, TICK if self._followed else IDLE)
-
-    @asynccontextmanager
-    async def _alone(self, stop: asyncio.Event) -> AsyncIterator[AsyncConnection]:
-        """Be the one controller that works, for as long as this connection to the ledger holds."""
-        lock = select(func.pg_try_advisory_lock(_LOCK))
-        async with self._control.engine.connect() as connection:
-            autonomous = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            while not stop.is_set() and not await autonomous.scalar(lock):
-                await _until(stop, 1.0)
-            try:
-                yield autonomous
-            finally:
-                await autonomous.execute(select(func.pg_advisory_unlock(_LOCK)))
 
     async def tick(self) -> datetime:
         """One look at every trial; the ledger's time."""
@@ -286,6 +278,26 @@ class Controller:
         async with transaction(self._control.engine) as connection:
             now: datetime = await connection.scalar(text("SELECT now()"))
         return now
+
+
+@asynccontextmanager
+async def alone(
+    engine: AsyncEngine, stop: asyncio.Event, silence: float = SILENCE
+) -> AsyncIterator[AsyncConnection]:
+    """Be the one controller that works, for as long as this session of the ledger lasts: it must be heard
+    from more often than every `silence` seconds. Where `stop` is set meanwhile, it is not waited for."""
+    lock = select(func.pg_try_advisory_lock(_LOCK))
+    limit = select(func.set_config("idle_session_timeout", f"{silence * 1000:.0f}", False))
+    async with engine.connect() as connection:
+        session = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            await session.execute(limit)
+            while not stop.is_set() and not await session.scalar(lock):
+                await _until(stop, 1.0)
+            yield session
+        finally:
+            # Lock and limit end with the session; one that broke could be asked for nothing any more.
+            await session.invalidate()
 
 
 def _harm(watch: CanaryWatch | ShadowWatch) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import yaml
 from sqlalchemy import text
 
 from app.cli.client import Client
+from app.errors import ReleaseConflict
 from app.release import Release
 from app.trials import Trial
 from eval.postmortem import postmortem
@@ -175,6 +176,16 @@ async def test_a_release_that_did_harm_must_pass_an_evaluation_again(trying: Try
     assert (await trying.post("canary")).status_code == 409
     await trying.pass_evaluation()
     assert (await trying.post("canary")).status_code == 201
+
+
+async def test_what_a_trial_shows_promotes_nothing_once_the_trial_is_over(trying: Trying) -> None:
+    """A controller that was held up decides by what it knew then; another has decided meanwhile."""
+    services = trying.house.services
+    trial = await trying.canary()
+    await trying.end("rolled_back", why="faults", metric="faults")
+    with pytest.raises(ReleaseConflict, match="ended meanwhile"):
+        await services.promotions.promote(trying.release.id, force=True, reason="no harm", trial=trial)
+    assert services.release.champion().release.id == trial.control
 
 
 async def test_a_release_that_never_passed_is_not_said_to_have_lost_what_it_passed(trying: Trying) -> None:
