@@ -90,7 +90,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, validation_alias=_plain("REDIS_URL"), description="Redis for finished outputs."
     )
-    milvus_uri: str | None = Field(None, validation_alias=_plain("MILVUS_URI"), description="Milvus.")
+    milvus_uri: str | None = Field(
+        None, validation_alias=_plain("MILVUS_URI"), description="Milvus, 2.5 or newer."
+    )
     milvus_token: SecretStr | None = Field(
         None, validation_alias=_plain("MILVUS_TOKEN"), description="Milvus `user:password` or token."
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ _Request = Callable[[AsyncMilvusClient], Awaitable[T]]
 
 _FAULTS = (MilvusException, grpc.RpcError, grpc.aio.UsageError, TimeoutError, OSError)
 _NOT_FOUND = 100
+_OLDEST = (2, 5)
+"""The first Milvus with BM25."""
+_VERSION = re.compile(r"(\d+)\.(\d+)")
 
 _LAYOUT = "pl2"
 """Names the columns: a collection that was written with others is not read."""
@@ -314,8 +318,13 @@ class MilvusStore:
                 client = AsyncMilvusClient(
                     self._uri, token=self._token, timeout=self._timeout, dedicated=True, grpc_options=_CHANNEL
                 )
-                version = await client.get_server_version(timeout=self._timeout)
-                self._lite = str(version).startswith("milvus_lite")
+                version = str(await client.get_server_version(timeout=self._timeout))
+                self._lite = version.startswith("milvus_lite")
+                if not self._lite and _too_old(version):
+                    await client.close()
+                    raise StoreUnavailable(
+                        f"Milvus {version.removeprefix('v')} has no keyword search (BM25): run 2.5 or newer."
+                    )
                 self._client = client
             return self._client
 
@@ -327,6 +336,12 @@ class MilvusStore:
         if isinstance(fault, MilvusException):
             return f"Milvus failed: {fault.message}"
         return f"Milvus failed: {type(fault).__name__}."
+
+
+def _too_old(version: str) -> bool:
+    """A version that cannot be read is taken for a new one."""
+    found = _VERSION.search(version)
+    return found is not None and (int(found[1]), int(found[2])) < _OLDEST
 
 
 @contextmanager

@@ -8,10 +8,12 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
 from app import embedded
 from retrieval.errors import StoreUnavailable
@@ -230,6 +232,31 @@ async def test_enough_waiting_rows_do_not_wait_for_the_time_to_pass(server: Serv
         assert await found(store, QUERIES[0]) == {1, 2, 3, 4}
     finally:
         await store.close()
+
+
+class Old(milvus_pb2_grpc.MilvusServiceServicer):  # type: ignore[misc]
+    """A Milvus as far as it tells its version; 2.3 refuses indexes of ours with words that say nothing."""
+
+    async def Connect(self, request: Any, context: Any) -> Any:  # noqa: N802  (theirs)
+        return milvus_pb2.ConnectResponse()
+
+    async def GetVersion(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return milvus_pb2.GetVersionResponse(version="v2.3.5")
+
+
+async def test_a_milvus_without_keyword_search_is_refused_by_its_version() -> None:
+    server = grpc.aio.server()
+    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(Old(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    store = MilvusStore(f"http://127.0.0.1:{port}")
+    try:
+        for call in (store.ping(), store.prepare(GENERATION, SPEC)):
+            with pytest.raises(StoreUnavailable, match=r"Milvus 2\.3\.5 has no keyword search"):
+                await call
+    finally:
+        await store.close()
+        await server.stop(None)
 
 
 async def test_a_client_that_asks_often_whether_the_server_is_there_is_not_hung_up_on(
