@@ -28,7 +28,7 @@ from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Scope
 
-from app import description, problems, telemetry
+from app import description, problems, stalls, telemetry
 from app.admission import Admission
 from app.edge import Edge
 from app.metrics import Metrics
@@ -107,6 +107,7 @@ def create_app(
             await parts.access.require_keys(settings)
             # Who sends slowly holds a place for as long as that takes.
             uploading = Admission(max_running=UPLOADS, max_waiting=settings.max_waiting, sparing=True)
+            stack.enter_context(stalls.watched(settings.stall, counters.lag))
             yield {
                 "services": parts,
                 "metrics": counters,

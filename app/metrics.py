@@ -16,6 +16,7 @@ from ingestion.types import Job, Operation
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 M = TypeVar("M", Counter, Histogram)
 _RATIOS = (0.1, 0.25, 0.5, 0.75, 1, 1.33, 2, 4, 10)
 _MOST_ESTIMATES = 10_000
@@ -88,6 +89,11 @@ class Metrics:
             "part",
         )
         self._disk = self._gauge("plumbline_disk_free_bytes", "Bytes free for the data folder.")
+        self._lag = self._histogram(
+            "plumbline_loop_lag_seconds",
+            "How late the event loop, which everything is answered on, came to what was due.",
+            buckets=_LAGS,
+        )
 
     def _of_releases(self) -> None:
         self._release = self._gauge(
@@ -157,6 +163,9 @@ class Metrics:
 
     def disk(self, free: float) -> None:
         self._disk.set(free)
+
+    def lag(self, seconds: float) -> None:
+        self._lag.observe(seconds)
 
     def queue(self, now: Operation | None) -> None:
         """The queue and its workers; None when the ledger did not answer, which removes them rather than

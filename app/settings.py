@@ -199,6 +199,11 @@ class Settings(BaseSettings):
     url: str | None = Field(None, description="Address of the service, for commands that call it.")
     key: SecretStr | None = Field(None, description="Key that those commands send.")
 
+    stall: float = Field(
+        0.25,
+        ge=0,
+        description="An event loop that stands still for longer is logged with what holds it; 0 logs none.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
 
     @field_validator("log_level", mode="before")

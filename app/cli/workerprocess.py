@@ -7,7 +7,7 @@ import logging
 import os
 from typing import Any
 
-from app import telemetry
+from app import stalls, telemetry
 from app.settings import Settings
 from app.standalone import WORKER_READY
 from app.supervisor import signals
@@ -25,7 +25,8 @@ async def run(settings: Settings) -> None:
         with signals(stop, hurry):
             async with open_worker(settings) as work:
                 log.info(WORKER_READY)
-                await _until(hurry, asyncio.ensure_future(work(stop)))
+                with stalls.watched(settings.stall):
+                    await _until(hurry, asyncio.ensure_future(work(stop)))
     finally:
         await asyncio.to_thread(flush)
 

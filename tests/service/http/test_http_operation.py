@@ -10,6 +10,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from app import stalls
 from app.admission import Admission
 from app.assignment import Assigner
 from app.release import Release, with_model
@@ -52,7 +53,9 @@ async def test_readiness_names_what_is_down_and_fails_only_for_what_is_needed(
     async with serving(services) as url, httpx.AsyncClient(base_url=url) as client:
         reply = await client.get("/health/ready")
         assert (await client.get("/health/live")).status_code == 200
+        await asyncio.sleep(2 * stalls.BEAT)
         metrics = (await client.get("/metrics")).text
+    assert re.search(r"plumbline_loop_lag_seconds_count [1-9]", metrics)
     for part in parts:
         assert f'plumbline_part_up{{part="{part}"}} {float(part not in out)}' in metrics
     assert (reply.status_code, reply.json()["status"], reply.json()["down"]) == (status, told, out)
