@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ingestion import estimates, revisions
 from ingestion.errors import Conflict, NotFound
 from ingestion.rules import breaches_of
-from ingestion.types import Job, JobError, JobQuery, Tally
+from ingestion.types import Job, JobError, JobQuery, JobState, Tally
 
 MANY = 10_000
 """Jobs that are changed in one transaction."""
@@ -69,6 +69,20 @@ _TALLY = text(
     f"""
     SELECT j.state, CASE WHEN j.state <> 'succeeded' THEN j.error ->> 'code' END AS reason, count(*) AS jobs
     FROM jobs j WHERE {_MEANT} GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2
+    """
+)
+# Of all of a tenant's jobs, those without an error, which are nearly all, are counted by an index alone.
+_TALLY_ALL = text(
+    """
+    SELECT state, reason, CAST(sum(jobs) AS bigint) AS jobs FROM (
+        SELECT state, NULL AS reason, count(*) AS jobs FROM jobs
+        WHERE tenant = :tenant AND state = ANY(CAST(:states AS text[])) AND generation IS NULL
+          AND error IS NULL GROUP BY 1
+        UNION ALL
+        SELECT state, CASE WHEN state <> 'succeeded' THEN error ->> 'code' END, count(*) FROM jobs
+        WHERE tenant = :tenant AND state = ANY(CAST(:states AS text[])) AND generation IS NULL
+          AND error IS NOT NULL GROUP BY 1, 2
+    ) AS counted GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2
     """
 )
 _LOCKED = text(f"SELECT {_LIST} FROM jobs j WHERE {_OWNED} AND j.id = :id FOR UPDATE")
@@ -142,7 +156,7 @@ def job_of(row: Row[Any], **changes: Any) -> Job:
         warnings=breaches_of(loads(row.warnings)),
         pulse=getattr(row, "pulse", None),
     )
-    return replace(job, **changes)
+    return replace(job, **changes) if changes else job
 
 
 async def one(connection: AsyncConnection, tenant: str, job_id: str) -> Job:
@@ -169,7 +183,11 @@ async def newest(
 
 async def tally(connection: AsyncConnection, tenant: str, query: JobQuery) -> list[Tally]:
     """How many there are in each state, by the reason."""
-    rows = await connection.execute(_TALLY, _meant(tenant, query))
+    if query == JobQuery(states=query.states):
+        states = {"tenant": tenant, "states": list(query.states or get_args(JobState))}
+        rows = await connection.execute(_TALLY_ALL, states)
+    else:
+        rows = await connection.execute(_TALLY, _meant(tenant, query))
     return [Tally(state=row.state, reason=row.reason, jobs=row.jobs) for row in rows]
 
 

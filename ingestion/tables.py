@@ -149,7 +149,10 @@ visibility = Table(
     Column("content_hash", Text, nullable=False),
     Column("metadata", JSONB, nullable=False),
     Index("visibility_of_revision", "revision"),
-    Index("visibility_of_generation", "generation", "tenant", "document_id"),
+    Index(
+        *("visibility_of_generation", "generation", "tenant", "document_id"),
+        postgresql_include=["version", "chunks"],  # How far a generation is, is counted in it alone.
+    ),
     Index("visibility_of_content", "tenant", "content_hash"),
     Index("visibility_of_collection", "generation", "tenant", "collection", "document_id"),
 )
@@ -258,11 +261,23 @@ jobs = Table(
         *("jobs_with_error", "tenant", "seq"),
         postgresql_where=text("error IS NOT NULL AND generation IS NULL"),
     ),
+    Index(
+        *("jobs_counted", "tenant", "state"),
+        postgresql_where=text("generation IS NULL AND error IS NULL"),
+    ),
     Index("jobs_of_document", "tenant", "document_id"),
     Index("jobs_newest", "tenant", "seq", postgresql_where=text("generation IS NULL")),
     Index(
         *("jobs_of_generation", "generation", "state", "seq"),
         postgresql_where=text("generation IS NOT NULL"),
+    ),
+    Index(
+        *("jobs_built", "generation", "finished_at"),
+        postgresql_where=text("state = 'succeeded' AND generation IS NOT NULL"),
+    ),
+    Index(
+        *("jobs_unbuilt", "generation", "seq"),
+        postgresql_where=text("error IS NOT NULL AND generation IS NOT NULL"),
     ),
 )
 
