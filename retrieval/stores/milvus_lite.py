@@ -2,9 +2,10 @@
 
     python -m retrieval.stores.milvus_lite server --data-dir DIR --host HOST --port PORT
 
-What Milvus Lite 3.2 stores is not changed. Searches and keyword scores are those of `milvus_lite_search`, and
-`compact` is that of `milvus_lite_purge`. Writes take turns here: two at once break its log, whatever process
-they come from. A process of its own: nothing else of the project may import this.
+What Milvus Lite 3.2 stores is not changed. Searches and keyword scores are those of `milvus_lite_search`,
+merges of segments those of `milvus_lite_merge`, and `compact` is that of `milvus_lite_purge`. Writes take
+turns here: two at once break its log, whatever process they come from. A process of its own: nothing else of
+the project may import this.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from milvus_lite.schema.types import DataType
 from milvus_lite.storage.delta_index import DeltaIndex
 from milvus_lite.storage.memtable import MemTable
 
-from retrieval.stores import milvus_lite_purge, milvus_lite_search
+from retrieval.stores import milvus_lite_merge, milvus_lite_purge, milvus_lite_search
 
 WRITES = ("insert", "upsert", "delete", "flush")
 SWITCH = 0.0005
@@ -59,6 +60,7 @@ def main() -> int:
     collection.validate_record = _valid
     MemTable._build_data_table = _table
     milvus_lite_search.install(Collection, DeltaIndex)
+    milvus_lite_merge.install(Collection)
     milvus_lite_purge.install()
     return int(cmdline.main() or 0)
 

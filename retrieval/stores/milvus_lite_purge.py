@@ -2,15 +2,13 @@
 
 Milvus Lite 3.2 marks rows as deleted, and merges segments only when there are several of a size, so a deleted
 text may stay in its files for good; its own `compact` does nothing. Here each segment that has a dead row is
-written anew without it. The new file is on the disk before the manifest names it, and the old one is removed
-afterwards: whenever the process is killed, one of the two is whole and named, and the other is cleared away
-at the next start. Searches go on in the segments that they began with. Part of the server's process:
-only `milvus_lite` imports this.
+written anew without it (`milvus_lite_segments`): whenever the process is killed, one of the two is whole and
+named, and the other is cleared away at the next start. Searches go on in the segments that they began with.
+Part of the server's process: only `milvus_lite` imports this.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import defaultdict
@@ -21,15 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
-from milvus_lite.engine.compaction import CompactionManager
-from milvus_lite.storage.data_file import write_data_file
-from milvus_lite.storage.segment import Segment
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
-Mask = npt.NDArray[np.bool_]
+from retrieval.stores.milvus_lite_segments import remove, replace
+
 LONGEST_PAUSE = 0.5
 """Seconds between two segments, at most: as long as the last one took, so that searches get their share."""
 _REMEMBERED = 1_000
@@ -101,7 +96,9 @@ def purge(collection: Any) -> int:
         began = time.monotonic()
         live = np.ones(len(segments[key].pks), bool)
         live[sorted(rows)] = False
-        _replace(collection, key, segments[key], live)
+        partition, name = key
+        kept = [segments[key].table.filter(pa.array(live))] if live.any() else []
+        replace(collection, partition, [name], kept)
         time.sleep(min(LONGEST_PAUSE, time.monotonic() - began))
     _forget_marks(collection, marks.snapshot, delta_files)
     return sum(map(len, dead.values()))
@@ -128,37 +125,6 @@ def _dead(segments: Mapping[Any, Any], marks: Mapping[Any, int]) -> dict[Any, se
     return dict(dead)
 
 
-def _replace(collection: Any, key: tuple[str, str], old: Any, live: Mask) -> None:
-    partition, name = key
-    folder = Path(collection._data_dir) / "partitions" / partition
-    written = _write(old.table.filter(pa.array(live)), folder) if live.any() else None
-    new = written and Segment.load(
-        file_path=str(folder / written),
-        partition=partition,
-        pk_field=collection._pk_name,
-        vector_field=collection._vector_name,
-    )
-    with collection._maintenance_lock:
-        collection._manifest.remove_data_files(partition, [name])
-        if written:
-            collection._manifest.add_data_file(partition, written)
-            # Read before, so that searches do not wait for it here.
-            collection._segment_cache[partition, written] = new
-        collection._manifest.save()
-        collection._refresh_segment_cache()
-    _remove(folder / name)
-
-
-def _write(rows: pa.Table, folder: Path) -> str:
-    """A data file of these rows, on the disk; its name within the partition's folder."""
-    numbers = rows.column("_seq").to_pylist()
-    lowest, highest = CompactionManager._pick_unique_seq_range(str(folder), min(numbers), max(numbers))
-    name = str(write_data_file(rows, str(folder), seq_min=lowest, seq_max=highest))
-    _sync(folder / name)
-    _sync((folder / name).parent)
-    return name
-
-
 def _forget_marks(
     collection: Any, marks: Mapping[Any, int], delta_files: Mapping[str, Sequence[str]]
 ) -> None:
@@ -175,17 +141,4 @@ def _forget_marks(
             manifest.save()
     for partition, files in delta_files.items():
         for name in files:
-            _remove(Path(collection._data_dir) / "partitions" / partition / name)
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            remove(Path(collection._data_dir) / "partitions" / partition / name)

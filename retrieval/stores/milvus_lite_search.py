@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -181,6 +182,17 @@ _SEARCH_OTHERS = ("partition_names", "group_by_field", "radius", "range_filter",
 _QUERY_OTHERS = ("partition_names", "limit", "offset", "order_by_pk")
 
 
+@contextmanager
+def prepared(collection: Any, segments: Iterable[Any]) -> Iterator[None]:
+    """What searches want of segments that are about to be added, computed before anybody waits for it; for
+    the view that is made in the block."""
+    collection.prepared = {id(one): _part(collection, one) for one in segments}
+    try:
+        yield
+    finally:
+        collection.prepared = {}
+
+
 def view_of(collection: Any, before: View) -> View:
     """The collection as it is now; what is known of its segments is kept. The caller holds its lock."""
     marks = collection._delta_index
@@ -189,7 +201,8 @@ def view_of(collection: Any, before: View) -> View:
     if segments == before.segments and before.marks is not None and added == before.seen:
         return before
     known = {id(part.segment): part for part in before.parts}
-    parts = {id(one): known.get(id(one)) or _part(collection, one) for one in segments}
+    ready = known | getattr(collection, "prepared", {})
+    parts = {id(one): ready.get(id(one)) or _part(collection, one) for one in segments}
     new = [one for one in segments if id(one) not in known]
     for number, rows in _dead(segments, new, marks._map, all_marks=added != before.seen).items():
         parts[number] = parts[number].without(sorted(rows))
