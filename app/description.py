@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
@@ -43,16 +44,26 @@ def operation_id(route: APIRoute) -> str:
     return name if module.removesuffix("s") in name else f"{module}_{name}"
 
 
-def described(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Makes the document once it is asked for."""
-    framed = app.openapi
+class Described:
+    """Makes the document when it is first asked for."""
 
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            _complete(framed())
-        return framed()
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._framed = app.openapi
+        self._making = asyncio.Lock()
+        self._text = b""
 
-    return document
+    def document(self) -> dict[str, Any]:
+        if self._app.openapi_schema is None:
+            _complete(self._framed())
+        return self._framed()
+
+    async def text(self) -> bytes:
+        """The document as JSON, made in a thread: it takes as long as a hundred answers."""
+        async with self._making:
+            if not self._text:
+                self._text = await asyncio.to_thread(lambda: orjson.dumps(self.document()))
+        return self._text
 
 
 def _complete(document: dict[str, Any]) -> None:

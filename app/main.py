@@ -122,8 +122,7 @@ def create_app(
         version=version("plumbline"),
         description=description.TEXT,
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
         responses=problems.described(),
         generate_unique_id_function=description.operation_id,
@@ -143,7 +142,7 @@ def create_app(
         app.include_router(router)
     _tell_errors(app, counters, routers)
     _serve_page(app)
-    app.openapi = description.described(app)  # type: ignore[method-assign]
+    _serve_description(app)
     return app
 
 
@@ -189,6 +188,7 @@ async def listen(
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            ws="none",
             timeout_graceful_shutdown=round(settings.grace),
         ),
         ready,
@@ -260,6 +260,17 @@ def _serve_page(app: FastAPI) -> None:
 
     app.add_route("/", page, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB))
+
+
+def _serve_description(app: FastAPI) -> None:
+    """Not the frame's own way, which makes the document on the event loop."""
+    described = description.Described(app)
+    app.openapi = described.document  # type: ignore[method-assign]
+
+    async def document(request: Request) -> Response:
+        return Response(await described.text(), media_type="application/json")
+
+    app.add_route("/openapi.json", document, include_in_schema=False)
 
 
 def _body_limit(settings: Settings) -> Callable[[Scope], int]:

@@ -23,6 +23,9 @@ BEAT = 0.05
 LOOKS = 4
 """How often, within the time that counts as a stall, the thread looks: a stall is told at most a fourth of it
 late."""
+QUIET = 10.0
+"""Seconds after a stall was told in which others are only counted: on a machine that is too busy there is one
+after the other."""
 FRAMES = 12
 """Calls that are named, the innermost first."""
 
@@ -35,7 +38,7 @@ def _unheard(seconds: float) -> None:
 def watched(stall: float, late: Callable[[float], None] = _unheard, beat: float = BEAT) -> Iterator[None]:
     """Watch the loop that runs until the block ends. `late` hears at every beat by how many seconds the loop
     missed it. One that stands still for longer than `stall` seconds is logged while it does, with the calls
-    that it is in, and once more when it goes on; 0 logs none."""
+    that it is in, and once more when it goes on, but not for every of many stalls; 0 logs none."""
     pulse = _Pulse(asyncio.get_running_loop(), late, beat, stall)
     ended = threading.Event()
     looking = threading.Thread(target=_look, args=(pulse, ended), name="watch the event loop", daemon=True)
@@ -88,15 +91,16 @@ class _Pulse:
 
 
 def _look(pulse: _Pulse, ended: threading.Event) -> None:
+    quiet = 0.0
     while not ended.wait(pulse.stall / LOOKS):
-        due = pulse.due
-        late = time.monotonic() - due
-        if late < pulse.stall or pulse.told == due:
+        due, now = pulse.due, time.monotonic()
+        late = now - due
+        if late < pulse.stall or pulse.told == due or now < quiet:
             continue
         frame = sys._current_frames().get(pulse.thread)
         used, calls = pulse.used(), _calls(frame)
         if pulse.due == due:  # Else it has gone on in the meantime, and is in something else.
-            pulse.told = due
+            pulse.told, quiet = due, now + QUIET
             log.warning(
                 "the event loop has stood still for %.2f s (%.2f s of processor time) in %s",
                 *(late, used, calls),

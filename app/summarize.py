@@ -239,7 +239,7 @@ class Summarizer:
 
     async def _reading_of(self, request: SummaryRequest, serving: Serving) -> _Read:
         if request.text is not None:
-            read = _Read(paragraphs(request.text, request.where.tenant))
+            read = _Read(await asyncio.to_thread(paragraphs, request.text, request.where.tenant))
         else:
             read = await self._read(
                 request, serving, replace(request.where, document_ids=request.document_ids)

@@ -6,10 +6,12 @@ is silently dropped (a misspelt `groups`) would publish what was meant to be res
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from email.message import EmailMessage
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +29,8 @@ from ingestion.types import NewDocument
 MOST_DOCUMENTS = 1_000
 """In one request."""
 _MULTIPART_OVERHEAD = 2**20
+_MUCH = 2**19
+"""Bytes of JSON that are read in a thread: the event loop would be held for longer than a search takes."""
 _FORM_FIELDS = frozenset({"collection", "groups", "metadata", "title", "id", "priority"})
 _FILE_FIELDS = frozenset({"file", "files", "files[]", "file[]"})
 QUERY_FIELDS = ("collection", "groups", "metadata", "title", "filename", "priority")
@@ -114,6 +118,7 @@ class _Said(Described):
 
 
 M = TypeVar("M", bound=Strict)
+T = TypeVar("T")
 
 
 def body_limit(upload_limit: int) -> int:
@@ -128,8 +133,7 @@ async def documents_of(request: Request) -> list[NewDocument]:
         return await _from_form(request, None)
     if kind != "application/json":
         raise HTTPException(415, "Send documents as multipart/form-data or as application/json.")
-    body = _model(JsonDocuments, await _json(request))
-    return [document.document(body.collection) for document in body.documents]
+    return await _aside(_documents, await request.body())
 
 
 async def document_of(request: Request, document_id: str) -> NewDocument:
@@ -141,11 +145,24 @@ async def document_of(request: Request, document_id: str) -> NewDocument:
         [document] = await _from_form(request, document_id)
         return document
     if kind == "application/json":
-        body = _model(OneJsonDocument, await _json(request))
-        if body.id not in (None, document_id):
-            raise RequestInvalid("`id` differs from the address. Leave it out.", "id")
-        return body.document(body.collection, document_id)
+        return await _aside(partial(_one_document, document_id), await request.body())
     return await _raw(request, document_id, None if kind in ("", _FORM_DEFAULT) else kind)
+
+
+async def _aside(read: Callable[[bytes], T], raw: bytes) -> T:
+    return await asyncio.to_thread(read, raw) if len(raw) > _MUCH else read(raw)
+
+
+def _documents(raw: bytes) -> list[NewDocument]:
+    body = _model(JsonDocuments, _json(raw))
+    return [document.document(body.collection) for document in body.documents]
+
+
+def _one_document(document_id: str, raw: bytes) -> NewDocument:
+    body = _model(OneJsonDocument, _json(raw))
+    if body.id not in (None, document_id):
+        raise RequestInvalid("`id` differs from the address. Leave it out.", "id")
+    return body.document(body.collection, document_id)
 
 
 def _refuse_query(request: Request) -> None:
@@ -255,9 +272,9 @@ def _parsed(text: str, param: str) -> Any:
         raise RequestInvalid(f"`{param}` is not valid JSON: {error.msg}.", param, "invalid_json") from None
 
 
-async def _json(request: Request) -> Any:
+def _json(raw: bytes) -> Any:
     try:
-        return parsed(await request.body())
+        return parsed(raw)
     except json.JSONDecodeError as error:
         raise RequestInvalid(f"The body is not valid JSON: {error.msg}.", None, "invalid_json") from None
 

@@ -71,6 +71,14 @@ async def test_a_stall_is_told_once_however_long_it_is(ear: _Ear) -> None:
         assert sum("stood still" in line for line in ear.lines) == 1
 
 
+async def test_of_many_stalls_not_every_one_is_told(ear: _Ear) -> None:
+    with stalls.watched(STALL):
+        _hold(ear)
+        await _until(ear, 2)
+        ear.heard.clear()
+        assert not ear.heard.wait(10 * STALL)
+
+
 async def test_how_late_each_beat_was_is_counted() -> None:
     late: list[float] = []
     with stalls.watched(0, late.append, beat=0.001):

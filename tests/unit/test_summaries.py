@@ -3,9 +3,11 @@ made of what says nothing."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import SupportsIndex
 
 import pytest
 
@@ -64,6 +66,25 @@ def windowed(model: Scripted, window: int, folder: Path, *fallbacks: ChatModel) 
         lambda: service.serving, service.board, service.store, product="1", tokens=lambda release: tokens
     )
     return service
+
+
+class Watched(str):
+    """A text that knows which threads cut it."""
+
+    __slots__ = ("threads",)
+    threads: set[int]
+
+    def __getitem__(self, key: SupportsIndex | slice) -> str:
+        self.threads.add(threading.get_ident())
+        return super().__getitem__(key)
+
+
+async def test_a_text_is_cut_into_passages_off_the_event_loop() -> None:
+    text = Watched(" ".join(stations(40)))
+    text.threads = set()
+    await summary(Service(Scripted(RAIN)), text=text)
+    assert text.threads
+    assert threading.get_ident() not in text.threads
 
 
 @pytest.mark.parametrize(
