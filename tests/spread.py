@@ -1,0 +1,120 @@
+"""How a run is spread over worker processes (`pytest -n 3`), and how it loses nothing.
+
+A worker starts real parts of its own when one of its tests first asks for them, so tests go to workers by
+files. A test marked `alone` waits until no other runs, and none begins before it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+TOGETHER = dict.fromkeys(("test_judge.py", "test_vllm.py", "test_vllm_up.py"), "vLLM")
+"""Files that go to one worker: they share what is dear to make, and one vLLM takes 3 GB."""
+SHOWN = 20
+
+
+def register(config: pytest.Config) -> None:
+    """Called when pytest is configured. For a run in one process there is nothing to do."""
+    if (given := getattr(config, "workerinput", None)) is not None:
+        config.pluginmanager.register(Turns(Path(given["turns"])))
+    elif config.getoption("dist") != "no":
+        config.pluginmanager.register(Whole())
+
+
+class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types.
+    """Hands out groups of files, in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return TOGETHER.get(Path(file).name, file)
+
+    def remove_node(self, node: Any) -> str | None:
+        """The test at which this process died, if it did. What is left of its groups goes to others, without
+        that test, at which they would die too. (The scheduler that this one extends hands out all of them
+        again, and hangs at a group of which nothing is left.)"""
+        groups = self.assigned_work.pop(node)
+        open_tests = [test for group in groups.values() for test, is_over in group.items() if not is_over]
+        if not open_tests:
+            return None
+        for name, group in groups.items():
+            left = {test: False for test, is_over in group.items() if not is_over and test != open_tests[0]}
+            if left:
+                self.workqueue[name] = left
+        for other in self.nodes:
+            self._reschedule(other)
+        return open_tests[0]
+
+
+class Whole:
+    """In the process that hands tests out: what was collected was also run, or the run fails."""
+
+    def __init__(self) -> None:
+        self._collected: set[str] = set()
+        self._over: set[str] = set()
+        self._turns = tempfile.TemporaryDirectory(prefix="plt-")
+
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["turns"] = self._turns.name
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> Groups:
+        config.option.loadscopereorder = False
+        return Groups(config, log)
+
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        self._collected.update(ids)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # The test at which a worker died is reported as none of its steps.
+        if report.when not in ("setup", "call"):
+            self._over.add(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._lost() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if lost := self._lost():
+            terminalreporter.section(f"{len(lost)} tests were collected and not run", red=True)
+            for nodeid in lost[:SHOWN]:
+                terminalreporter.write_line(nodeid)
+
+    def pytest_unconfigure(self) -> None:
+        self._turns.cleanup()
+
+    def _lost(self) -> list[str]:
+        return sorted(self._collected - self._over)
+
+
+class Turns:
+    """In a worker: tests run beside those of other workers, but those marked `alone` do not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._door, self._room = folder / "door", folder / "room"
+
+    # The first of all, so that no time limit counts the waiting.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        alone = item.get_closest_marker("alone") is not None
+        with ExitStack() as held:
+            # Who waits to be alone waits in the door, and so nobody else gets in before it.
+            with _locked(self._door, fcntl.LOCK_EX):
+                held.enter_context(_locked(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+            return (yield)
+
+
+@contextmanager
+def _locked(path: Path, how: int) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, how)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
