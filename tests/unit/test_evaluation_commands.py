@@ -67,7 +67,7 @@ def test_each_form_has_a_file_whichever_of_them_was_named(tmp_path: Path, name: 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        (f"http://127.0.0.1:{free_port()}", "nothing answers at http://127.0.0.1:"),
+        ("http://127.0.0.1:1", "nothing answers at http://127.0.0.1:1"),
         ("somewhere", "somewhere is no address of a service: write one as http://127.0.0.1:8080."),
         ("http://here:port", "http://here:port is no address"),
     ],
