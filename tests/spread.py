@@ -41,7 +41,9 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types.
         that test, at which they would die too. (The scheduler that this one extends hands out all of them
         again, and hangs at a group of which nothing is left.)"""
         groups = self.assigned_work.pop(node)
-        open_tests = [test for group in groups.values() for test, is_over in group.items() if not is_over]
+        open_tests: list[str] = [
+            test for group in groups.values() for test, is_over in group.items() if not is_over
+        ]
         if not open_tests:
             return None
         for name, group in groups.items():
