@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,11 @@ LIMIT = "25"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gate")
+def folder(parts_folder: Path) -> Path:
+    """Where the private instances are too, so that what they leave is told from what others run."""
+    folder = parts_folder / "gate"
+    folder.mkdir(mode=0o711)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -82,29 +86,31 @@ def test_nothing_of_the_private_instances_is_left(folder: Path, baseline: Path) 
     left = [
         process.pid
         for process in psutil.process_iter(["cmdline"])
-        if any("plumbline-eval-" in argument for argument in process.info["cmdline"] or [])
+        if any(str(folder) in argument for argument in process.info["cmdline"] or [])
     ]
     assert left == []
+    assert list(folder.glob("plumbline-eval-*")) == []
 
 
 def _run(folder: Path, name: str, release: Path | None) -> Path:
     out = folder / f"{name}.json"
     command = ["run", "--limit-cases", LIMIT, "--out", str(out)]
-    done = _eval(*command, *(["--release", str(release)] if release else []))
+    done = _eval(folder, *command, *(["--release", str(release)] if release else []))
     assert out.exists(), done.stderr
     return out
 
 
 def _gate(folder: Path, baseline: Path, candidate: Path) -> tuple[int, dict[str, Any]]:
     out = folder / "verdict.json"
-    done = _eval("gate", str(baseline), str(candidate), "--out", str(out))
+    done = _eval(folder, "gate", str(baseline), str(candidate), "--out", str(out))
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, json.loads(out.read_text())
 
 
-def _eval(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _eval(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "app.cli", "eval", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
 
 
 def _failed(verdict: dict[str, Any]) -> list[str]:
