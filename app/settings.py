@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -252,9 +252,7 @@ class Settings(BaseSettings):
     def listed(self) -> Iterator[Setting]:
         """Every setting by the variable that people know."""
         for name, field in type(self).model_fields.items():
-            alias = field.validation_alias
-            known = alias.choices[0] if isinstance(alias, AliasChoices) else f"PLUMBLINE_{name.upper()}"
-            yield Setting(str(known), shown(getattr(self, name)), field.description or "")
+            yield Setting(_variable(name), shown(getattr(self, name)), field.description or "")
 
     def model_urls(self, name: str) -> tuple[str, ...]:
         """The servers of a model."""
@@ -282,11 +280,25 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     try:
         return Settings(**values)
     except ValidationError as error:
+        given = {name for name, value in overrides.items() if value is not None}
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}"
+            f"{_said_by(str(e['loc'][0]), given)}: {e['msg'].removeprefix('Value error, ')}"
             for e in error.errors()
         )
         raise SettingsError(f"Settings that cannot be used: {problems}") from None
+
+
+def _variable(name: str) -> str:
+    """The variable that people know a setting by."""
+    alias = Settings.model_fields[name].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"PLUMBLINE_{name.upper()}"
+
+
+def _said_by(place: str, given: Set[str]) -> str:
+    """Where the value of a setting came from: an override is an option of the command line."""
+    if place in given:
+        return f"--{place.replace('_', '-')}"
+    return _variable(place) if place in Settings.model_fields else place
 
 
 def shown(value: object) -> str:

@@ -37,6 +37,19 @@ Data = Annotated[
 Port = Annotated[
     int | None, typer.Option("--port", help="Port of the API (PLUMBLINE_PORT).", show_default=False)
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def confirm(question: str, otherwise: str) -> None:
+    """Go on only if the person says yes. Asked on stderr alone: stdout may be for a program. `otherwise` says
+    what then did not happen."""
+    print(readable(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)
+        fail(f"Nobody answered, and {otherwise}. Say --yes where nobody can be asked.", USAGE)
+    if answer.strip().lower() not in ("y", "yes"):
+        fail(f"{otherwise[0].upper()}{otherwise[1:]}.")
 
 
 def say(line: str) -> None:

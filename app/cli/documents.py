@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli import console, paths
 from app.cli.where import Where, filter_of
 
+if TYPE_CHECKING:
+    from app.cli.client import Client
+
 PAGE = 500
+_DELETE = "/v1/documents/delete"
 commands = typer.Typer(help="List, show and delete documents.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(help="The document's id.")]
@@ -72,6 +77,7 @@ def delete(
     where: Where = None,
     collection: Annotated[str | None, typer.Option(help="All of a collection.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which these are.")] = False,
+    yes: console.Yes = False,
     as_json: console.AsJson = False,
     url: console.Url = None,
     key: console.Key = None,
@@ -86,25 +92,50 @@ def delete(
             "Name documents by their ids, or say which with --where and --collection.", console.USAGE
         )
     named = {document_id: paths.document(document_id) for document_id in document_ids or ()}
+    chosen: dict[str, Any] = {"filter": filter_of(where)}
+    if named:
+        chosen["ids"] = list(named)
+    if collection is not None:
+        chosen["collection"] = collection
     with console.failures(), connect(url, key, data) as client:
-        if named and not dry_run:
-            for document_id, path in named.items():
-                client.delete(path)
-                if not as_json:
-                    console.say(f"deleted {document_id}")
-            gone: dict[str, Any] = {"deleted": list(named)}
+        if dry_run:
+            found = client.post(_DELETE, {**chosen, "dry_run": True})
+            gone = {"would delete": found["ids"], "count": found["count"]}
         else:
-            chosen = {"filter": filter_of(where), "dry_run": dry_run}
-            if named:
-                chosen["ids"] = list(named)
-            if collection is not None:
-                chosen["collection"] = collection
-            found = client.post("/v1/documents/delete", chosen)
-            gone = {"would delete" if dry_run else "deleted": found["ids"], "count": found["count"]}
-            if not as_json:
-                console.say(f"{'would delete' if dry_run else 'deleted'} {found['count']} documents")
+            if not yes:
+                _confirm(client, named, chosen)
+            gone = _deleted(client, named, chosen, quiet=as_json)
     if as_json:
         console.show_json(gone)
+    elif dry_run:
+        console.say(f"would delete {_counted(gone['count'])}")
+
+
+def _confirm(client: Client, named: Mapping[str, str], chosen: dict[str, Any]) -> None:
+    count = len(named) or client.post(_DELETE, {**chosen, "dry_run": True})["count"]
+    what = next(iter(named)) if len(named) == 1 else _counted(count)
+    if count:
+        console.confirm(f"Delete {what}?", "nothing was deleted")
+
+
+def _deleted(
+    client: Client, named: Mapping[str, str], chosen: dict[str, Any], *, quiet: bool
+) -> dict[str, Any]:
+    """What is gone: the documents `named` one by one, with their addresses, or those that are `chosen`."""
+    if named:
+        for document_id, path in named.items():
+            client.delete(path)
+            if not quiet:
+                console.say(f"deleted {document_id}")
+        return {"deleted": list(named)}
+    found = client.post(_DELETE, {**chosen, "dry_run": False})
+    if not quiet:
+        console.say(f"deleted {_counted(found['count'])}")
+    return {"deleted": found["ids"], "count": found["count"]}
+
+
+def _counted(count: int) -> str:
+    return f"{count} document{'' if count == 1 else 's'}"
 
 
 def _state(document: dict[str, Any]) -> str:

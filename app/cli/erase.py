@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +28,7 @@ def erase(
     where: Where = None,
     collection: Annotated[str | None, typer.Option(help="All of a collection.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--tenant", help="Everything of the key's tenant.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: console.Yes = False,
     wait: Annotated[bool, typer.Option(help="Until every store is done.")] = True,
     as_json: console.AsJson = False,
     url: console.Url = None,
@@ -55,7 +54,9 @@ def erase(
         chosen["collection"] = collection
     with console.failures(), connect(url, key, data) as client:
         if not yes:
-            _confirm(_meant(client, chosen))
+            console.confirm(
+                f"Erase {_meant(client, chosen)} from every store, for good?", "nothing was erased"
+            )
         begun = client.post("/v1/erase", chosen)
         ended = _followed(client, begun, quiet=as_json) if wait else begun
     if as_json:
@@ -181,19 +182,6 @@ def _meant(client: Any, chosen: dict[str, Any]) -> str:
         return "everything of this tenant"
     asked = {name: value for name, value in chosen.items() if name != "tenant"}
     return f"{client.post('/v1/documents/delete', {**asked, 'dry_run': True})['count']} documents"
-
-
-def _confirm(what: str) -> None:
-    """Ask, on stderr alone: stdout may be for a program."""
-    print(f"Erase {what} from every store, for good? [y/N] ", end="", file=sys.stderr, flush=True)
-    answer = sys.stdin.readline()
-    if not answer:
-        print(file=sys.stderr)
-        console.fail(
-            "Nobody answered, and nothing was erased. Say --yes where nobody can be asked.", console.USAGE
-        )
-    if answer.strip().lower() not in ("y", "yes"):
-        console.fail("Nothing was erased.")
 
 
 def _followed(client: Any, erasure: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def list_keys(
 @commands.command("revoke")
 def revoke(
     reference: Annotated[str, typer.Argument(help="Id or name.")],
+    yes: console.Yes = False,
     as_json: console.AsJson = False,
     data: console.Data = None,
 ) -> None:
@@ -93,6 +94,8 @@ def revoke(
         return await access.revoke_key(reference)
 
     with console.failures():
+        if not yes:
+            console.confirm(f"Revoke the key {reference}, for good?", "nothing was revoked")
         gone = _in_ledger(data, end)
     if as_json:
         console.show_json(_json(gone))

@@ -22,6 +22,7 @@ def migrate(
             show_default=False,
         ),
     ] = None,
+    yes: console.Yes = False,
     as_json: console.AsJson = False,
     data: console.Data = None,
 ) -> None:
@@ -43,6 +44,11 @@ def migrate(
             return await schema.applied(url)
 
     with console.failures():
+        if to is not None and not yes:
+            console.confirm(
+                f"Take the database back to the schema {to}, and lose what later ones keep?",
+                "nothing was changed",
+            )
         now = asyncio.run(act())
     if as_json:
         console.show_json({"schema": now})

@@ -234,6 +234,7 @@ def build_index(
 @commands.command("drop-index")
 def drop_index(
     release: Reference,
+    yes: console.Yes = False,
     as_json: console.AsJson = False,
     url: console.Url = None,
     key: console.Key = None,
@@ -243,6 +244,8 @@ def drop_index(
     from app.cli.client import connect
 
     with console.failures(), connect(url, key, data) as client:
+        if not yes:
+            console.confirm(f"Give up what was built of the index of {release}?", "nothing was given up")
         dropped = client.delete(at(release, "index"))
     if as_json:
         console.show_json(dropped)

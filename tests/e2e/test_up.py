@@ -176,7 +176,7 @@ def test_the_first_key_is_made_before_any_key_exists(instance: Up) -> None:
     key = json.loads(made.stdout)["key"]
     url = f"http://127.0.0.1:{instance.port}/v1/documents"
     assert httpx.get(url, headers={"Authorization": f"Bearer {key}"}).status_code == 200
-    assert plumbline("keys", "revoke", "alice", "--data", str(instance.data)).returncode == 0
+    assert plumbline("keys", "revoke", "alice", "--yes", "--data", str(instance.data)).returncode == 0
     eventually(
         lambda: httpx.get(url, headers={"Authorization": f"Bearer {key}"}).status_code == 401,
         "a revoked key still opens",

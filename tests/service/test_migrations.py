@@ -161,11 +161,11 @@ async def test_an_older_program_refuses_a_newer_schema_and_leaves_it(database_ur
 
 async def test_the_way_back_is_one_command(database_url: str) -> None:
     await migrate.upgrade(database_url)
-    back = await _command({"DATABASE_URL": database_url}, "migrate", "--to", BEFORE, "--json")
+    back = await _command({"DATABASE_URL": database_url}, "migrate", "--to", BEFORE, "--yes", "--json")
     assert json.loads(back.stdout) == {"schema": BEFORE}
     there = await _command({"DATABASE_URL": database_url}, "migrate", "--json")
     assert json.loads(there.stdout) == {"schema": HEAD}
-    unknown = await _command({"DATABASE_URL": database_url}, "migrate", "--to", "1234")
+    unknown = await _command({"DATABASE_URL": database_url}, "migrate", "--to", "1234", "--yes")
     assert (unknown.returncode, "no schema '1234'" in unknown.stderr) == (1, True)
 
 

@@ -230,6 +230,43 @@ def test_an_erasure_that_is_confirmed_begins(server: Server) -> None:
     assert (done.exit_code, json.loads(done.stdout)) == (0, erasure)
 
 
+DESTRUCTIVE = [
+    (("documents", "delete", "a.md"), "Delete a.md?", "Nothing was deleted."),
+    (("documents", "delete", "a.md", "b.md"), "Delete 2 documents?", "Nothing was deleted."),
+    (("documents", "delete", "--collection", "hr"), "Delete 7 documents?", "Nothing was deleted."),
+    (("release", "drop-index", "abc123"), "the index of abc123?", "Nothing was given up."),
+]
+
+
+@pytest.mark.parametrize(("command", "question", "otherwise"), DESTRUCTIVE)
+@pytest.mark.parametrize(("answer", "code"), [("", 2), ("n\n", 1), ("y\n", 0), (None, 0)])
+def test_what_cannot_be_taken_back_is_asked_about(
+    server: Server, command: tuple[str, ...], question: str, otherwise: str, answer: str | None, code: int
+) -> None:
+    """`None` stands for --yes."""
+    for name in ("a.md", "b.md"):
+        server.reply(f"/v1/documents/{name}", {"deleted": True})
+    server.reply("/v1/documents/delete", {"ids": ["x"], "count": 7})
+    server.reply("/v1/releases/abc123/index", {"release": "abc123", "state": "retired"})
+    options = () if answer is not None else ("--yes",)
+    done = run(*command, *options, "--url", server.url, stdin=answer or "")
+    assert done.exit_code == code, done.stderr
+    assert (f"{question} [y/N]" in done.stderr) is (answer is not None)
+    if answer == "n\n":
+        assert otherwise in done.stderr
+    elif answer == "":
+        assert "Say --yes" in done.stderr
+    sent = [(line, body) for line, body in server.sent if not (isinstance(body, dict) and body["dry_run"])]
+    assert bool(sent) is (code == 0)
+
+
+def test_a_key_is_not_revoked_where_nobody_says_yes(tmp_path: Path) -> None:
+    done = run("keys", "revoke", "alice", "--data", str(tmp_path), stdin="n\n")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "Revoke the key alice, for good? [y/N]" in done.stderr
+    assert "Nothing was revoked." in done.stderr
+
+
 def test_a_hit_is_shown_with_the_id_that_other_commands_take(server: Server) -> None:
     server.reply("/v1/search", {"hits": [HIT], "degraded": []})
     [head, row] = run("search", "x", "--url", server.url).stdout.splitlines()

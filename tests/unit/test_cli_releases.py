@@ -280,7 +280,7 @@ def test_an_index_that_is_complete_says_how_its_release_goes_on(server: Server) 
 
 def test_giving_up_an_index_does_not_sound_like_giving_up_its_release(server: Server) -> None:
     server.reply("/v1/releases/abc123/index", {"release": "abc123", "state": "retired"})
-    told = run("release", "drop-index", "abc123", "--url", server.url)
+    told = run("release", "drop-index", "abc123", "--yes", "--url", server.url)
     assert told.stdout == "The index of release abc123 was given up; a worker removes it.\n"
 
 

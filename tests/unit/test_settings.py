@@ -44,8 +44,16 @@ def test_a_value_that_cannot_be_used_ends_the_start_with_a_sentence(
         monkeypatch.setenv(*given)
     done = run(command)
     assert done.exit_code == 3
-    assert done.stderr.startswith(f"Settings that cannot be used: {name.removeprefix('PLUMBLINE_')}: ")
+    assert done.stderr.startswith(f"Settings that cannot be used: {name}: ")
     assert "sekret" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("up",), ("doctor",)])
+def test_an_option_that_cannot_be_used_is_told_by_its_name(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*command, "--port", "99999", "--data", str(tmp_path / "data"))
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Settings that cannot be used: --port: ")
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(
