@@ -23,7 +23,11 @@ from app.served import Served, Spans
 log = logging.getLogger("plumbline.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOOKED_UP = "/v1/jobs/lookup"
+"""A question that has too many ids for an address."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_FAILED = 400
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 BodyLimit = Callable[[Scope], int]
@@ -31,8 +35,11 @@ BodyLimit = Callable[[Scope], int]
 
 
 class Edge:
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, body_limit: BodyLimit, spans: Spans) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, body_limit: BodyLimit, spans: Spans, log_reads: bool
+    ) -> None:
         self._app = app
+        self._log_reads = log_reads
         self._metrics = metrics
         self._body_limit = body_limit
         self._spans = spans
@@ -66,6 +73,8 @@ class Edge:
     def _done(self, scope: Scope, route: str, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.request(method, route, status, seconds)
+        if status < _FAILED and not self._log_reads and (method in _LOOKING or route == _LOOKED_UP):
+            return
         path = printable(scope["path"])
         log.info("%s %s %d %.1f ms", scope["method"], path, status, seconds * 1_000)
 

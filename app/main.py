@@ -128,7 +128,13 @@ def create_app(
         generate_unique_id_function=description.operation_id,
         middleware=[
             *_for_pages_of(settings.origins),
-            Middleware(Edge, metrics=counters, body_limit=_body_limit(settings), spans=spans),
+            Middleware(
+                Edge,
+                metrics=counters,
+                body_limit=_body_limit(settings),
+                spans=spans,
+                log_reads=settings.log_reads,
+            ),
             Middleware(Straight, chat.router, search.router, summarize.router),
         ],
         telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},

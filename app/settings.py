@@ -205,6 +205,11 @@ class Settings(BaseSettings):
         description="An event loop that stands still for longer is logged with what holds it; 0 logs none.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
+    log_reads: bool = Field(
+        False,
+        description="Log requests that only look something up and went well, too: pages and probes ask all "
+        "the time.",
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod

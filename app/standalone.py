@@ -150,6 +150,7 @@ class Standalone:
             "PLUMBLINE_HOST": settings.host,
             "PLUMBLINE_PORT": str(settings.port),
             **({"PLUMBLINE_RELEASE": str(settings.release.resolve())} if settings.release else {}),
+            **({"PLUMBLINE_LOG_READS": "true"} if self.verbose else {}),
             **{name: part.url for name, part in parts.items()},
         }
 

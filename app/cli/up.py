@@ -37,7 +37,9 @@ def up(
     sample: Annotated[
         bool, typer.Option("--sample/--no-sample", help="Fill a new instance with the sample corpus.")
     ] = True,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every line of every part.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every line of every part, and every request.")
+    ] = False,
 ) -> None:
     """Start the parts that no URL names, a worker and the API; stop them all at Ctrl-C."""
     import asyncio
