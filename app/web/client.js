@@ -10,28 +10,44 @@ function headers(extra = {}) {
 
 async function failure(response) {
   const body = await response.json().catch(() => null);
-  return Object.assign(new Error(body?.error?.message ?? `The service answered ${response.status}.`), { status: response.status });
+  const after = Number(response.headers.get("Retry-After")) || null;
+  return Object.assign(new Error(body?.error?.message ?? `The service answered ${response.status}.`), { status: response.status, after, code: body?.error?.code });
 }
 
 // What the key may not do is hidden: the parts of the page that need it name it in `data-needs`. Until it is known
-// everything is shown, and the service refuses.
+// everything is shown, and the service refuses. Whoever goes by it hears of `rights`.
 export async function learnRights() {
-  const { scopes } = await api("GET", "/v1/key", undefined, { quiet: true }).catch(() => ({ scopes: ["read", "write", "operate"] }));
-  document.body.dataset.without = ["read", "write", "operate"].filter((scope) => !scopes.includes(scope)).join(" ");
+  let key = { id: null, tenant: "", groups: null, scopes: ["read", "write", "operate"] };
+  let without = false;
+  try {
+    key = await api("GET", "/v1/key", undefined, { quiet: true, within: 10 });
+  } catch (error) {
+    without = error.status === 401;
+  }
+  document.body.dataset.without = ["read", "write", "operate"].filter((scope) => !key.scopes.includes(scope)).join(" ");
+  dispatchEvent(new CustomEvent("rights", { detail: { ...key, refused: without } }));
+}
+
+export function may(scope) {
+  return !(document.body.dataset.without ?? "").split(" ").includes(scope);
 }
 
 let asked = null;
+let refused = null; // The key that was not accepted.
 
 // Whether a key was given. Whoever needs one meanwhile waits for the same dialog.
-function askForKey() {
+export function askForKey() {
   asked ??= new Promise((resolve) => {
     const [dialog, input] = [$("key"), $("key-value")];
+    const held = sessionStorage.getItem(KEY);
+    $("key-title").textContent = held ? "Use another key" : "This service needs a key";
+    $("key-refused").hidden = held === null || held !== refused;
     input.value = dialog.returnValue = "";
     dialog.onclose = () => {
       asked = null;
-      const given = dialog.returnValue === "use" && input.value !== "";
+      const given = dialog.returnValue === "use" && input.value.trim() !== "";
       if (given) {
-        sessionStorage.setItem(KEY, input.value);
+        sessionStorage.setItem(KEY, input.value.trim());
         learnRights();
       }
       resolve(given);
@@ -41,6 +57,14 @@ function askForKey() {
   return asked;
 }
 
+export function keyHeld() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
+export function forgetKey() {
+  sessionStorage.removeItem(KEY);
+}
+
 // Fetch with the key. Where the service wants one it is asked for, once; not for what nobody clicked (`quiet`).
 async function call(path, { quiet = false, ...options }) {
   let response;
@@ -48,8 +72,10 @@ async function call(path, { quiet = false, ...options }) {
     response = await fetch(path, { ...options, headers: headers(options.headers) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The service does not answer. Is it running?");
+    dispatchEvent(new Event("away"));
+    throw new Error(navigator.onLine ? "The service does not answer. Is it running?" : "This device is offline.");
   }
+  if (response.status === 401) refused = sessionStorage.getItem(KEY);
   if (response.status === 401 && !quiet && (await askForKey())) return call(path, { ...options, quiet: true });
   return response;
 }
@@ -122,9 +148,10 @@ export async function summarize(wanted, signal, onText, onProgress) {
   return final;
 }
 
-export async function upload(file, name, collection) {
+export async function upload(file, name, { collection, groups }) {
   const form = new FormData();
   form.append("collection", collection);
+  if (groups) form.append("groups", groups);
   form.append("files", file, name);
   const response = await call("/v1/documents", { method: "POST", body: form, headers: {} });
   if (!response.ok) throw await failure(response);

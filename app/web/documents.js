@@ -1,13 +1,15 @@
 // The documents that there are: what became of each, opening, summarizing and deleting them.
-import { api } from "/web/client.js";
-import { $, clickable, day, element, faulty, moment } from "/web/dom.js";
+import { api, may } from "/web/client.js";
+import { $, clickable, counted, day, dotted, element, faulty, moment } from "/web/dom.js";
 import { openDocument, size } from "/web/passage.js";
-import { collections, refresh } from "/web/scope.js";
+import { tell } from "/web/route.js";
+import { choose, collections, refresh } from "/web/scope.js";
 
 const PAGE = 50;
 const MOST = 500; // that the service lists at once
 const CHANGING = 2000;
 const PAUSE = 250; // of whoever types a name
+const states = new WeakMap(); // What a row was made from.
 let cursor = null;
 let listed = 0;
 let timer = null;
@@ -22,16 +24,31 @@ export function start() {
   $("more").onclick = more;
 }
 
-export function shown(now) {
-  on = now;
-  clearTimeout(timer);
-  if (!now) return;
+export function shown(terms, entered) {
+  on = true;
+  const asked_ = { collection: terms.get("collection") ?? "", named: terms.get("named") ?? "" };
+  const other = [...terms.keys()].some((name) => name in asked_) && Object.keys(asked_).some((name) => asked_[name] !== wanted()[name]);
+  if (other) {
+    choose($("list-collection"), asked_.collection);
+    $("list-named").value = asked_.named;
+    listed = 0;
+  }
+  say();
+  if (!entered && !other) return;
   refresh();
   list();
 }
 
+export function hidden() {
+  on = false;
+  clearTimeout(timer);
+}
+
+const say = () => tell("documents", new URLSearchParams(Object.entries(wanted()).filter(([, value]) => value)));
+
 function anew() {
   listed = 0;
+  say();
   list();
 }
 
@@ -45,6 +62,7 @@ function page(after, limit) {
 // Anew, as far as it was listed already; again and again while something in it is on its way.
 export async function list() {
   clearTimeout(timer);
+  if (!may("read")) return;
   const mine = ++asked;
   try {
     const found = [];
@@ -75,11 +93,16 @@ async function more() {
   }
 }
 
-// Whoever has the keyboard on a button keeps it there.
+// What is unchanged is left alone: whoever has the keyboard on a button of it, or has opened a document from it,
+// finds it again.
 function show(documents, next) {
+  const there = new Map([...$("rows").children].map((one) => [states.get(one), one]));
   const held = document.activeElement?.closest("#rows tr") ? [document.activeElement.closest("tr").dataset.id, document.activeElement.dataset.does] : null;
-  $("rows").replaceChildren(...documents.map(row));
-  if (held) [...$("rows").children].find((one) => one.dataset.id === held[0])?.querySelector(`[data-does="${held[1]}"]`)?.focus();
+  const wanted_ = documents.map((one) => there.get(JSON.stringify(one)) ?? row(one));
+  const kept = new Set(wanted_);
+  for (const one of [...$("rows").children]) if (!kept.has(one)) one.remove();
+  wanted_.forEach((one, index) => { if ($("rows").children[index] !== one) $("rows").insertBefore(one, $("rows").children[index] ?? null); });
+  if (held && !document.activeElement?.closest("#rows tr")) [...$("rows").children].find((one) => one.dataset.id === held[0])?.querySelector(`[data-does="${held[1]}"]`)?.focus();
   after(documents.length, next);
 }
 
@@ -87,7 +110,7 @@ function after(count, next) {
   [listed, cursor] = [count, next];
   $("more").hidden = !next;
   $("documents-table").hidden = count === 0;
-  $("documents-note").textContent = count ? "" : wanted().named ? "No document is named so." : "No documents yet.";
+  $("documents-note").textContent = count ? `${next ? "The first " : ""}${counted(count, "document")}` : wanted().named ? "No document is named so." : "No documents yet.";
 }
 
 function row(document_) {
@@ -99,7 +122,9 @@ function row(document_) {
     return made;
   };
   const told = [document_.collection, size(document_.size), day(document_.updated_at)];
-  const title = element("td", {}, button(name, "open", () => openDocument(document_), "link"), element("p", { className: "hint narrow", textContent: told.join(" · ") }));
+  const opens = button(name, "open", () => openDocument(document_), "link few-lines");
+  Object.assign(opens, { dir: "auto", title: name });
+  const title = element("td", {}, opens, element("p", { className: "hint narrow" }, ...dotted(told)));
   const does = element("td", { className: "does" });
   if (document_.visible) does.append(button("Summarize", "summarize", () => dispatchEvent(new CustomEvent("summarize", { detail: { id: document_.id, title: name } }))));
   const deleting = button("Delete", "delete", (event) => remove(document_, event.currentTarget));
@@ -109,6 +134,7 @@ function row(document_) {
     element("td", { className: "number wide", textContent: document_.chunks }), element("td", { className: "number wide", textContent: told[1] }),
     element("td", { className: "when wide", textContent: told[2], title: moment(document_.updated_at) }), does);
   made.dataset.id = document_.id;
+  states.set(made, JSON.stringify(document_));
   return made;
 }
 

@@ -24,6 +24,44 @@ export function faulty(error) {
   return element("span", { className: "error", textContent: error.message });
 }
 
+// A text of others within ours, which may run the other way.
+export function apart(text) {
+  return element("bdi", { textContent: text });
+}
+
+// Texts of others with dots between them.
+export function dotted(texts) {
+  return texts.filter(Boolean).flatMap((text, index) => index ? [" · ", apart(text)] : [apart(text)]);
+}
+
+// A button that copies what `text` returns.
+export function copier(text, label = "Copy") {
+  const button = clickable(label, async () => {
+    const said = (await copied(text())) ? "Copied" : "It could not be copied";
+    button.textContent = said;
+    announce(`${said}.`);
+    setTimeout(() => { button.textContent = label; }, 2000);
+  }, "link copy");
+  return button;
+}
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Where a page without https may not, the old way. Only what is in an open dialog can be selected.
+    const held = document.activeElement;
+    const field = element("textarea", { value: text, className: "hidden" });
+    (document.querySelector("dialog[open]") ?? document.body).append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    held?.focus();
+    return done;
+  }
+}
+
 // Tells those who do not see the page what has changed on it.
 export function announce(text) {
   $("announced").textContent = text;

@@ -15,11 +15,14 @@ let timer = null;
 let known = new Map();
 const before = {};
 
-// Call when the view is shown, and again with `false` when it is not.
-export function follow(on) {
+export function shown(_, entered) {
+  if (!entered) return;
+  timer = setInterval(refresh, EVERY, true);
+  refresh();
+}
+
+export function hidden() {
   clearInterval(timer);
-  timer = on ? setInterval(refresh, EVERY, true) : null;
-  if (on) refresh();
 }
 
 async function refresh(quiet = false) {
@@ -30,6 +33,7 @@ async function refresh(quiet = false) {
     showTrials(standing.trials ?? []);
     showList(releases);
     $("releases-note").replaceChildren();
+    $("releases-known").hidden = false;
   } catch (error) {
     $("releases-note").replaceChildren(faulty(error));
   }
@@ -195,7 +199,7 @@ function row(release) {
   return element("tr", {},
     element("th", { scope: "row" }, element("span", { textContent: release.name }), " ", element("code", { textContent: release.id })),
     state,
-    element("td", { textContent: `${judged}${failed}` }),
+    element("td", { className: judged === "failed" ? "error" : "", textContent: `${judged}${failed}` }),
     element("td", { className: "when", textContent: when(release.created_at) }),
     does);
 }

@@ -1,5 +1,5 @@
 // Which documents a question is about: all, those of a collection, those that a filter lets through.
-import { api } from "/web/client.js";
+import { api, may } from "/web/client.js";
 import { $, element } from "/web/dom.js";
 
 const lists = [];
@@ -17,11 +17,18 @@ function fill(select, all) {
   select.value = names.includes(chosen) ? chosen : "";
 }
 
+// Chooses one that may not have been listed yet.
+export function choose(select, name) {
+  if (name && ![...select.options].some((one) => one.value === name)) select.append(element("option", { value: name, textContent: name }));
+  select.value = name;
+}
+
 // The collections with the number of their documents; empty where they cannot be asked for.
-export async function refresh() {
+export async function refresh(quiet = false) {
   let found = [];
+  if (!may("read")) return found;
   try {
-    found = (await api("GET", "/v1/collections")).collections;
+    found = (await api("GET", "/v1/collections", undefined, { quiet })).collections;
   } catch {
     return found;
   }
@@ -33,7 +40,8 @@ export async function refresh() {
   return found;
 }
 
-// Makes the choice at `place`; what it returns gives the part of a request that says it, or throws an error.
+// Makes the choice at `place`. `wanted` gives the part of a request that says it, or throws an error; `said` and
+// `take` give and take it as the terms of an address.
 export function scope(place) {
   const select = element("select");
   const filter = element("input", { type: "text", placeholder: '{"lang": "de"}', spellcheck: false, autocomplete: "off" });
@@ -43,7 +51,17 @@ export function scope(place) {
   place.append(said, element("p", { className: "fields" }, element("label", {}, "Collection ", select), element("label", { className: "wide" }, "Filter by metadata, as JSON ", filter)));
   collections(select, "All");
   tell();
-  return () => ({ ...(select.value ? { collection: select.value } : {}), ...(filter.value.trim() ? { filter: parsed(filter.value) } : {}) });
+  const given = () => ({ ...(select.value ? { collection: select.value } : {}), ...(filter.value.trim() ? { filter: filter.value.trim() } : {}) });
+  return {
+    wanted: () => ({ ...given(), ...(filter.value.trim() ? { filter: parsed(filter.value) } : {}) }),
+    said: () => Object.entries(given()),
+    take: (terms) => {
+      choose(select, terms.get("collection") ?? "");
+      filter.value = terms.get("filter") ?? "";
+      place.open ||= filter.value !== "";
+      tell();
+    },
+  };
 }
 
 function parsed(text) {

@@ -1,25 +1,46 @@
 // Searching: the passages that are nearest to a question.
 import { api } from "/web/client.js";
-import { $, clickable, counted, element, faulty } from "/web/dom.js";
+import { $, clickable, counted, dotted, element, faulty } from "/web/dom.js";
+import { withoutMarks } from "/web/marks.js";
 import { openPassage, under } from "/web/passage.js";
+import { notYet, underWay } from "/web/queue.js";
+import { beneath, tell } from "/web/route.js";
 import { refresh, scope } from "/web/scope.js";
 
 const LIMITS = [20, 50, 100];
 const SNIPPET = 420;
 let within;
 let running = null;
+let shownFor = new URLSearchParams(); // What the hits were found for, as the terms of an address.
 
 export function start() {
   within = scope($("search-scope"));
   $("search-form").onsubmit = (event) => {
     event.preventDefault();
+    shownFor = new URLSearchParams([["q", $("query").value], ...within.said()]);
+    tell("search", shownFor, { anew: true });
     find(0);
   };
 }
 
-export function shown() {
-  $("query").focus();
-  refresh();
+export function shown(terms, entered) {
+  if (entered) {
+    $("query").focus();
+    refresh();
+  }
+  if (terms.get("q") === null) {
+    tell("search", shownFor);
+  } else if (beneath(terms).toString() !== shownFor.toString()) {
+    shownFor = beneath(terms);
+    $("query").value = terms.get("q");
+    within.take(terms);
+    find(0);
+  }
+}
+
+// What the page is called while it is shown, where bookmarks and the list of visited pages name it.
+export function title() {
+  return shownFor.get("q");
 }
 
 // Only the latest search is shown, whichever is answered last.
@@ -28,13 +49,17 @@ async function find(step) {
   running = new AbortController();
   const [{ signal }, query, limit] = [running, $("query").value, LIMITS[step]];
   $("search-note").textContent = "Searching…";
+  $("search-reading").replaceChildren();
   try {
-    const { hits, degraded } = await api("POST", "/v1/search", { query, limit, ...within() }, { signal });
+    const reading = underWay();
+    const { hits, degraded } = await api("POST", "/v1/search", { query, limit, ...within.wanted() }, { signal });
     if (signal.aborted) return;
+    reading.then((found) => { if (!signal.aborted) $("search-reading").replaceChildren(...notYet(found)); });
     const words = wordsOf(query);
     $("hits").replaceChildren(...hits.map((hit) => shownHit(hit, words)));
     $("search-note").textContent = [told(hits, words, limit), degraded.length && `Without: ${degraded.join(", ")}.`].filter(Boolean).join(" ");
     $("search-more").replaceChildren(...(hits.length === limit && LIMITS[step + 1] ? [clickable("Show more", () => find(step + 1))] : []));
+    if (step) $("hits").children[LIMITS[step - 1]]?.querySelector("button").focus();
   } catch (error) {
     if (error.name === "AbortError") return;
     $("hits").replaceChildren();
@@ -56,19 +81,10 @@ function wordsOf(query) {
 }
 
 function shownHit(found, words) {
-  const button = element("button", { type: "button", textContent: found.title || found.document_id, onclick: () => openPassage(found) });
-  const where = [under(found), found.page && `page ${found.page}`, found.collection].filter(Boolean).join(" · ");
-  return element("li", {}, element("h2", {}, button), element("p", { className: "hint", textContent: where }), element("p", { dir: "auto" }, ...highlighted(snippet(readable(found.text), words), words)));
-}
-
-// Without the marks of Markdown: where links lead, emphasis and backslashes are for the opened document.
-function readable(text) {
-  return text
-    .replace(/!?\[([^[\]]{0,300})\]\((?:[^()\s]|\([^()\s]*\)|\{[{%][^{}]*\}){0,2000}(?:\s+"[^"]*")?\)/g, "$1")
-    .replace(/(\*\*|__|`)(?=\S)(.{1,300}?)\1/g, "$2")
-    .replace(/(?<![\w*])\*(?=[^\s*])([^*]{1,300})\*(?![\w*])/g, "$1")
-    .replace(/^#{1,6}\s+/gm, "")
-    .replace(/\\([\\`*_{}[\]()#+\-.!|<>~])/g, "$1");
+  const name = found.title || found.document_id;
+  const button = element("button", { type: "button", className: "few-lines", dir: "auto", title: name, textContent: name, onclick: () => openPassage(found) });
+  const where = dotted([under(found), found.page && `page ${found.page}`, found.collection]);
+  return element("li", {}, element("h2", { dir: "auto" }, button), element("p", { className: "hint" }, ...where), element("p", { dir: "auto" }, ...highlighted(snippet(withoutMarks(found.text), words), words)));
 }
 
 // A part of the passage that begins shortly before the first of the words.

@@ -18,8 +18,8 @@ export function start() {
   tell();
 }
 
-export function shown() {
-  refresh();
+export function shown(_, entered) {
+  if (entered) refresh();
   tell();
 }
 

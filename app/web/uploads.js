@@ -1,6 +1,7 @@
 // Handing in files. A few are sent at a time and all are followed by one question, since a browser opens six
-// connections to a server and a folder may hold hundreds of files.
-import { api, upload } from "/web/client.js";
+// connections to a server and a folder may hold hundreds of files. Whatever becomes of a file is told: none is lost
+// because the service was away or busy, and those that failed are told first, by their reasons.
+import { api, may, upload } from "/web/client.js";
 import { $, announce, counted, element } from "/web/dom.js";
 import { list } from "/web/documents.js";
 import { refresh } from "/web/scope.js";
@@ -9,9 +10,16 @@ const AT_ONCE = 2;
 const LOOK = 700;
 const AFTER_FAILURE = 3000;
 const ASKED = 500; // ids that the service looks up at once
+const NAMED = 5; // files that a reason names
+const UNKNOWN_KIND = "unsupported_type"; // Its message goes on with the kinds that are known, which are on the page.
+const MENDED_BY_WAITING = [429, 502, 503, 504];
+// What systems and programs put beside the files of people.
+const NO_DOCUMENT = /(^|\/)(\.[^/]*|~\$[^/]*|Thumbs\.db|desktop\.ini|__MACOSX(\/.*)?)(\/|$)/;
+
 const waiting = [];
 const followed = new Map();
-const counts = { all: 0, done: 0, bad: 0 };
+const failed = new Set();
+const counts = { all: 0, done: 0, left: 0 };
 let sending = 0;
 let looking = false;
 
@@ -26,28 +34,58 @@ export function start() {
   window.ondragover = (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
-    $("drop").classList.add("over");
+    if (may("write")) $("drop").classList.add("over");
   };
   window.ondragleave = (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); };
   window.ondrop = async (event) => {
     $("drop").classList.remove("over");
     if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
+    if (!may("write")) return;
     location.hash = "#documents";
     add(await filesOf(event.dataTransfer.items));
   };
+  // What was not sent yet is known to this page alone.
+  window.onbeforeunload = (event) => { if (waiting.length || sending) event.preventDefault(); };
+  addEventListener("rights", ({ detail: { groups } }) => {
+    $("upload-groups").required = groups !== null;
+    if (groups !== null && !$("upload-groups").value) $("upload-groups").value = groups.join(", ");
+    // It writes for its own groups alone.
+    const none = groups?.length === 0;
+    $("drop").hidden = none;
+    $("no-groups").hidden = !none;
+  });
+  $("uploads-again").onclick = again;
+  $("uploads-clear").onclick = clear;
 }
 
 function add(files) {
+  const into = { collection: $("upload-collection").value.trim() || "default", groups: $("upload-groups").value.trim() };
+  const items = [];
   for (const [file, name] of files) {
-    const bar = element("progress", { max: 1, value: 0 });
-    bar.setAttribute("aria-label", `Progress of ${name}`);
-    const note = element("span", { textContent: "waits to be sent" });
-    $("uploads").append(element("li", {}, element("span", { textContent: name }), note, bar));
-    waiting.push({ file, name, note, bar, collection: $("upload-collection").value.trim() || "default" });
+    if (NO_DOCUMENT.test(name)) {
+      counts.left += 1;
+      continue;
+    }
+    const one = { file, name, into, note: element("span"), bar: element("progress", { max: 1, value: 0 }) };
+    one.bar.setAttribute("aria-label", `Progress of ${name}`);
+    one.item = element("li", {}, element("span", { className: "few-lines", dir: "auto", textContent: name, title: name }), one.note, one.bar);
+    items.push(one.item);
+    counts.all += 1;
+    wait(one);
   }
-  counts.all += files.length;
+  $("uploads").append(...items);
   tell();
+  work();
+}
+
+function wait(one) {
+  one.note.className = "";
+  one.note.textContent = "waits to be sent";
+  waiting.push(one);
+}
+
+function work() {
   while (sending < AT_ONCE && waiting.length) send();
 }
 
@@ -56,24 +94,44 @@ async function send() {
   for (let one = waiting.shift(); one; one = waiting.shift()) {
     one.note.textContent = "sending";
     try {
-      const [job] = (await upload(one.file, one.name, one.collection)).jobs;
+      const [job] = (await patiently(one)).jobs;
       follow(job, one);
     } catch (error) {
-      end(one, error.message, true);
+      end(one, error.message, { bad: true, again: error.status === 401 || error.status === 403, reason: error.code });
     }
-    delete one.file;
   }
   sending -= 1;
 }
+
+// Sends a file once the service takes it.
+async function patiently(one) {
+  for (;;) {
+    try {
+      return await upload(one.file, one.name, one.into);
+    } catch (error) {
+      if (error.code === UNKNOWN_KIND) [error.message] = error.message.split(" Plumbline reads ");
+      if (error.status && !MENDED_BY_WAITING.includes(error.status)) throw error;
+      if (!error.status && !(await readable(one.file))) throw new Error("it cannot be read: was it moved, changed or locked?");
+      one.note.textContent = error.status ? `the service is busy, sends it again: ${error.message}` : "the service does not answer, sends it again";
+      await new Promise((resolve) => setTimeout(resolve, error.after ? 1000 * error.after : AFTER_FAILURE));
+    }
+  }
+}
+
+const readable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 function follow(job, one) {
   for (const [id, other] of followed) {
     if (other.document === job.document_id) {
       followed.delete(id);
-      end(other, `replaced by another file of this name`, true);
+      end(other, `replaced by another file of this name`, { bad: true });
     }
   }
-  followed.set(job.id, { ...one, document: job.document_id, accepted: job.created_at });
+  if (!may("read")) {
+    end(one, "accepted; this key may not see what becomes of it", {});
+    return;
+  }
+  followed.set(job.id, Object.assign(one, { job: job.id, document: job.document_id, accepted: job.created_at }));
   one.note.textContent = progressOf(job);
   if (!looking) look();
 }
@@ -112,9 +170,9 @@ async function see(id, job) {
     return false;
   }
   followed.delete(id);
-  if (!job) end(one, "deleted meanwhile", true);
-  else if (job.status === "succeeded") end(one, await outcome(one), false);
-  else end(one, job.error?.message ?? job.status, true);
+  if (!job) end(one, "deleted meanwhile", { bad: true });
+  else if (job.status === "succeeded") end(one, await outcome(one), {});
+  else end(one, job.error?.message ?? job.status, { bad: true, again: job.status !== "quarantined", reason: job.error?.code });
   return true;
 }
 
@@ -127,21 +185,69 @@ async function outcome(one) {
   }
 }
 
-function end(one, said, bad) {
+// `again` says that another try may mend it, `reason` in a word what others may share.
+function end(one, said, { bad = false, again: mendable = false, reason = said }) {
   one.note.textContent = said;
   one.note.className = bad ? "error" : "";
   one.bar.remove();
-  // What went wrong is not to be looked for among hundreds.
-  if (bad) $("uploads").prepend(one.note.parentElement);
-  counts[bad ? "bad" : "done"] += 1;
+  if (bad) {
+    failed.add(Object.assign(one, { said, mendable, reason }));
+    // What went wrong is not to be looked for among hundreds.
+    $("uploads").prepend(one.item);
+  } else {
+    counts.done += 1;
+    one.item.classList.add("done");
+    delete one.file;
+  }
   tell();
 }
 
+function again() {
+  for (const one of [...failed].filter(({ mendable }) => mendable)) {
+    failed.delete(one);
+    one.bar.value = 0;
+    one.item.append(one.bar);
+    wait(one);
+  }
+  tell();
+  work();
+}
+
+// Forgets what is over.
+function clear() {
+  for (const one of failed) one.item.remove();
+  for (const item of $("uploads").querySelectorAll(".done")) item.remove();
+  counts.all -= counts.done + failed.size;
+  counts.done = counts.left = 0;
+  failed.clear();
+  tell();
+  $("documents-title").focus();
+}
+
 function tell() {
-  const { all, done, bad } = counts;
-  const left = all - done - bad;
-  $("uploads-note").textContent = all < 2 ? "" : [`${done} of ${counted(all, "file")} searchable`, bad && `${bad} failed`, left && `${left} to go`].filter(Boolean).join(", ");
-  if (!left) announce(`${done} of ${counted(all, "file")} searchable.`);
+  const { all, done, left } = counts;
+  const bad = failed.size;
+  const open = all - done - bad;
+  const said = [all > 1 && `${done} of ${counted(all, "file")} searchable`, all > 1 && bad && `${bad} failed`, all > 1 && open && `${open} to go`, left && `${counted(left, "hidden file")} left out`].filter(Boolean).join(", ");
+  $("uploads-note").textContent = said;
+  Object.assign($("uploads-bar"), { hidden: all < 2 || !open, max: all || 1, value: done + bad });
+  $("uploads-again").hidden = ![...failed].some(({ mendable }) => mendable);
+  $("uploads-clear").hidden = open > 0 || !(all || left);
+  $("uploads-reasons").replaceChildren(...(bad > 1 ? reasons() : []));
+  if (all && !open) announce(`${done} of ${counted(all, "file")} searchable${bad ? `, ${bad} failed` : ""}.`);
+}
+
+// Why files failed, the commonest reason first, and the first of its files.
+function reasons() {
+  const groups = new Map();
+  for (const one of failed) {
+    groups.set(one.reason, [...(groups.get(one.reason) ?? []), one]);
+  }
+  return [...groups.values()].sort((a, b) => b.length - a.length).map((those) => {
+    const names = those.slice(0, NAMED).map((one) => one.name).join(", ");
+    const more = those.length > NAMED ? ` and ${those.length - NAMED} more` : "";
+    return element("li", {}, element("strong", { textContent: counted(those.length, "file") }), `: ${those[0].said} `, element("bdi", { className: "hint", textContent: `${names}${more}` }));
+  });
 }
 
 // How far a job is, in words: what it waits for, what it does, whether it gets on, how long it will take.
@@ -158,17 +264,18 @@ function duration(seconds) {
   return seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-// The files of what was dropped, those in folders with their path.
+// The files of what was dropped, those in folders with their path. What cannot be read is handed on, and fails by itself.
 async function filesOf(items) {
   const found = [];
   const walk = async (entry, path) => {
     if (entry.isFile) {
-      found.push([await new Promise((resolve, reject) => entry.file(resolve, reject)), path + entry.name]);
+      const file = await new Promise((resolve) => entry.file(resolve, () => resolve(new File([], entry.name))));
+      found.push([file, path + entry.name]);
       return;
     }
     const reader = entry.createReader();
     for (;;) {
-      const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      const entries = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
       if (!entries.length) break;
       for (const child of entries) await walk(child, `${path}${entry.name}/`);
     }

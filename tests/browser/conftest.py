@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
+from app import instance
+from app.access import Access
+from app.database import open_engine
+from app.types import Scope
 from tests.live import Instance
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+QUESTION = "What caused the gateway outage of 14 March 2025?"
 # What is waited for comes from a whole instance on the same processor.
 expect.set_options(timeout=20_000)
 
@@ -38,6 +43,36 @@ async def page(browser: Browser, sampled: Instance) -> AsyncIterator[Page]:
     yield page
     await context.close()
     assert complaints == []
+
+
+@pytest.fixture
+async def held(page: Page, sampled: Instance) -> AsyncIterator[None]:
+    """Documents are accepted, and none is read."""
+    await page.request.post(f"{sampled.url}/v1/queue/pause", data={})
+    yield
+    await page.request.post(f"{sampled.url}/v1/queue/resume", data={})
+
+
+GiveKey = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+async def give_key(page: Page, sampled: Instance) -> AsyncIterator[GiveKey]:
+    """Opens the page anew with a new key of these scopes and groups."""
+    running = instance.running(sampled.data)
+    assert running
+    engine = open_engine(running.database_url)
+
+    async def give(*scopes: Scope, groups: Collection[str] = ()) -> None:
+        _, secret = await Access(engine).create_key(
+            "default", "browser", groups=frozenset(groups), scopes=scopes
+        )
+        await page.evaluate("(secret) => sessionStorage.setItem('plumbline-key', secret)", secret)
+        await page.goto("about:blank")
+        await page.goto(sampled.url)
+
+    yield give
+    await engine.dispose()
 
 
 def _complains(said: ConsoleMessage) -> bool:

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from tests.browser.conftest import QUESTION
 from tests.live import Instance
 
 pytestmark = pytest.mark.browser
-
-QUESTION = "What caused the gateway outage of 14 March 2025?"
 
 
 def _files(folder: Path, count: int, about: str) -> list[Path]:
@@ -23,14 +21,6 @@ def _files(folder: Path, count: int, about: str) -> list[Path]:
     for number, file in enumerate(files):
         file.write_text(f"# {about} {number}\n\nThe {about} number {number} is painted green.\n")
     return files
-
-
-@pytest.fixture
-async def held(page: Page, sampled: Instance) -> AsyncIterator[None]:
-    """Documents are accepted, and none is read."""
-    await page.request.post(f"{sampled.url}/v1/queue/pause", data={})
-    yield
-    await page.request.post(f"{sampled.url}/v1/queue/resume", data={})
 
 
 async def test_questions_are_answered_while_many_files_wait(page: Page, held: None, tmp_path: Path) -> None:
@@ -172,6 +162,7 @@ async def test_a_key_that_is_being_typed_is_left_alone(page: Page) -> None:
     await page.route("**/v1/releases*", lambda route: route.fulfill(status=401, json=refused))
     await page.route("**/v1/releases/*", lambda route: route.fulfill(status=401, json=refused))
     await page.goto(f"{page.url}#releases")
+    await expect(page.locator("#key")).to_be_visible()
     await page.locator("#key-value").type("plb_half")
     await page.wait_for_timeout(2_600)
     assert await page.locator("#key-value").input_value() == "plb_half"
@@ -201,6 +192,94 @@ async def test_files_that_failed_are_told_first(page: Page, tmp_path: Path) -> N
     await page.set_input_files("#files", [tmp_path / "one.md", tmp_path / "two.md", tmp_path / "none.md"])
     await expect(page.locator("#uploads-note")).to_have_text("2 of 3 files searchable, 1 failed")
     await expect(page.locator("#uploads li").first).to_contain_text("none.md")
+
+
+async def test_a_folder_is_told_by_what_became_of_its_files(page: Page, tmp_path: Path) -> None:
+    """Those that failed by their reasons, with their names; what systems leave beside files is no failure."""
+    folder = tmp_path / "archive" / "2026"
+    folder.mkdir(parents=True)
+    (folder / "plums.md").write_text("# Plums\n\nPlums ripen in August.\n")
+    for name in ("one.png", "two.png"):
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
+    (folder / "none.txt").write_bytes(b"")
+    for name in (".DS_Store", "~$plums.docx", "Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#folder", tmp_path / "archive")
+    told = "1 of 4 files searchable, 3 failed, 3 hidden files left out"
+    await expect(page.locator("#uploads-note")).to_have_text(told)
+    reasons = page.locator("#uploads-reasons li")
+    await expect(reasons).to_have_count(2)
+    await expect(reasons.first).to_contain_text("2 files: The file")
+    await expect(reasons.first).to_contain_text("looks like a PNG image. archive/2026/")
+    await expect(reasons.first).not_to_contain_text("Plumbline reads")
+    await expect(reasons.last).to_contain_text("1 file: The document is empty")
+    await expect(page.locator("#uploads-again")).to_be_hidden()
+    await page.get_by_role("button", name="Clear this list").click()
+    await expect(page.locator("#uploads li")).to_have_count(0)
+    await expect(page.locator("#uploads-note")).to_have_text("")
+
+
+async def test_files_wait_while_the_service_is_busy_or_away(page: Page, tmp_path: Path) -> None:
+    refusals = ["busy", "away"]
+
+    async def refuse(route: Route) -> None:
+        if not refusals:
+            await route.continue_()
+        elif refusals.pop(0) == "away":
+            await route.abort()
+        else:
+            error = {"error": {"message": "Too many documents wait.", "code": "queue_full"}}
+            await route.fulfill(status=429, headers={"Retry-After": "1"}, json=error)
+
+    await page.route("**/v1/documents", refuse)
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", _files(tmp_path, 1, "shed"))
+    await expect(page.locator("#uploads li")).to_contain_text("Too many documents wait.")
+    await expect(page.locator("#uploads li")).to_contain_text("does not answer, sends it again")
+    await expect(page.locator("#uploads li")).to_contain_text("searchable")
+    assert refusals == []
+
+
+async def test_a_file_that_another_try_may_mend_is_tried_again_with_one_click(
+    page: Page, tmp_path: Path
+) -> None:
+    error = {"error": {"message": "This key lacks the scope `write`.", "code": "forbidden"}}
+    await page.route("**/v1/documents", lambda route: route.fulfill(status=403, json=error))
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", _files(tmp_path, 2, "barn"))
+    await expect(page.locator("#uploads li.error, #uploads li .error")).to_have_count(2)
+    await page.unroute("**/v1/documents")
+    await page.get_by_role("button", name="Try those again").click()
+    await expect(page.locator("#uploads-note")).to_have_text("2 of 2 files searchable")
+
+
+async def test_what_is_not_sent_yet_is_not_left_without_a_question(page: Page, tmp_path: Path) -> None:
+    go = asyncio.Event()
+
+    async def slow(route: Route) -> None:
+        await go.wait()
+        await route.continue_()
+
+    await page.route("**/v1/documents", slow)
+    await page.goto(f"{page.url}#documents")
+    await page.set_input_files("#files", _files(tmp_path, 3, "dock"))
+    await expect(page.locator("#uploads li").last).to_contain_text("waits to be sent")
+    asks = "() => !dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    assert await page.evaluate(asks)
+    go.set()
+    await expect(page.locator("#uploads-note")).to_have_text("3 of 3 files searchable")
+    assert not await page.evaluate(asks)
+
+
+async def test_the_header_says_at_once_that_the_service_is_away_and_soon_that_it_is_back(page: Page) -> None:
+    await expect(page.locator("#status")).to_contain_text("release")
+    await page.route("**/*", lambda route: route.abort())
+    await page.fill("#question", QUESTION)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#status")).to_have_text("The service does not answer.", timeout=3_000)
+    await page.unroute("**/*")
+    await expect(page.locator("#status")).to_contain_text("release", timeout=12_000)
 
 
 async def test_a_hit_is_shown_without_the_marks_of_markdown(page: Page) -> None:
