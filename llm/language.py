@@ -26,6 +26,21 @@ class Language:
 
 
 _WORD = re.compile(r"¿|[^\W\d_]+(?:['’](?=[^\W\d_]))?")
+# Words that ask in one of these languages and are no words of the others: one of them tells a question.
+_ASKING = {
+    "de": "wann wer wem wen wessen warum wieso weshalb wieviel wieviele wohin woher wofür womit worin worauf"
+    " wovon wozu wodurch worum woran welche welcher welches welchen welchem",
+    "fr": "combien pourquoi quand quel quelle quels quelles lequel laquelle",
+    "es": "cuál cuáles cuándo cuánto cuánta cuántos cuántas cómo dónde quién quiénes qué",
+    "it": "perché quanti quante quale quali",
+    "pt": "quantos quantas quem quais",
+    "nl": "hoeveel wanneer waarom welke waar waarin waarvan",
+    "pl": "ile ilu kiedy kto gdzie dlaczego który która które jak jaki jaka jakie",
+    "sv": "varför vilken vilket vilka vem när",
+    "da": "hvornår hvad hvem hvor hvordan hvorfor hvilken hvilket hvilke",
+}
+_QUESTION = 30
+"""Words of a text that is taken for a question, at most."""
 _LEAST = 1.5
 """Weight of a language's words that a text needs;"""
 _LEAD = 1.3
@@ -135,6 +150,7 @@ NOT_FOUND = LANGUAGES["en"].not_found
 _WORDS = frozenset[str]().union(*(language.words for language in LANGUAGES.values()))
 _SPOKEN_IN = {word: [code for code in LANGUAGES if word in LANGUAGES[code].words] for word in _WORDS}
 _UNSEARCHED = frozenset(language.unsearched for language in LANGUAGES.values())
+_ASKED_IN = {word: code for code, words in _ASKING.items() for word in words.split()}
 _BEGINNING = 4_000
 """Characters of a text that tell its language."""
 _DECLINING = _UNSEARCHED.union(language.not_found for language in LANGUAGES.values())
@@ -157,7 +173,19 @@ def _detect(text: str) -> str | None:
     best, second = sorted(weights, key=weights.__getitem__, reverse=True)[:2]
     several = len(LANGUAGES[best].words & found.keys()) >= _DIFFERENT
     clear = several and weights[best] >= _LEAST and weights[best] >= _LEAD * weights[second]
-    return best if clear else None
+    return best if clear else _asked_in(found, weights[best])
+
+
+def _asked_in(found: Counter[str], most: float) -> str | None:
+    """The language of a question by the words that ask, where no other language leads by its other words."""
+    said = {_ASKED_IN[word] for word in found.keys() & _ASKED_IN.keys()}
+    if len(said) != 1 or found.total() > _QUESTION:
+        return None
+    [code] = said
+    own = sum(
+        count / len(_SPOKEN_IN[word]) for word, count in found.items() if code in _SPOKEN_IN.get(word, ())
+    )
+    return code if own + 1 >= most else None
 
 
 def code_of(name: str) -> str | None:

@@ -85,13 +85,19 @@ _DATE = re.compile(
 )
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _LASTS = re.compile(r"\bhow long\b(.*)\b(?:last|take)\b", re.IGNORECASE)
-_ONLY_ASKS = re.compile(r"(?<=\bhow )often\b|\bper(?= \w)", re.IGNORECASE)
+_ONLY_ASKS = re.compile(
+    r"(?<=\bhow )often\b|\bper(?= \w)|^\W*(?:what|which|list)\b.{0,9}\bsteps\b(?= (?:to|for|of|in)\b)"
+    r"|(?<=\bwie )(?:oft|lange?|hoch|groß|alt|weit|schnell|teuer|schwer|tief)\b"
+    r"|(?<=\bhoe )(?:vaak|lang|hoog|groot|oud|ver|snel|duur)\b|(?<=\bjak )(?:często|długo|daleko|szybko)\b"
+    r"|(?<=\bhur )(?:ofta|länge|lång|hög|stor|gammal)\b|(?<=\bhvor )(?:ofte|længe|langt?|højt?|stort?)\b",
+    re.IGNORECASE,
+)
 _NAME = re.compile(r"(?<![.!?:]\s)(?<!^)(?<![^\W_])[A-Z][\w'’-]*\w")
 
 
 def telling(question: str) -> str:
-    """The question without the words that only ask, as how long something lasts or how often it is done: no
-    text says them so."""
+    """The question without the words that only ask, as how long something lasts, how often it is done or in
+    which steps: no text says them so."""
     return _ONLY_ASKS.sub("", _LASTS.sub(r"how\1", question))
 
 

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from llm import mismatch, wanted
 from llm.followup import Reading
@@ -23,9 +24,9 @@ from llm.superseded import asked_for, superseded
 from llm.terms import respelled, terms
 from llm.types import Passage
 
-ENOUGH = 0.36
+ENOUGH = 0.27
 """Score in [0, 1] that the best piece needs, without an embedder."""
-ENOUGH_BLENDED = 0.45
+ENOUGH_BLENDED = 0.43
 """The same with one,"""
 SURE = 0.55
 """and what it needs on average with the nearest similarity, which counts half: a question that only borrows
@@ -33,21 +34,29 @@ words of a passage is not answered by it."""
 FOREIGN = 0.25
 """Weight of an embedder's similarity to a question in another language than English, which embedders know
 best; else it is half."""
-ENOUGH_FOREIGN = 0.3
+ENOUGH_FOREIGN = 0.32
 """What the best piece needs then."""
 SAMPLE = 12
 """Pieces whose language is taken for that of a question which tells none."""
 MOST = 3
 """Pieces in an answer, at most; a list's introduction brings its items along."""
 ITEMS = 8
-NEAR = 0.82
-"""A further piece must score this share of the best, or add words of the question."""
-NEAR_TOPIC = 0.87
+LISTED = 0.4
+"""The share of the question that stands above a list which answers it as a whole."""
+NEAR = 0.92
+"""A further piece must score this share of the best,"""
+NEAR_ADDING, ADDING = 0.7, 0.25
+"""or this share and add so much of the question that is not said yet."""
+NEAR_TOPIC = 0.94
 """The same where all share the topic that a follow-up does not say."""
 CANDIDATES = 10
 """Pieces that an embedder is asked about: those whose words cover most of the question,"""
 BEHIND = 0.3
 """and no share of it that is so much smaller than the best one's: similarity hardly ever makes up for it."""
+COMPOUNDING = frozenset({"de", "nl", "sv", "da"})
+"""Languages that put words together to new ones;"""
+FIRST, LAST = 4, 5
+"""letters of one that is long enough to be known again at the beginning and at the end of another."""
 TOPIC = 0.3
 """Share of a follow-up's score that this topic has."""
 TOLD = 0.1
@@ -56,6 +65,9 @@ ADDED = 0.05
 """or what these add to its similarity to the topic: else it speaks of the topic, not of the question."""
 
 _IN_CONTEXT, _IN_TITLE, _BESIDE = 0.75, 0.6, 0.35
+_OF_PASSAGE, _IN_ORDER = 0.6, 0.4
+"""What it weighs against that how much of the question the whole passage holds, and how many of its words
+side by side stand so in the quote."""
 _CUE = 0.08
 _WITHOUT_NAME = 0.9
 """What remains of a score for each name, number or code of the question that the passage does not hold."""
@@ -127,7 +139,9 @@ def in_force(question: str, found: Sequence[Quote]) -> list[Quote]:
 
 def spelled(question: str, found: Sequence[Quote]) -> str:
     """The question as the quotes spell its words, where they have one only with another letter."""
-    return respelled(question, (f"{' '.join(quote.path)} {quote.piece.text}" for quote in found))
+    return respelled(
+        question, (f"{' '.join(quote.path)} {quote.piece.text}" for quote in found), detect(question)
+    )
 
 
 def _numbered(found: Iterable[Quote]) -> list[Quote]:
@@ -139,19 +153,31 @@ class Relevance:
 
     def __init__(self, reading: Reading, found: Sequence[Quote]) -> None:
         self._question = question = reading.question
-        self._topic = frozenset(terms(" ".join(reading.topic))) - frozenset(terms(question))
         self._language = detect(question) or detect(" ".join(quote.piece.text for quote in found[:SAMPLE]))
+        self._topic = self._terms(" ".join(reading.topic)) - self._terms(question)
         self.quotes = found
-        self._said = [frozenset(terms(quote.piece.text)) for quote in found]
-        self._around = [frozenset(terms(quote.heading)) for quote in found]
-        self._titled = [frozenset(terms(quote.title)) for quote in found]
+        said = [terms(quote.piece.text, self._language) for quote in found]
+        self._said = [frozenset(one) for one in said]
+        self._around = [self._terms(quote.heading) for quote in found]
+        self._titled = [self._terms(quote.title) for quote in found]
+        self._put_together(self._terms(f"{question} {reading.new}"))
         self._known = self._seen()
         self.weights = self._weigh()
-        self._named = self._by_passage(_names(question, nouns=self._language == "de"))
-        self._new = frozenset(terms(reading.new))
+        self._named = self._by_passage(_names(question, self._language))
+        self._new = self._terms(reading.new)
         self._unseen = self._share(self.weights.keys() - self._known)
-        self.own = [self._covered(at) for at in range(len(found))]
+        self.own = self._cover(said)
         self.lexical = self._with_topic(self.own)
+
+    def _terms(self, text: str) -> frozenset[str]:
+        return frozenset(terms(text, self._language))
+
+    def _put_together(self, asked: frozenset[str]) -> None:
+        """Words of the question with which one of a quote's begins or ends, or the other way
+        round, stand near what it says: Urlaub in Urlaubstage."""
+        if self._language in COMPOUNDING:
+            for at, said in enumerate(self._said):
+                self._around[at] |= {term for term in asked if any(_compound(term, word) for word in said)}
 
     def _with_topic(self, covered: list[float]) -> list[float]:
         """A passage is about the topic wherever in it the topic's words stand; which of its pieces answers
@@ -193,12 +219,12 @@ class Relevance:
         """Whether a quote has to do with a leaning question's own words, and not only with its topic."""
         if self.weights:
             return self.own[at] >= TOLD
-        return any(wanted.fits(self._question, self.quotes[at].piece.text))
+        return any(wanted.fits(self._question, self.quotes[at].piece.text, self._language))
 
     def ranked(self, scores: Sequence[float]) -> list[int]:
         """The quotes that score at all, best first."""
         worth = {
-            at: score + wanted.preferred(self._question, self.quotes[at].piece.text)
+            at: score + wanted.preferred(self._question, self.quotes[at].piece.text, self._language)
             for at, score in enumerate(scores)
             if score > 0
         }
@@ -232,6 +258,12 @@ class Relevance:
         above = " ".join(f"{self.quotes[at].title} {self.quotes[at].piece.context}" for at in chosen)
         return not mismatch.doubtful(self._question, said, above, nearest)
 
+    def wants_all(self, at: int) -> bool:
+        """Whether a quote is an item of a list that has what the question asks for above it."""
+        if not self.quotes[at].piece.item or not wanted.several(self._question):
+            return False
+        return self._share(self._around[at] & self.weights.keys()) >= LISTED
+
     def new_words(self, at: int, chosen: Sequence[int]) -> float:
         """The share of the question that this quote says and none of the chosen does."""
         said = frozenset().union(*(self._said[other] for other in chosen))
@@ -247,8 +279,9 @@ class Relevance:
         """What remains of the score of each passage's quotes for the names that it lacks."""
         texts: dict[int, str] = {}
         for quote in self.quotes:
-            before = texts.get(quote.number) or f" {' '.join(terms(quote.title))} "
-            texts[quote.number] = f"{before}{' '.join(terms(quote.piece.context + ' ' + quote.piece.text))} "
+            before = texts.get(quote.number) or f" {' '.join(terms(quote.title, self._language))} "
+            said = terms(f"{quote.piece.context} {quote.piece.text}", self._language)
+            texts[quote.number] = f"{before}{' '.join(said)} "
         nowhere = sum(not any(f" {name} " in text for text in texts.values()) for name in names)
         return {
             number: _NOWHERE**nowhere * _WITHOUT_NAME ** sum(f" {name} " not in text for name in names)
@@ -262,8 +295,27 @@ class Relevance:
         total = len(self.quotes)
         return {
             term: math.log(1 + (total - count[term] + 0.5) / (count[term] + 0.5))
-            for term in terms(mismatch.telling(self._question))
+            for term in terms(mismatch.telling(self._question), self._language)
         }
+
+    def _cover(self, said: Sequence[Sequence[str]]) -> list[float]:
+        """How much of the question each quote covers, its passage does, and it says in the same order."""
+        held: dict[int, frozenset[str]] = {}
+        for at, quote in enumerate(self.quotes):
+            near = self._said[at] | self._around[at] | self._titled[at]
+            held[quote.number] = held.get(quote.number, frozenset()) | near
+        passage = {number: self._share(self.weights.keys() & near) for number, near in held.items()}
+        asked = frozenset(pairwise(self.weights))
+        order = _IN_ORDER if asked else 0.0
+        return [
+            (
+                self._covered(at)
+                + _OF_PASSAGE * passage[quote.number]
+                + (order * len(asked.intersection(pairwise(said[at]))) / len(asked) if asked else 0.0)
+            )
+            / (1 + _OF_PASSAGE + order)
+            for at, quote in enumerate(self.quotes)
+        ]
 
     def _covered(self, at: int) -> float:
         beside = self._beside(at)
@@ -296,7 +348,7 @@ class Relevance:
         text = self.quotes[at].piece.text
         if wanted.given(self._question, text) or (self.quotes[at].piece.asks and not _items(self.quotes, at)):
             return 0.0
-        score += sum(_CUE if fits else -_CUE for fits in wanted.fits(self._question, text))
+        score += sum(_CUE if fits else -_CUE for fits in wanted.fits(self._question, text, self._language))
         score *= _CUT if cut_off(self.quotes, at) else 1.0
         return max(0.0, score)
 
@@ -318,8 +370,16 @@ def choose(relevance: Relevance, given: Scores) -> list[int]:
     if not relevance.enough(given):
         return []
     chosen = _best(relevance, given.each)
-    spoken_of = [member for at in chosen for member in (at, *_items(relevance.quotes, at))]
-    return chosen if relevance.answered(spoken_of, given.nearest) else []
+    spoken_of = list(dict.fromkeys(member for at in chosen for member in (at, *_belonging(relevance, at))))
+    return spoken_of if relevance.answered(spoken_of, given.nearest) else []
+
+
+def _belonging(relevance: Relevance, at: int) -> list[int]:
+    """The quotes that a chosen one is little without: the items that it introduces, or the whole list that it
+    is in, where the question wants that."""
+    if relevance.wants_all(at):
+        return _list_around(relevance.quotes, at)
+    return _items(relevance.quotes, at)
 
 
 def _best(relevance: Relevance, scores: Sequence[float]) -> list[int]:
@@ -328,20 +388,21 @@ def _best(relevance: Relevance, scores: Sequence[float]) -> list[int]:
     near = NEAR_TOPIC if relevance.leans else NEAR
     for at in order[1:]:
         close = scores[at] >= near * scores[order[0]]
-        adds = scores[at] >= 0.5 * scores[order[0]] and relevance.new_words(at, chosen) >= 0.2
+        adds = scores[at] >= NEAR_ADDING * scores[order[0]] and relevance.new_words(at, chosen) >= ADDING
         if len(chosen) < MOST and (close or adds):
             chosen.append(at)
     return chosen
 
 
 def spoken(found: Sequence[Quote], chosen: Sequence[int]) -> list[tuple[int, str]]:
-    """(passage number, text) of what the chosen quotes say: passages in the order in which they were chosen,
-    each in its own. An introduction takes the items of its list along, an item its introduction; items side
-    by side share it."""
+    """(passage number, text) of what the chosen quotes say: the first of them first, then passages in the
+    order in which they were chosen, each in its own. An introduction takes the items of its list along, an
+    item its introduction; items side by side share it."""
     passages = list(dict.fromkeys(found[at].number for at in chosen))
+    lead = _lead(found, chosen)
     places = sorted(
         {member for at in chosen for member in (at, *_items(found, at))},
-        key=lambda at: (passages.index(found[at].number), at),
+        key=lambda at: (passages.index(found[at].number), at not in lead, at),
     )
     said: list[tuple[int, str]] = []
     last: Quote | None = None
@@ -358,6 +419,13 @@ def spoken(found: Sequence[Quote], chosen: Sequence[int]) -> list[tuple[int, str
             said.append((quote.number, text))
             last = None
     return said
+
+
+def _lead(found: Sequence[Quote], chosen: Sequence[int]) -> frozenset[int]:
+    """The first of the chosen with the items or the list that belong to it."""
+    [first, *others] = chosen
+    listed = (at for at in others if found[first].piece.item and _same_list(found[at], found[first]))
+    return frozenset([first, *_items(found, first), *listed])
 
 
 def cut_off(found: Sequence[Quote], at: int) -> bool:
@@ -379,20 +447,47 @@ def _items(found: Sequence[Quote], at: int) -> list[int]:
     return members
 
 
-def _names(question: str, *, nouns: bool = False) -> list[str]:
+def _compound(one: str, other: str) -> bool:
+    part, whole = sorted((one, other), key=len)
+    if len(part) < FIRST or part == whole:
+        return False
+    return whole.startswith(part) or (len(part) >= LAST and whole.endswith(part))
+
+
+def _list_around(found: Sequence[Quote], at: int) -> list[int]:
+    """The list of which the quote is an item, from its beginning on; of a long one the part around it."""
+    first = last = at
+    while first > 0 and _same_list(found[first - 1], found[at]):
+        first -= 1
+    while last + 1 < len(found) and _same_list(found[last + 1], found[at]):
+        last += 1
+    first = max(first, min(at - ITEMS // 2, last + 1 - ITEMS)) if last - first >= ITEMS else first
+    return list(range(first, min(last + 1, first + ITEMS)))
+
+
+def _same_list(one: Quote, other: Quote) -> bool:
+    same = (one.number, one.piece.heading, one.piece.intro) == (
+        other.number,
+        other.piece.heading,
+        other.piece.intro,
+    )
+    return same and one.piece.item
+
+
+def _names(question: str, language: str | None) -> list[str]:
     """Phrases of terms that a passage must hold to be about the question: capitalised words but for the
     first, codes, versions, years, and numbers after a capitalised word (Skylark 320; not EUR 320). A
-    question with more capitals than not tells nothing by them, nor does one in a language that capitalises
-    its `nouns`."""
+    question with more capitals than not tells nothing by them, nor does one in German, which capitalises its
+    nouns."""
     asked = _TOKEN.findall(question)
     capitals = [word for word in asked[1:] if word[:1].isupper()]
-    found = capitals if len(capitals) * 2 <= len(asked) and not nouns else []
+    found = capitals if len(capitals) * 2 <= len(asked) and language != "de" else []
     for before, word in zip(["", *asked], asked, strict=False):
         if _CODE.fullmatch(word):
             found.append(word)
         elif word.isdigit() and before[:1].isupper() and not before.isupper():
             found.append(f"{before} {word}")
-    return [name for name in dict.fromkeys(" ".join(terms(word)) for word in found) if name]
+    return [name for name in dict.fromkeys(" ".join(terms(word, language)) for word in found) if name]
 
 
 def _scaled(similarity: float) -> float:

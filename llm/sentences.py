@@ -52,6 +52,37 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|e\.g|i\.e|Mr|Mrs|Ms|Dr|Prof|St|vs|cf|al|ca|approx|[Nn]o|Nos|Fig|Sec|Art|Inc|Ltd|Co|Jr|Sr"
     r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|z\.B|bzw|Nr|usw)|^\s*\d{1,3})\.\Z"
 )
+# "am 27. Januar", "im frühen 18. Jahrhundert": German ends ordinal numbers with a full stop, and nouns there
+# begin like sentences.
+_ORDINAL = re.compile(r"(?<!\S)(?:(\w+)\s+)?\d{1,2}\.\Z")
+_BEFORE_ORDINAL = frozenset(
+    [
+        "ab",
+        "am",
+        "beim",
+        "bis",
+        "das",
+        "dem",
+        "den",
+        "der",
+        "des",
+        "die",
+        "im",
+        "ins",
+        "jede",
+        "jedem",
+        "jeden",
+        "jeder",
+        "jedes",
+        "seit",
+        "vom",
+        "zum",
+        "zur",
+    ]
+)
+_AFTER_ORDINAL = re.compile(
+    r"\s+(?:Jan|Feb|März|Apr|Mai\b|Jun|Jul|Aug|Sep|Okt|Nov|Dez|Jahrhundert|Jh\b|Jahrtausend|Lebensjahr|Monat)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +118,9 @@ def sentences(paragraph: str) -> list[str]:
     """The sentences of running text on one line."""
     found, start = [], 0
     for end in _END.finditer(paragraph):
-        if not abbreviated(paragraph[max(start, end.start() - 12) : end.start() + 1]):
+        if not abbreviated(paragraph[max(start, end.start() - 12) : end.start() + 1]) and not _ordinal(
+            paragraph, start, end.end()
+        ):
             found.append(paragraph[start : end.end()].strip())
             start = end.end()
     found.append(paragraph[start:].strip())
@@ -97,6 +130,14 @@ def sentences(paragraph: str) -> list[str]:
 def abbreviated(text: str) -> bool:
     """Whether the full stop at the end of the text belongs to an abbreviation or a number in a list."""
     return bool(_ABBREVIATION.search(text[-12:]))
+
+
+def _ordinal(paragraph: str, start: int, end: int) -> bool:
+    """Whether the full stop that ends `paragraph[start:end]` makes an ordinal number."""
+    number = _ORDINAL.search(paragraph[max(start, end - 24) : end])
+    if number is None:
+        return False
+    return number.group(1) in _BEFORE_ORDINAL or bool(_AFTER_ORDINAL.match(paragraph, end))
 
 
 class _Reader:

@@ -8,6 +8,16 @@ import re
 from collections.abc import Sequence
 from itertools import chain, pairwise, takewhile
 
+from llm.kinds import (
+    ASKS_NUMBER,
+    ASKS_SEVERAL,
+    ASKS_STEPS,
+    ASKS_TIME,
+    ASKS_WHAT_IS,
+    IS,
+    NUMBER,
+    TIME,
+)
 from llm.terms import terms, words
 
 COUNTED = 0.08
@@ -17,47 +27,25 @@ PHRASE = 0.1
 DEFINED = 0.2
 """What one is worth more that says what a thing is, where this was asked."""
 
-_ASKS_NUMBER = re.compile(
-    r"\bhow (?:many|much|long|often|far|old|high|large|big|fast|quickly|soon|late|early|heavy|deep)\b"
-    r"|\bwhat (?:percentage|price|number|amount|share|does .* cost)\b|\bwie(?:viele?| viele?| lange| oft)\b",
-    re.IGNORECASE,
-)
-_ASKS_TIME = re.compile(
-    r"\b(?:when|since when|by when|until when|wann)\b|\b(?:what|which) (?:date|year|time|day|month)\b",
-    re.IGNORECASE,
-)
-_NUMBER = re.compile(
-    r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|fifty|hundred"
-    r"|thousand|million|half|once|twice|daily|weekly|monthly|yearly|no|none|every|unlimited)\b",
-    re.IGNORECASE,
-)
-_TIME = re.compile(
-    r"\d|\b(?:january|february|march|april|may|june|july|august|september|october|november|december|monday"
-    r"|tuesday|wednesday|thursday|friday|saturday|sunday|day|week|month|year|hour|minute|first|last|after"
-    r"|before|until|within|once|soon|immediately)s?\b",
-    re.IGNORECASE,
-)
 _ASKS_SPAN = re.compile(r"\bhow long (?:did|do|does|will|was|is)\b.*\b(?:last|take)\b", re.IGNORECASE)
 _SPAN = re.compile(
     r"(?:\d|\b(?:an?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|half|several|few)\b)[\s-]*"
     r"(?:and a half )?(?:second|minute|hour|day|night|week|month|year|decade|centur)",
     re.IGNORECASE,
 )
-_DEFINES = re.compile(
-    r"\s*(?:what(?: is|'s|’s| are| does)|define|explain)\s+(?:an?|the)?\s*((?:[\w.-]+\s*){1,3}?)"
-    r"\s*(?:mean|stand for)?[\s?.!]*",
+_FIELD = re.compile(r"(?:[^\s:;]+ ){0,3}[^\s:;]+: ([^:;]+)")
+_COUNTED = re.compile(
+    r"\b(?:how many|wie ?viele?|combien d[e'’]|cuánt[oa]s|quant[oa]s|quant[ei]|hoeveel|il[eu]|hur många"
+    r"|hvor mange)((?:\s?[^\W\d_]+){1,3})",
     re.IGNORECASE,
 )
-_IS = r"\W{0,3}(?:\([^()]{1,60}\)\W{0,2})?\s*(?:is|are|means?|refers? to|stands? for|denotes?|describes?)\b"
-_KINDS = ((_ASKS_NUMBER, _NUMBER), (_ASKS_TIME, _TIME), (_ASKS_SPAN, _SPAN))
-"""How a question asks for it, and what then has to be in an answer."""
-_FIELD = re.compile(r"(?:[^\s:;]+ ){0,3}[^\s:;]+: ([^:;]+)")
-_COUNTED = re.compile(r"\b(?:how many|wie ?viele?)((?: [^\W\d_]+){1,3})", re.IGNORECASE)
 
 
-def fits(question: str, text: str) -> list[bool]:
+def fits(question: str, text: str, language: str | None) -> list[bool]:
     """Of each kind of answer that the question wants, whether the text can be one."""
-    return [bool(gives.search(text)) for asks, gives in _KINDS if asks.search(question)]
+    spoken = language or "en"
+    kinds = ((ASKS_NUMBER, NUMBER[spoken]), (ASKS_TIME, TIME[spoken]), (_ASKS_SPAN, _SPAN))
+    return [bool(gives.search(text)) for asks, gives in kinds if asks.search(question)]
 
 
 def given(question: str, text: str) -> bool:
@@ -67,43 +55,49 @@ def given(question: str, text: str) -> bool:
     return field is not None and set(terms(field.group(1))) <= set(terms(question))
 
 
-def preferred(question: str, text: str) -> float:
+def several(question: str) -> bool:
+    """Whether the question is answered by steps or by a list rather than by one of them."""
+    return bool(ASKS_STEPS.match(question) or ASKS_SEVERAL.match(question))
+
+
+def preferred(question: str, text: str, language: str | None) -> float:
     """What a text is worth more than others that say as many of the question's words."""
-    return _counting(question, text) + _defining(question, text)
+    return _counting(question, text, language) + _defining(question, text)
 
 
-def _counting(question: str, text: str) -> float:
+def _counting(question: str, text: str, language: str | None) -> float:
     """To a question that wants something counted."""
-    things = _things(question)
-    if not things or not _counts(text, things):
+    things = _things(question, language)
+    if not things or not _counts(text, things, language):
         return 0.0
-    pairs = _pairs(terms(question))
-    return COUNTED + PHRASE * len(pairs & _pairs(terms(text))) / (len(pairs) or 1)
+    pairs = _pairs(terms(question, language))
+    return COUNTED + PHRASE * len(pairs & _pairs(terms(text, language))) / (len(pairs) or 1)
 
 
 def _defining(question: str, text: str) -> float:
     """To a question what something is: the text says so at its beginning, or puts the name behind what it
     names."""
-    asked = _DEFINES.fullmatch(question)
+    asked = ASKS_WHAT_IS.fullmatch(question)
     if asked is None:
         return 0.0
     name = re.escape(asked.group(1).strip().rstrip("s"))
-    says = rf"(?:an?|the)?\s*(?:\w+\s)?\W?{name}s?{_IS}|.*(?:called|named|known as|\()\s*\W?{name}\b"
+    begins = rf"(?:\w+:\s)?(?:\w+['’\s]\s*){{0,2}}\W?{name}s?{IS}"
+    says = rf"{begins}|.*(?:called|named|known as|\()\s*\W?{name}\b"
     return DEFINED if re.match(says, text, re.IGNORECASE) else 0.0
 
 
-def _things(question: str) -> frozenset[str]:
+def _things(question: str, language: str | None) -> frozenset[str]:
     """The words between "how many" and the next small word."""
     found = _COUNTED.search(question)
-    named = takewhile(bool, map(terms, words(found.group(1)))) if found else ()
+    named = takewhile(bool, (terms(word, language) for word in words(found.group(1)))) if found else ()
     return frozenset(chain.from_iterable(named))
 
 
-def _counts(text: str, things: frozenset[str]) -> bool:
+def _counts(text: str, things: frozenset[str], language: str | None) -> bool:
     """Whether a number stands at most two words before one of the things."""
-    said = words(text)
+    said, number = words(text), NUMBER[language or "en"]
     return any(
-        _NUMBER.match(word) and not things.isdisjoint(terms(" ".join(said[at + 1 : at + 4])))
+        number.match(word) and not things.isdisjoint(terms(" ".join(said[at + 1 : at + 4]), language))
         for at, word in enumerate(said)
     )
 

@@ -458,3 +458,84 @@ async def test_a_piece_that_its_passage_cut_off_says_so() -> None:
     cut = Passage(1, "Travel", "the approval of the travel team takes two days at most.")
     answer = await text(Extractive(), asked("How long does approval of the travel team take?", [cut]))
     assert answer.startswith("… the approval of the travel team takes two days")
+
+
+TRAVEL = Passage(
+    1,
+    "Reisekosten > Erstattung",
+    "Reisekosten werden monatlich erstattet. Belege sind innerhalb von 30 Tagen einzureichen. "
+    "Die Buchhaltung prüft jeden Beleg. Am 27. Januar schließt das Buchungsjahr.",
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("Wann muss ich die Belege einreichen?", "Belege sind innerhalb von 30 Tagen einzureichen. [1]"),
+        ("Wer prüft einen Beleg?", "Die Buchhaltung prüft jeden Beleg. [1]"),
+        ("Wann schließt das Buchungsjahr?", "Am 27. Januar schließt das Buchungsjahr. [1]"),
+        ("Wie oft wird die Reise erstattet?", "Reisekosten werden monatlich erstattet. [1]"),
+    ],
+)
+async def test_a_question_in_german_is_answered_by_the_sentence_that_answers(
+    question: str, said: str
+) -> None:
+    assert await text(Extractive(), asked(question, [TRAVEL])) == said
+
+
+RESET = Passage(
+    1,
+    "Accounts > Reset your password",
+    "1. Open the sign-in page.\n2. Choose Forgot password.\n3. Follow the link in the e-mail.\n",
+)
+
+
+@pytest.mark.parametrize(
+    "question", ["How do I reset my password?", "What are the steps to reset a password?"]
+)
+async def test_a_question_for_steps_gets_all_of_them_in_order(question: str) -> None:
+    steps = "Open the sign-in page. [1] Choose Forgot password. [1] Follow the link in the e-mail. [1]"
+    assert await text(Extractive(), asked(question, [RESET])) == steps
+
+
+async def test_a_question_about_one_step_gets_that_one() -> None:
+    answer = await text(Extractive(), asked("Do I follow a link to reset my password?", [RESET]))
+    assert answer == "Follow the link in the e-mail. [1]"
+
+
+@pytest.mark.parametrize(
+    ("question", "text_", "said"),
+    [
+        (
+            "What is a runbook?",
+            "Every runbook has an owner. Runbook: the steps of an operation.",
+            "Runbook: the",
+        ),
+        (
+            "Was ist ein Fallback?",
+            "Jeder Fallback hat einen Namen. Ein Fallback ist ein Ersatz.",
+            "ein Ersatz",
+        ),
+        (
+            "¿Qué es un turno?",
+            "Cada turno tiene un jefe. Un turno es un periodo de ocho horas.",
+            "un periodo",
+        ),
+    ],
+)
+async def test_what_a_thing_is_is_told_in_its_language_and_by_glossaries(
+    question: str, text_: str, said: str
+) -> None:
+    answer = await text(Extractive(), asked(question, [Passage(1, "Guide", text_)]))
+    assert said in answer.partition(" [1]")[0]
+
+
+async def test_the_best_sentence_of_a_passage_is_said_first() -> None:
+    passage = Passage(
+        1,
+        "Offices",
+        "The office in Oslo opened after that in Bergen. The office in Oslo opened in 2011 with 40 people.",
+    )
+    question = "How many people had the office in Oslo when it opened?"
+    answer = await text(Extractive(), asked(question, [passage]))
+    assert answer.startswith("The office in Oslo opened in 2011 with 40 people. [1]")

@@ -35,6 +35,21 @@ def test_a_question_is_told_by_its_words(text: str, code: str) -> None:
     assert not_found(text) == LANGUAGES[code].not_found
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Wann fand Marconis Vorführung statt?", "de"),
+        ("Welche Partei regiert in Melbourne?", "de"),
+        ("Combien d'employeurs ?", "fr"),
+        ("Quanti dipendenti?", "it"),
+        ("Hoeveel medewerkers?", "nl"),
+        ("Hvornår lukker kontoret?", "da"),
+    ],
+)
+def test_a_short_question_is_told_by_the_word_that_asks(text: str, code: str) -> None:
+    assert detect(text) == code
+
+
 @pytest.mark.parametrize("text", ["", "E-1042", "paid leave", "28 days", "价格是多少？"])
 def test_what_cannot_be_told_is_not_guessed(text: str) -> None:
     assert detect(text) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.sentences import LONGEST, split
+from llm.sentences import LONGEST, sentences, split
 
 
 def texts(passage: str) -> list[str]:
@@ -148,3 +148,13 @@ def test_a_question_is_the_context_of_what_follows_it() -> None:
     assert question.asks
     assert (below.intro, after.intro) == ("Have a flyer account?", "")
     assert not any(piece.asks for piece in split("- Who pays?\n- Nobody."))
+
+
+def test_an_ordinal_number_of_german_ends_no_sentence() -> None:
+    said = "Es begann am 27. Januar. Im frühen 18. Jahrhundert war es anders. Er war 28. Das war alles."
+    assert sentences(said) == [
+        "Es begann am 27. Januar.",
+        "Im frühen 18. Jahrhundert war es anders.",
+        "Er war 28.",
+        "Das war alles.",
+    ]
