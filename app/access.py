@@ -2,7 +2,7 @@
 
 A key is 256 random bits; only its SHA-256 is kept, so a copy of the database opens nothing. Looking a
 key up is remembered for `KNOWN_FOR` seconds, so that PostgreSQL is not asked on every request and a
-revoked key still stops within that time.
+revoked key still stops within that time. One that expires stops then.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
-from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy import Row, and_, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -27,18 +28,27 @@ from app.errors import Forbidden, KeyUnknown, OpenAccessRefused, RequestInvalid,
 from app.settings import Settings
 from app.tables import audit, keys, tenants, transaction
 from app.types import Principal, Scope
+from ingestion.errors import LedgerUnavailable
 from retrieval.beside import aside
 from retrieval.types import Condition, Filter
 
 KNOWN_FOR = 2.0
 _MOST_KNOWN = 4_096
+USE_NOTED = 60.0
+"""Seconds of use of a key that are told as one."""
+LONGEST_GRACE = 30 * 86_400
+"""Seconds for which a key may go on beside the one that takes its place."""
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin", "operate", "evaluate")
 _INCLUDED: Mapping[Scope, frozenset[Scope]] = {"admin": frozenset({"read", "write"})}
 _OURS = "pl-"
 """How every key of ours begins."""
 LOCAL = Principal(tenant="default", groups=None, scopes=frozenset(SCOPES))
 V = TypeVar("V")
+KeyState = Literal["active", "expired", "revoked"]
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,100}")
+_OPENS = and_(keys.c.revoked_at.is_(None), or_(keys.c.expires_at.is_(None), keys.c.expires_at > func.now()))
+"""Of a key that is neither revoked nor expired."""
+COMMAND_LINE = "command line"
 _MAKE_ONE = "Make a key with `plumbline keys create`"
 
 
@@ -54,7 +64,15 @@ class Key:
     groups: frozenset[str] | None
     scopes: frozenset[Scope]
     created_at: datetime
+    expires_at: datetime | None
     revoked_at: datetime | None
+    used_at: datetime | None
+
+    @property
+    def state(self) -> KeyState:
+        if self.revoked_at:
+            return "revoked"
+        return "expired" if self.expires_at and self.expires_at <= datetime.now(UTC) else "active"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +99,7 @@ class Access:
         self._clock = clock
         self._open = open_access
         self._known: dict[bytes, tuple[float, Principal]] = {}
+        """Until when, and who."""
         self._unknown: dict[bytes, float] = {}
         """Apart: whoever makes up keys must not push those out that are real."""
         self._asking: dict[bytes, asyncio.Task[Principal | None]] = {}
@@ -98,7 +117,7 @@ class Access:
             return self._without_key(caller)
         principal = await self._look_up(hashlib.sha256(secret.encode()).digest())
         if principal is None:
-            raise Unauthenticated("This key is unknown or was revoked.")
+            raise Unauthenticated("This key is unknown, has expired or was revoked.")
         return principal
 
     def _without_key(self, caller: Caller) -> Principal:
@@ -121,7 +140,7 @@ class Access:
     async def _look_up(self, digest: bytes) -> Principal | None:
         now = self._clock()
         known = self._known.get(digest)
-        if known and now - known[0] < KNOWN_FOR:
+        if known and now < known[0]:
             return known[1]
         if now - self._unknown.get(digest, -math.inf) < KNOWN_FOR:
             return None
@@ -137,15 +156,31 @@ class Access:
             del self._asking[digest]
 
     async def _read(self, digest: bytes, now: float) -> Principal | None:
+        left = func.extract("epoch", keys.c.expires_at - func.now())
+        unnoted = func.coalesce(keys.c.used_at < func.now() - timedelta(seconds=USE_NOTED), True)
+        wanted = select(keys, left.label("left"), unnoted.label("unnoted")).where(keys.c.hash == digest)
         async with transaction(self._engine) as connection:
-            found = (await connection.execute(select(keys).where(keys.c.hash == digest))).one_or_none()
-        if found is None or found.revoked_at:
+            found = (await connection.execute(wanted)).one_or_none()
+        lasts = 0.0 if found is None or found.revoked_at else _lasts(found.left)
+        if found is None or lasts <= 0:
             self._known.pop(digest, None)
             _room_in(self._unknown)[digest] = now
             return None
         principal = _principal(found)
-        _room_in(self._known)[digest] = (now, principal)
+        _room_in(self._known)[digest] = (now + lasts, principal)
+        if found.unnoted:
+            await self._note_use(found.id)
         return principal
+
+    async def _note_use(self, key_id: str) -> None:
+        """A ledger that cannot be written is no reason to refuse a key, and neither its disk nor whoever
+        changes the key is waited for."""
+        free = select(keys.c.id).where(keys.c.id == key_id).with_for_update(skip_locked=True)
+        used = update(keys).where(keys.c.id.in_(free)).values(used_at=func.now())
+        with suppress(LedgerUnavailable):
+            async with transaction(self._engine) as connection:
+                await connection.execute(text("SET LOCAL synchronous_commit = off"))
+                await connection.execute(used)
 
     async def create_key(
         self,
@@ -154,7 +189,8 @@ class Access:
         *,
         groups: frozenset[str] | None,
         scopes: Sequence[Scope],
-        who: str = "command line",
+        expires_at: datetime | None = None,
+        who: str = COMMAND_LINE,
     ) -> tuple[Key, str]:
         """A new key and its secret, which cannot be shown again. The tenant is made if it is new.
 
@@ -162,52 +198,99 @@ class Access:
         groups, and shows the documents that name none.
         """
         _check_names(tenant, name, groups, scopes)
+        if expires_at is not None and expires_at <= datetime.now(UTC):
+            raise RequestInvalid("`expires_at` has passed already.", "expires_at")
         if groups is None and "admin" not in scopes:
             groups = frozenset()
-        secret = f"{_OURS}{secrets.token_urlsafe(32)}"
-        values = {
-            "id": secrets.token_hex(6),
+        new = {
             "tenant": tenant,
             "name": name,
-            "hash": hashlib.sha256(secret.encode()).digest(),
-            "prefix": secret[:7],
-            "last4": secret[-4:],
             "groups": None if groups is None else sorted(groups),
             "scopes": [scope for scope in SCOPES if scope in scopes],
+            "expires_at": expires_at,
         }
         async with transaction(self._engine) as connection:
             await connection.execute(postgresql.insert(tenants).values(id=tenant).on_conflict_do_nothing())
-            made = (await connection.execute(insert(keys).values(values).returning(keys))).one()
-            await _note(connection, who, "key.create", str(made.id), {"tenant": tenant, "name": name})
-        return _key(made), secret
+            made, secret = await _made(connection, new)
+            evidence = {"tenant": tenant, "name": name, "scopes": new["scopes"]}
+            await _note(connection, who, "key.create", made.id, evidence)
+        return made, secret
 
-    async def list_keys(self, tenant: str | None = None) -> list[Key]:
-        wanted = select(keys).order_by(keys.c.created_at, keys.c.id)
+    async def list_keys(
+        self, tenant: str | None = None, *, after: str | None = None, limit: int | None = None
+    ) -> list[Key]:
+        """The oldest first, revoked and expired ones, too; of one tenant or of all, those made after the key
+        of the id `after`."""
+        order = (keys.c.created_at, keys.c.id)
+        wanted = select(keys).order_by(*order).limit(limit)
         if tenant is not None:
             wanted = wanted.where(keys.c.tenant == tenant)
+        if after is not None:
+            wanted = wanted.where(tuple_(*order) > select(*order).where(keys.c.id == after).scalar_subquery())
         async with transaction(self._engine) as connection:
             return [_key(row) for row in await connection.execute(wanted)]
 
-    async def revoke_key(self, reference: str, *, who: str = "command line") -> Key:
-        """Revoke by id or name. A key revoked before keeps its first date."""
-        named = or_(keys.c.id == reference, keys.c.name == reference)
+    async def key(self, reference: str, *, tenant: str | None = None) -> Key:
+        """The key of this id, or else the one of this name that opens something; of one tenant, or of any.
+        Raises `KeyUnknown`, and `RequestInvalid` where several have the name."""
         async with transaction(self._engine) as connection:
-            found = (await connection.execute(select(keys.c.id).where(named))).scalars().all()
-            if not found:
-                raise KeyUnknown(reference)
-            if len(found) > 1:
-                raise RequestInvalid(f"{len(found)} keys are called {reference!r}: name one by its id.")
-            gone = await connection.execute(
-                update(keys)
-                .where(keys.c.id == found[0])
-                .values(revoked_at=func.coalesce(keys.c.revoked_at, func.now()))
-                .returning(keys)
-            )
-            row = gone.one()
-            await _note(connection, who, "key.revoke", str(row.id), {"tenant": row.tenant})
+            return await _found(connection, reference, tenant)
+
+    async def revoke_key(self, reference: str, *, tenant: str | None = None, who: str = COMMAND_LINE) -> Key:
+        """A key revoked before keeps its first date."""
+        async with transaction(self._engine) as connection:
+            found = await _found(connection, reference, tenant)
+            at = func.coalesce(keys.c.revoked_at, func.now())
+            gone = await _changed(connection, found.id, revoked_at=at)
+            await _note(connection, who, "key.revoke", gone.id, {"tenant": gone.tenant})
+        self._forget()
+        return gone
+
+    async def rotate_key(
+        self,
+        reference: str,
+        *,
+        grace: float,
+        expires_at: datetime | None = None,
+        tenant: str | None = None,
+        who: str = COMMAND_LINE,
+    ) -> tuple[Key, str]:
+        """Another key in the place of one, which goes on for `grace` seconds, and the new one's secret. By
+        default it lasts as long from now on as the old one was made for. Raises `RequestInvalid` for a key
+        that opens nothing any more."""
+        if not 0 <= grace <= LONGEST_GRACE:
+            raise RequestInvalid(f"The old key goes on for 0 to {LONGEST_GRACE} seconds.", "grace_seconds")
+        async with transaction(self._engine) as connection:
+            old = await _found(connection, reference, tenant, held=True)
+            if old.state != "active":
+                raise RequestInvalid(f"The key {old.id} is {old.state}: make a new one.", "key")
+            now = datetime.now(UTC)
+            if expires_at is None and old.expires_at is not None:
+                expires_at = now + (old.expires_at - old.created_at)
+            if expires_at is not None and expires_at <= now:
+                raise RequestInvalid("`expires_at` has passed already.", "expires_at")
+            new = {
+                "tenant": old.tenant,
+                "name": old.name,
+                "groups": None if old.groups is None else sorted(old.groups),
+                "scopes": [scope for scope in SCOPES if scope in old.scopes],
+                "expires_at": expires_at,
+            }
+            made, secret = await _made(connection, new)
+            if grace > 0:
+                ends = func.least(keys.c.expires_at, func.now() + timedelta(seconds=grace))
+                await _changed(connection, old.id, expires_at=ends)
+            else:
+                await _changed(connection, old.id, revoked_at=func.now())
+            evidence = {"tenant": old.tenant, "instead": made.id, "grace_seconds": grace}
+            await _note(connection, who, "key.rotate", old.id, evidence)
+        self._forget()
+        return made, secret
+
+    def _forget(self) -> None:
+        """What was known of keys, where one has changed."""
         self._known.clear()
         self._asking.clear()
-        return _key(row)
 
     async def require_keys(self, settings: Settings) -> None:
         """Raise `OpenAccessRefused` where the address to listen on is not safe without keys."""
@@ -219,12 +302,54 @@ class Access:
                 "or listen on 127.0.0.1."
             )
         async with transaction(self._engine) as connection:
-            usable = select(keys.c.id).where(keys.c.revoked_at.is_(None)).limit(1)
+            usable = select(keys.c.id).where(_OPENS).limit(1)
             if (await connection.execute(usable)).first() is None:
                 raise OpenAccessRefused(
                     f"Listening on {settings.host} needs keys, and there is none. {_MAKE_ONE}, or listen on "
                     "127.0.0.1."
                 )
+
+
+def _lasts(left: Any) -> float:
+    """For how many seconds a key is known of which so many are left, None where it does not end."""
+    return KNOWN_FOR if left is None else min(KNOWN_FOR, float(left))
+
+
+async def _made(connection: AsyncConnection, new: Mapping[str, Any]) -> tuple[Key, str]:
+    secret = f"{_OURS}{secrets.token_urlsafe(32)}"
+    values = {
+        **new,
+        "id": secrets.token_hex(6),
+        "hash": hashlib.sha256(secret.encode()).digest(),
+        "prefix": secret[:7],
+        "last4": secret[-4:],
+    }
+    return _key((await connection.execute(insert(keys).values(values).returning(keys))).one()), secret
+
+
+async def _changed(connection: AsyncConnection, key_id: str, **values: Any) -> Key:
+    changed = update(keys).where(keys.c.id == key_id).values(values).returning(keys)
+    return _key((await connection.execute(changed)).one())
+
+
+async def _found(
+    connection: AsyncConnection, reference: str, tenant: str | None, *, held: bool = False
+) -> Key:
+    if not _NAME.fullmatch(reference):
+        raise KeyUnknown(reference)
+    named = or_(keys.c.id == reference, and_(keys.c.name == reference, _OPENS))
+    wanted = select(keys).where(named)
+    if tenant is not None:
+        wanted = wanted.where(keys.c.tenant == tenant)
+    if held:
+        wanted = wanted.with_for_update()
+    rows = (await connection.execute(wanted)).all()
+    rows = [row for row in rows if row.id == reference] or list(rows)
+    if not rows:
+        raise KeyUnknown(reference)
+    if len(rows) > 1:
+        raise RequestInvalid(f"{len(rows)} keys are called {reference!r}: name one by its id.")
+    return _key(rows[0])
 
 
 def _room_in(known: dict[bytes, V]) -> dict[bytes, V]:
@@ -304,8 +429,28 @@ def _key(row: Row[Any]) -> Key:
         groups=None if row.groups is None else frozenset(row.groups),
         scopes=_scopes(row),
         created_at=row.created_at,
+        expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        used_at=row.used_at,
     )
+
+
+def key_json(key: Key) -> dict[str, Any]:
+    """A key as it is told, on the command line and over HTTP."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "tenant": key.tenant,
+        "prefix": key.prefix,
+        "last4": key.last4,
+        "groups": None if key.groups is None else sorted(key.groups),
+        "scopes": sorted(key.scopes),
+        "state": key.state,
+        "created_at": key.created_at.isoformat(),
+        "expires_at": key.expires_at and key.expires_at.isoformat(),
+        "used_at": key.used_at and key.used_at.isoformat(),
+        "revoked_at": key.revoked_at and key.revoked_at.isoformat(),
+    }
 
 
 def _scopes(row: Row[Any]) -> frozenset[Scope]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from app.types import Scope
 
 T = TypeVar("T")
-commands = typer.Typer(help="Make, list and revoke keys.", no_args_is_help=True)
+Reference = Annotated[str, typer.Argument(help="Id, or a name that only one key has.")]
+Expires = Annotated[
+    datetime | None, typer.Option(help="When the new key stops, in UTC. Default: never.", show_default=False)
+]
+commands = typer.Typer(help="Make, list, replace and revoke keys.", no_args_is_help=True)
 
 
 @commands.command("create")
@@ -35,6 +40,7 @@ def create(
         list[str] | None,
         typer.Option(help="Group whose documents it may read; repeatable.", show_default=False),
     ] = None,
+    expires: Expires = None,
     as_json: console.AsJson = False,
     data: console.Data = None,
 ) -> None:
@@ -43,15 +49,13 @@ def create(
     groups = frozenset(group) if group else None
 
     async def make(access: Access) -> tuple[Key, str]:
-        return await access.create_key(tenant, name, groups=groups, scopes=scopes)
+        return await access.create_key(
+            tenant, name, groups=groups, scopes=scopes, expires_at=_in_utc(expires)
+        )
 
     with console.failures():
         made, secret = _in_ledger(data, make)
-    if as_json:
-        console.show_json({**_json(made), "key": secret})
-    else:
-        console.say(f"Key {made.id} for {made.name} of tenant {made.tenant}. This is shown once:")
-        console.say(secret)
+    _show_made(made, secret, as_json)
 
 
 @commands.command("list")
@@ -68,22 +72,45 @@ def list_keys(
     with console.failures():
         found = _in_ledger(data, read)
     if as_json:
-        console.show_json({"keys": [_json(key) for key in found]})
+        console.show_json({"keys": [_told(key) for key in found]})
         return
     rows = [
         (
             *(key.id, key.name, key.tenant, f"{key.prefix}…{key.last4}", " ".join(sorted(key.scopes))),
             "all" if key.groups is None else " ".join(sorted(key.groups)),
-            "revoked" if key.revoked_at else "",
+            _minute(key.used_at) or "never",
+            _minute(key.expires_at),
+            "" if key.state == "active" else key.state,
         )
         for key in found
     ]
-    console.table(("id", "name", "tenant", "key", "scopes", "groups", ""), rows, "There are no keys.")
+    columns = ("id", "name", "tenant", "key", "scopes", "groups", "last used", "expires", "")
+    console.table(columns, rows, "There are no keys.")
+
+
+@commands.command("rotate")
+def rotate(
+    reference: Reference,
+    grace: Annotated[
+        int, typer.Option(help="Seconds for which the old key goes on beside the new one.", min=0)
+    ] = 0,
+    expires: Expires = None,
+    as_json: console.AsJson = False,
+    data: console.Data = None,
+) -> None:
+    """Put another key in the place of one, that may the same. Its secret is shown once."""
+
+    async def replace(access: Access) -> tuple[Key, str]:
+        return await access.rotate_key(reference, grace=grace, expires_at=_in_utc(expires))
+
+    with console.failures():
+        made, secret = _in_ledger(data, replace)
+    _show_made(made, secret, as_json)
 
 
 @commands.command("revoke")
 def revoke(
-    reference: Annotated[str, typer.Argument(help="Id or name.")],
+    reference: Reference,
     yes: console.Yes = False,
     as_json: console.AsJson = False,
     data: console.Data = None,
@@ -98,7 +125,7 @@ def revoke(
             console.confirm(f"Revoke the key {reference}, for good?", "nothing was revoked")
         gone = _in_ledger(data, end)
     if as_json:
-        console.show_json(_json(gone))
+        console.show_json(_told(gone))
     else:
         console.say(f"Key {gone.id} ({gone.name}) is revoked.")
 
@@ -126,15 +153,23 @@ def _scopes(names: list[str]) -> list[Scope]:
     return [scope for scope in SCOPES if scope in names]
 
 
-def _json(key: Key) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "tenant": key.tenant,
-        "prefix": key.prefix,
-        "last4": key.last4,
-        "groups": None if key.groups is None else sorted(key.groups),
-        "scopes": sorted(key.scopes),
-        "created_at": key.created_at.isoformat(),
-        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
-    }
+def _show_made(made: Key, secret: str, as_json: bool) -> None:
+    if as_json:
+        console.show_json({**_told(made), "key": secret})
+        return
+    console.say(f"Key {made.id} for {made.name} of tenant {made.tenant}. This is shown once:")
+    console.say(secret)
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return moment and moment.replace(tzinfo=moment.tzinfo or UTC)
+
+
+def _minute(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M") if moment else ""
+
+
+def _told(key: Key) -> dict[str, Any]:
+    from app.access import key_json
+
+    return key_json(key)

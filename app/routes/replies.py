@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from app.access import KeyState
 from app.releases import ReleaseState
 from app.trials import TrialKind, TrialState
 from app.types import Reason, Scope, Verdict
@@ -578,6 +579,30 @@ class KeyReply(BaseModel):
     tenant: str
     groups: list[str] | None
     scopes: list[Scope]
+
+
+class ManagedKey(BaseModel):
+    id: str
+    name: str
+    tenant: str
+    prefix: str
+    last4: str
+    groups: list[str] | None = Field(description="Null: every group of its tenant.")
+    scopes: list[Scope]
+    state: KeyState
+    created_at: datetime
+    expires_at: datetime | None
+    used_at: datetime | None = Field(description="To the minute.")
+    revoked_at: datetime | None
+
+
+class MadeKey(ManagedKey):
+    key: str = Field(description="The secret, told this once.")
+
+
+class KeysReply(BaseModel):
+    keys: list[ManagedKey]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
 
 
 class VerdictReply(BaseModel):
