@@ -46,6 +46,7 @@ TABLE: Mapping[type[Exception], tuple[int, str]] = {
     ingestion.QueueFull: (429, "queue_full"),
     ingestion.Taken: (403, "forbidden"),
     ingestion.NotFound: (404, "not_found"),
+    ingestion.Changed: (412, "precondition_failed"),
     ingestion.Conflict: (409, "conflict"),
     ingestion.Quarantined: (422, "quarantined"),
     ingestion.LeaseLost: (409, "lease_lost"),
@@ -81,6 +82,7 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",
+    412: "conflict_error",
     429: "rate_limit_error",
     503: "service_unavailable_error",
     504: "timeout_error",
@@ -138,6 +140,7 @@ def described() -> dict[int | str, dict[str, Any]]:
         403: "the key does not allow it",
         404: "there is no such thing",
         409: "its state does not allow it",
+        412: "it is not as `If-Match` or `If-None-Match` says",
         413: "too large",
         415: "not of a type that is read",
         422: "a rule of the collection is broken",
@@ -257,6 +260,8 @@ def _place(steps: Sequence[str | int]) -> str | None:
 
 def _message(kind: str, param: str | None, first: Mapping[str, Any], others: int) -> str:
     reason = str(first["msg"]).removeprefix("Value error, ").replace(" after validation", "")
+    if kind == "model_type":
+        reason = "Input should be an object"
     if (first.get("ctx") or {}).get("field_type") == "Value":
         reason = reason.replace("Value", "Text").replace(" item", " character")
     if param is None:

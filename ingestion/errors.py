@@ -11,6 +11,7 @@ IngestionError
 ├── QueueFull             too much of the tenant waits already: try again after `retry_after` seconds
 ├── NotFound              no such document, job or collection for this tenant and these groups
 ├── Taken                 an id is a document's that these groups may not change
+├── Changed               the document is not as its writer took for granted
 ├── Conflict              the thing is in a state that does not allow this (cancel a finished job)
 ├── Quarantined           the document can never be read: `reason` is a code, `part` where it stopped
 ├── LeaseLost             another worker holds the job now: stop, write nothing more
@@ -70,6 +71,10 @@ class QueueFull(IngestionError):
 
 
 class NotFound(IngestionError):
+    """`param` is where the request named it, if somebody says so who knows the request."""
+
+    param: str | None = None
+
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(f"There is no {kind} {name!r} here.")
         self.kind = kind
@@ -77,6 +82,10 @@ class NotFound(IngestionError):
 
 
 class Taken(IngestionError):
+    pass
+
+
+class Changed(IngestionError):
     pass
 
 

@@ -79,5 +79,10 @@ class Selection(Strict):
     def names(self) -> list[str]:
         return [self.collection] if self.collection is not None else self.collections
 
+    @property
+    def place(self) -> str:
+        """Where its collections are named."""
+        return "collection" if self.collection is not None else "collections[]"
+
     def where(self, param: str = "filter") -> Condition | None:
         return filters.condition(self.filter, param)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -19,6 +20,7 @@ from app.errors import RequestInvalid
 from app.metrics import Metrics
 from app.types import Principal, Scope
 from app.wiring import Services
+from ingestion.errors import NotFound
 from llm.types import Caching
 from retrieval.types import Condition, Filter
 
@@ -157,11 +159,33 @@ async def reach(
     collections: Sequence[str] = (),
     document_ids: Sequence[str] = (),
     where: Condition | None = None,
+    *,
+    place: str = "collection",
 ) -> Filter:
     """What the caller may read of these; a collection that is not there is an error, not an empty result."""
-    if collections:
-        await parts.intake.require_collections(caller.tenant, caller.groups, collections)
+    await require_collections(parts, caller, collections, place)
     return access.filter_for(caller, collections, document_ids, where)
+
+
+async def require_collections(
+    parts: Services, caller: Principal, names: Sequence[str], place: str = "collection"
+) -> None:
+    """Raise `NotFound` for the first of these that is not there: a misspelt one would look like one without
+    documents."""
+    if names:
+        with named_at(place, names):
+            await parts.intake.require_collections(caller.tenant, caller.groups, names)
+
+
+@contextmanager
+def named_at(place: str, names: Sequence[str]) -> Iterator[None]:
+    """Has what is not found told with its place in the request: `place`, whose `[]` is that in a list."""
+    try:
+        yield
+    except NotFound as missing:
+        if missing.name in names:
+            missing.param = place.replace("[]", f"[{names.index(missing.name)}]")
+        raise
 
 
 def caching(assigned: Assigned, asked: bool) -> Caching:

@@ -105,7 +105,12 @@ async def _asked(body: ChatRequest, inquiry: Inquiry) -> _Asked:
     question = Question(
         messages=messages,
         where=await reach(
-            parts, inquiry.caller, extra.names, extra.document_ids, extra.where("plumbline.filter")
+            parts,
+            inquiry.caller,
+            extra.names,
+            extra.document_ids,
+            extra.where("plumbline.filter"),
+            place=f"plumbline.{extra.place}",
         ),
         deadline=inquiry.deadline,
         max_tokens=body.most_tokens,

@@ -9,10 +9,9 @@ from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, Field, model_validator
 from starlette.responses import Response
 
-from app import access
 from app.routes import filters, replies
 from app.routes.bodies import CollectionName, DocumentId, Strict, not_empty
-from app.routes.caller import Admin, Parts, reply
+from app.routes.caller import Admin, Parts, named_at, reach, reply
 from app.routes.route import Exact
 from ingestion.types import Erasure, ErasureScope
 from retrieval.types import Condition
@@ -77,10 +76,9 @@ async def erase(parts: Parts, caller: Admin, body: ToErase) -> Response:
     An id of which nothing is known, not as a deleted document's either, is misspelt or was erased before: the
     answer is 404, and nothing is erased.
     """
-    if body.collections:
-        await parts.intake.require_collections(caller.tenant, caller.groups, body.collections)
-    which = access.filter_for(caller, body.collections, body.ids, body.where())
-    erasure = await parts.intake.erase(which, body.scope, caller.key_id or "local")
+    which = await reach(parts, caller, body.collections, body.ids, body.where())
+    with named_at("ids[]", body.ids):
+        erasure = await parts.intake.erase(which, body.scope, caller.key_id or "local")
     return reply(erasure_json(erasure), 202)
 
 

@@ -14,7 +14,15 @@ from starlette.responses import Response
 from app.metrics import Metrics
 from app.routes import replies
 from app.routes.bodies import CollectionName, Strict, Time
-from app.routes.caller import Counters, Parts, Reader, Writer, reply, stopping_of
+from app.routes.caller import (
+    Counters,
+    Parts,
+    Reader,
+    Writer,
+    reply,
+    require_collections,
+    stopping_of,
+)
 from app.routes.route import Exact
 from app.sse import DONE, Connected, EventStream, event, first_of
 from app.types import Principal
@@ -160,9 +168,8 @@ async def retry(parts: Parts, caller: Writer, job_id: str) -> Response:
 
 
 async def _require(parts: Services, caller: Principal, collection: str | None) -> None:
-    """A collection that is not there is an error: a misspelt one would look like one without jobs."""
     if collection is not None:
-        await parts.intake.require_collections(caller.tenant, caller.groups, [collection])
+        await require_collections(parts, caller, [collection])
 
 
 async def _job(parts: Services, caller: Principal, job_id: str) -> Job:

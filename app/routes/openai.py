@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from app.errors import RequestInvalid
 from app.routes.bodies import Selection, Strict, Whole, such_as
@@ -29,9 +29,33 @@ _ROLES: dict[str, Literal["system", "user", "assistant"]] = {
 }
 
 
+def _as_parts(content: Any) -> Any:
+    """A text as the one part that it is. Of a union, errors would be told by the parser's names."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return content
+    raise ValueError("a text is needed, or a list of parts")
+
+
+def _as_list(stop: Any) -> Any:
+    if isinstance(stop, str):
+        return [stop]
+    if isinstance(stop, list) and all(isinstance(one, str) for one in stop):
+        return stop
+    raise ValueError("a text is needed, or a list of texts")
+
+
+Content = Annotated[
+    list[dict[str, Any]],
+    BeforeValidator(_as_parts, json_schema_input_type=str | list[dict[str, Any]]),
+]
+Stop = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
+
+
 class ChatMessage(Strict):
     role: Role
-    content: str | list[dict[str, Any]] | None = None
+    content: Content | None = None
     name: str | None = None
     refusal: str | None = None
     annotations: list[Any] | None = None
@@ -84,7 +108,7 @@ class ChatRequest(Strict):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | list[str] | None = None
+    stop: Stop | None = None
     plumbline: Extra = Extra()
 
     # Known to OpenAI's clients; `refuse_unsupported` says which values of them are taken.
@@ -122,7 +146,7 @@ class ChatRequest(Strict):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        stops = tuple(self.stop or ())
         if len(stops) > 4 or not all(0 < len(stop) <= 200 for stop in stops):
             raise RequestInvalid("`stop`: at most 4 texts of 1 to 200 characters.", "stop")
         return stops
@@ -202,8 +226,7 @@ def _content(message: ChatMessage, param: str) -> str:
         if message.role == "assistant":
             return ""
         raise RequestInvalid(f"The field `{param}` is missing.", param, "missing_required_parameter")
-    parts = [message.content] if isinstance(message.content, str) else _parts(message.content, param)
-    text = "".join(parts)
+    text = "".join(_parts(message.content, param))
     if "\x00" in text:
         raise RequestInvalid(f"`{param}` must not hold the character U+0000.", param)
     return text

@@ -1,4 +1,5 @@
-"""`POST /v1/rerank`: Jina's and Cohere's shape, by the release's reranker or else by its embedder.
+"""`POST /v1/rerank`, and `/v2/rerank`, where Cohere's newer clients ask: Jina's and Cohere's shape, by the
+release's reranker or else by its embedder.
 
 `model` in the reply says which."""
 
@@ -8,7 +9,7 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from app import deadline as time_left
@@ -32,6 +33,15 @@ class RerankDocument(Strict):
     text: Annotated[Text, Field(max_length=LONGEST_DOCUMENT)]
 
 
+def _as_document(given: Any) -> Any:
+    """A text as a document. Of a union, errors would be told by the parser's names."""
+    if isinstance(given, str):
+        return {"text": given}
+    if isinstance(given, dict):
+        return given
+    raise ValueError("a text is needed, or an object with a `text`")
+
+
 class RerankRequest(Strict):
     model_config = such_as(
         {"query": "paid leave", "documents": ["Everybody has 28 days.", {"text": "It rains."}], "top_n": 1}
@@ -39,7 +49,12 @@ class RerankRequest(Strict):
 
     query: Text
     documents: Annotated[
-        list[Annotated[Text, Field(max_length=LONGEST_DOCUMENT)] | RerankDocument],
+        list[
+            Annotated[
+                RerankDocument,
+                BeforeValidator(_as_document, json_schema_input_type=str | RerankDocument),
+            ]
+        ],
         Field(min_length=1, max_length=MOST_DOCUMENTS),
     ]
     model: str = Field("plumbline", max_length=200)
@@ -50,6 +65,7 @@ class RerankRequest(Strict):
 @router.post(
     "/v1/rerank", summary="Order texts by how well they answer a question", response_model=replies.RerankReply
 )
+@router.post("/v2/rerank", name="rerank_v2", summary="The same", response_model=replies.RerankReply)
 async def rerank(
     body: RerankRequest, request: Request, parts: Parts, caller: Reader, deadline: Deadline
 ) -> Response:
@@ -62,7 +78,7 @@ async def rerank(
     if body.model not in ("plumbline", *names, index.embedder.spec.name):
         known = " and ".join(repr(name) for name in ("plumbline", *names, index.embedder.spec.name))
         raise ModelUnknown(f"The reranking model {body.model!r} does not serve here; {known} do.")
-    texts = [one if isinstance(one, str) else one.text for one in body.documents]
+    texts = [one.text for one in body.documents]
     async with (
         Connected(request.receive),
         parts.admission.turn(caller.tenant, deadline),

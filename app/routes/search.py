@@ -56,7 +56,7 @@ async def hits_of(body: SearchRequest, inquiry: Inquiry, receive: Receive) -> di
     """What is found, as it is told. Raises `ClientGone` when the caller hangs up meanwhile."""
     parts, caller, deadline = inquiry.parts, inquiry.caller, inquiry.deadline
     _check_query(body.query, parts.settings.question_limit)
-    where = await reach(parts, caller, body.names, body.document_ids, body.where())
+    where = await reach(parts, caller, body.names, body.document_ids, body.where(), place=body.place)
 
     def named() -> str:
         return digest("search", caller.tenant, body.model_dump_json())

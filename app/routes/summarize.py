@@ -3,7 +3,7 @@ citations."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ from app.outcomes import Facts, facts_of
 from app.releases import MODEL
 from app.routes import cited, replies
 from app.routes.bodies import CollectionName, DocumentId, Strict, Text, Whole, such_as
-from app.routes.caller import Asked, Inquiry, caching, reach, reply
+from app.routes.caller import Asked, Inquiry, caching, named_at, reach, reply
 from app.routes.route import Route
 from app.sse import DONE, STREAMED, Connected, EventStream, event, first_of
 from app.types import Progress, Summary, SummaryEvent, SummaryRequest, Support, Token
@@ -31,7 +31,13 @@ from app.wiring import Services
 from llm.errors import StreamBroken
 
 LONGEST_TEXT = 2_000_000
+Heard = Callable[[float, float], Awaitable[None]]
+"""Told how many sections are done, of how many."""
 router = APIRouter(tags=["answers"], route_class=Route)
+
+
+async def _unheard(done: float, total: float) -> None:
+    pass
 
 
 class SummarizeRequest(Strict):
@@ -66,6 +72,11 @@ class SummarizeRequest(Strict):
     def names(self) -> list[str]:
         return [self.collection] if self.collection is not None else self.collections or []
 
+    @property
+    def place(self) -> str:
+        """Where its collections are named."""
+        return "collection" if self.collection is not None else "collections[]"
+
 
 @router.post(
     "/v1/summarize",
@@ -83,11 +94,13 @@ async def summarize(body: SummarizeRequest, request: Request, inquiry: Asked) ->
     return EventStream(_told(first, events, metrics), deadline=deadline, failed=metrics.failure)
 
 
-async def summary_of(body: SummarizeRequest, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+async def summary_of(
+    body: SummarizeRequest, inquiry: Inquiry, receive: Receive, heard: Heard = _unheard
+) -> dict[str, Any]:
     """The whole summary, as it is told. Raises `ClientGone` when the caller hangs up meanwhile."""
     events = await _asked(body, inquiry)
     async with Connected(receive), aclosing(events), within(inquiry.deadline, "the answer"):
-        summary = await _summary(events)
+        summary = await _summary(events, heard)
     inquiry.metrics.answered("summary", summary)
     return _summary_json(summary)
 
@@ -99,16 +112,18 @@ async def _asked(body: SummarizeRequest, inquiry: Inquiry) -> AsyncGenerator[Sum
             "Name exactly one of `text`, `document_ids`, `collection` and `collections`, or a `focus` alone.",
             "text",
         )
-    ids = tuple(dict.fromkeys(body.document_ids or ()))
-    for document_id in ids:
-        await parts.intake.get(caller.tenant, caller.groups, document_id)
+    stated = body.document_ids or []
+    ids = tuple(dict.fromkeys(stated))
+    with named_at("document_ids[]", stated):
+        for document_id in ids:
+            await parts.intake.get(caller.tenant, caller.groups, document_id)
 
     def named() -> str:
         return digest("summary", caller.tenant, body.model_dump_json())
 
     assigned = await parts.assigner.assign(body.model, caller, Conversation(named), named)
     wanted = SummaryRequest(
-        where=await reach(parts, caller, body.names, ids),
+        where=await reach(parts, caller, body.names, ids, place=body.place),
         deadline=inquiry.deadline,
         text=body.text,
         document_ids=ids,
@@ -144,10 +159,16 @@ def _facts(summary: Summary, wanted: SummaryRequest, seconds: float) -> Facts:
     return facts_of(summary, quality.of_summary(summary, language=wanted.language), seconds)
 
 
-async def _summary(events: AsyncGenerator[SummaryEvent, None]) -> Summary:
+async def _summary(events: AsyncGenerator[SummaryEvent, None], heard: Heard) -> Summary:
+    before, last = 0, Progress(0, 0)
     async for one in events:
         if isinstance(one, Summary):
             return one
+        if isinstance(one, Progress):
+            if one.done <= last.done:  # Another round, over what came of the one before.
+                before += last.total
+            last = one
+            await heard(before + one.done, before + one.total)
     raise StreamBroken("The summary ended before it was complete. Ask again.")
 
 

@@ -29,6 +29,12 @@ async def test_texts_come_back_in_the_order_in_which_they_answer(house: House) -
     assert all("document" not in result for result in reply["results"])
 
 
+async def test_newer_clients_of_cohere_ask_at_another_address(house: House) -> None:
+    tenant = await house.tenant()
+    replies = [await tenant.http.post(path, json=ASKED) for path in (RERANK, "/v2/rerank")]
+    assert replies[0].json() == replies[1].json()
+
+
 async def test_the_best_are_returned_with_their_text_when_asked_for(house: House) -> None:
     tenant = await house.tenant()
     documents = [{"text": TEXTS[0]}, TEXTS[1], {"text": TEXTS[2]}]

@@ -27,6 +27,7 @@ RIGHTS = {
     "POST /v1/summarize": READ,
     "POST /v1/embeddings": READ,
     "POST /v1/rerank": READ,
+    "POST /v2/rerank": READ,
     "POST /mcp": READ,
     "POST /v1/feedback": READ,
     "GET /v1/models": READ,
