@@ -1,7 +1,8 @@
 """`/mcp`: the service as a server of the Model Context Protocol, for assistants, editors and agents.
 
 Whoever calls is asked for key, host and origin as at every other address, before the protocol begins. Nothing
-is kept between requests, so that any process can answer any of them. The library is imported here and nowhere
+is kept between requests, so that any process can answer any of them. An answer is JSON, unless the call asks
+to be told how far it is: then it is the last event of a stream. The library is imported here and nowhere
 else, and this module only where the application is made: no command pays for it.
 """
 
@@ -48,6 +49,7 @@ _READS = ToolAnnotations(
 )
 _BY_NAME = {tool.name: tool for tool in TOOLS}
 _SPOKEN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
     202: {"description": "A notification was taken."},
     400: {
         "description": "No message of the protocol: an error as JSON-RPC tells it, or as every address does.",
@@ -85,15 +87,26 @@ async def speaking() -> AsyncIterator[ASGIApp]:
         on_list_tools=list_tools,
         on_call_tool=_call,
     )
+    async with _managed(server, json=True) as plain, _managed(server, json=False) as telling:
+
+        async def speak(scope: Scope, receive: Receive, send: Send) -> None:
+            chosen = telling if scope["state"]["telling"] else plain
+            await chosen.handle_request(scope, receive, send)
+
+        yield speak
+
+
+@asynccontextmanager
+async def _managed(server: Server[Any], *, json: bool) -> AsyncIterator[StreamableHTTPSessionManager]:
     manager = StreamableHTTPSessionManager(
         server,
-        json_response=True,
+        json_response=json,
         stateless=True,
         # Hosts and origins are judged with the key, as everywhere.
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
     async with manager.run():
-        yield manager.handle_request
+        yield manager
 
 
 @router.post(
@@ -103,7 +116,8 @@ async def speaking() -> AsyncIterator[ASGIApp]:
     responses=_SPOKEN,
 )
 async def mcp(request: Request, inquiry: Asked) -> Response:
-    """Streamable HTTP without sessions: one JSON-RPC message in, its answer as JSON."""
+    """Streamable HTTP without sessions: one JSON-RPC message in, its answer as JSON; of a tool's call with a
+    `progressToken` as server-sent events, of which those before the last tell how far it is."""
     # Read here: a body that is too large is refused in the same words as everywhere.
     return _Spoken(request.state.mcp, inquiry, await request.body())
 
@@ -118,8 +132,16 @@ class _Spoken(Response):
         self._message = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["inquiry"] = self._inquiry
+        scope["state"] |= {"inquiry": self._inquiry, "telling": _wants_progress(self._message)}
         await self._app(scope, Again(self._message, receive).receive, send)
+
+
+def _wants_progress(message: bytes) -> bool:
+    try:
+        call = orjson.loads(message)
+        return call["method"] == "tools/call" and "progressToken" in call["params"]["_meta"]
+    except (ValueError, TypeError, LookupError):
+        return False  # What is wrong with it is the library's to say.
 
 
 async def _call(context: Any, params: CallToolRequestParams) -> CallToolResult:
@@ -130,7 +152,9 @@ async def _call(context: Any, params: CallToolRequestParams) -> CallToolResult:
     request = cast(Request, context.request)
     inquiry: Inquiry = request.state.inquiry
     try:
-        result = await tool.answer(params.arguments or {}, inquiry, request.receive)
+        result = await tool.answer(
+            params.arguments or {}, inquiry, request.receive, context.session.report_progress
+        )
     except Exception as error:  # noqa: BLE001 - the edge of a call: whatever it is must be told
         return _failed(error, inquiry)
     return CallToolResult(content=[_text(result)], structured_content=result)

@@ -59,6 +59,7 @@ class AskResult(BaseModel):
     degraded: Degraded
     model: str
     release: str
+    conversation: str
 
 
 class SummaryResult(BaseModel):

@@ -24,12 +24,13 @@ from app.routes.chat import completion
 from app.routes.cited import span_json
 from app.routes.collections import collections_of
 from app.routes.documents import documents_of
-from app.routes.openai import ChatRequest
+from app.routes.openai import CONVERSATION, ChatRequest
 from app.routes.search import SearchRequest, hits_of
 from app.routes.source import LONGEST
-from app.routes.summarize import SummarizeRequest, summary_of
+from app.routes.summarize import Heard, SummarizeRequest, summary_of
+from ingestion.errors import NotFound
 
-Call = Callable[[Any, Inquiry, Receive], Awaitable[dict[str, Any]]]
+Call = Callable[[Any, Inquiry, Receive, Heard], Awaitable[dict[str, Any]]]
 """Answers validated arguments. It raises what the route raises, and `ClientGone` when the caller hangs up."""
 
 Collections = Annotated[list[CollectionName], AfterValidator(not_empty), Field(max_length=50)]
@@ -56,6 +57,9 @@ class SearchArguments(Where):
 
 class AskArguments(Where):
     question: Text = Field(description="One whole question, to be understood without any before it.")
+    conversation: Annotated[str, Field(pattern=CONVERSATION)] | None = Field(
+        None, description="`conversation` of the answer before, if this question belongs to the same talk."
+    )
 
 
 class SummarizeArguments(Strict):
@@ -118,7 +122,7 @@ class Tool:
         return _plain(self.result.model_json_schema(mode="serialization"))
 
     async def answer(
-        self, arguments: Mapping[str, Any], inquiry: Inquiry, receive: Receive
+        self, arguments: Mapping[str, Any], inquiry: Inquiry, receive: Receive, heard: Heard
     ) -> dict[str, Any]:
         """Raises `RequestValidationError` for arguments that the schema does not allow."""
         try:
@@ -126,7 +130,7 @@ class Tool:
         except ValidationError as error:
             wrong = [{**one, "loc": ("arguments", *one["loc"])} for one in error.errors()]
             raise RequestValidationError(wrong) from None
-        told = await self.call(asked, inquiry, receive)
+        told = await self.call(asked, inquiry, receive, heard)
         return self.result.model_validate(told).model_dump(mode="json")
 
 
@@ -147,37 +151,43 @@ def _untitled(schema: Any) -> Any:
     }
 
 
-async def _search(asked: SearchArguments, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+async def _search(asked: SearchArguments, inquiry: Inquiry, receive: Receive, heard: Heard) -> dict[str, Any]:
     group = "document" if asked.group_by_document else "chunk"
     stated = {"query": asked.query, "limit": asked.limit, "group": group, **_selection(asked)}
     return await hits_of(SearchRequest.model_validate(stated), inquiry, receive)
 
 
-async def _ask(asked: AskArguments, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+async def _ask(asked: AskArguments, inquiry: Inquiry, receive: Receive, heard: Heard) -> dict[str, Any]:
     # Chat looks at it, too, but calls the place by a name that this tool's caller does not know.
     filters.condition(asked.filter, "filter")
     message = {"role": "user", "content": asked.question}
-    body = ChatRequest.model_validate({"messages": [message], "plumbline": _selection(asked)})
+    extra = {**_selection(asked), "conversation": asked.conversation}
+    body = ChatRequest.model_validate({"messages": [message], "plumbline": extra})
     try:
         told = await completion(body, inquiry, receive)
     except RequestInvalid as error:
         param = "question" if (error.param or "").startswith("messages") else error.param
         raise RequestInvalid(str(error), param, error.code) from None
+    except NotFound as error:
+        error.param = (error.param or "").removeprefix("plumbline.") or None
+        raise
     return {"answer": told["choices"][0]["message"]["content"], **told["plumbline"]}
 
 
-async def _summarize(asked: SummarizeArguments, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+async def _summarize(
+    asked: SummarizeArguments, inquiry: Inquiry, receive: Receive, heard: Heard
+) -> dict[str, Any]:
     stated = {
         "document_ids": asked.document_ids or None,
         "collections": asked.collections or None,
         "focus": asked.focus or None,
         "max_words": asked.max_words,
     }
-    told = await summary_of(SummarizeRequest.model_validate(stated), inquiry, receive)
+    told = await summary_of(SummarizeRequest.model_validate(stated), inquiry, receive, heard)
     return {"summary": told["text"], **told}
 
 
-async def _read(asked: ReadArguments, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+async def _read(asked: ReadArguments, inquiry: Inquiry, receive: Receive, heard: Heard) -> dict[str, Any]:
     where = access.filter_for(inquiry.caller, document_ids=[asked.document_id])
     index = inquiry.parts.current().index
     async with within(inquiry.deadline, "reading"):
@@ -194,7 +204,9 @@ async def _read(asked: ReadArguments, inquiry: Inquiry, receive: Receive) -> dic
     }
 
 
-async def _list_documents(asked: DocumentsArguments, inquiry: Inquiry, receive: Receive) -> dict[str, Any]:
+async def _list_documents(
+    asked: DocumentsArguments, inquiry: Inquiry, receive: Receive, heard: Heard
+) -> dict[str, Any]:
     async with within(inquiry.deadline, "listing"):
         return await documents_of(
             inquiry.parts,
@@ -207,7 +219,7 @@ async def _list_documents(asked: DocumentsArguments, inquiry: Inquiry, receive: 
 
 
 async def _list_collections(
-    asked: CollectionsArguments, inquiry: Inquiry, receive: Receive
+    asked: CollectionsArguments, inquiry: Inquiry, receive: Receive, heard: Heard
 ) -> dict[str, Any]:
     async with within(inquiry.deadline, "listing"):
         return await collections_of(inquiry.parts, inquiry.caller)

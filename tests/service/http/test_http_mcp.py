@@ -363,3 +363,60 @@ async def test_other_methods_and_bodies_that_are_too_large_are_refused_as_everyw
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
     reply = await tenant.http.post("/mcp", content=b"{", headers=headers)
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, -32700)
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_long_call_tells_how_far_it_is_to_who_asks(tenant: Tenant, mode: str) -> None:
+    text = "\n\n".join(f"Rule {n} is about hall {n}. It was made in {1900 + n}." for n in range(2_000))
+    await tenant.add({"id": "rules", "text": text})
+    told: list[tuple[float, float | None]] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, total))
+
+    arguments = {"document_ids": ["rules"]}
+    async with connected(tenant.url, _bearer(tenant), mode) as client:
+        result = await client.call_tool("summarize", arguments, progress_callback=hear)
+        quiet = await client.call_tool("summarize", arguments)
+        wrong = await client.call_tool("summarize", {"document_ids": ["no"]}, progress_callback=hear)
+    assert not result.is_error
+    assert result.structured_content
+    assert quiet.structured_content
+    assert result.structured_content["summary"] == quiet.structured_content["summary"]
+    assert wrong.is_error
+    assert len(told) > 1
+    done = [progress for progress, _ in told]
+    assert done == sorted(set(done))
+    assert all(total is not None and progress <= total for progress, total in told)
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+async def test_who_leaves_a_call_that_tells_how_far_it_is_frees_the_model(
+    house: House, tenant: Tenant, version: str
+) -> None:
+    with house.stage.plays(Script(pieces=("a",), pace=3_600)) as model:
+        call, headers = tool_call(version, "ask", question=f"{QUESTION} Now {version}.")
+        call["params"].setdefault("_meta", {})["progressToken"] = "t"
+        waiting = asyncio.create_task(tenant.http.post("/mcp", json=call, headers=headers))
+        async with asyncio.timeout(30):
+            while not model.running:
+                await asyncio.sleep(0.02)
+        waiting.cancel()
+        await _freed(house, model)
+
+
+async def test_questions_of_one_conversation_are_told_under_its_id(tenant: Tenant) -> None:
+    async with connected(tenant.url, _bearer(tenant)) as client:
+        first = await _called(client, "ask", question=QUESTION)
+        second = await _called(client, "ask", question=QUESTION, conversation=first["conversation"])
+        other = await _called(client, "ask", question=QUESTION)
+        error = await _error(client, "ask", question=QUESTION, conversation="a b")
+    assert second["conversation"] == first["conversation"] != other["conversation"]
+    assert error["param"] == "conversation"
+
+
+async def test_a_collection_that_is_not_there_is_told_by_the_argument_that_names_it(tenant: Tenant) -> None:
+    async with connected(tenant.url, _bearer(tenant)) as client:
+        for tool, told in (("search", {"query": "x"}), ("ask", {"question": "x"}), ("summarize", {})):
+            error = await _error(client, tool, **told, collections=["machines", "no"])
+            assert (error["code"], error["param"]) == ("collection_not_found", "collections[1]")
