@@ -67,7 +67,7 @@ UPLOADS = 8
 """Uploads that are held in memory at once."""
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
-_TOLD = ("X-Request-Id", "X-Plumbline-Release", "Retry-After", "Content-Disposition")
+_TOLD = ("X-Request-Id", "X-Plumbline-Release", "Retry-After", "Content-Disposition", "ETag")
 """Headers that a page of an allowed origin may read."""
 _REMEMBERED = 600
 """Seconds for which a browser need not ask again whether it may call."""

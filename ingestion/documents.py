@@ -19,11 +19,11 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingestion import files, rulebook, visibility
-from ingestion.errors import IdempotencyConflict, NotFound, Taken
+from ingestion.errors import Changed, IdempotencyConflict, NotFound, Taken
 from ingestion.jobs import COLUMNS, job_of, loads, many
 from ingestion.queue import SUPERSEDED, error_json
 from ingestion.rules import breaches_of
-from ingestion.types import Collection, Document, Job, JobError
+from ingestion.types import Collection, Document, Expected, Job, JobError
 from retrieval.conditions import holds
 from retrieval.types import Filter, Metadata
 
@@ -57,8 +57,8 @@ _PUT = text(
         size = excluded.size, content_hash = excluded.content_hash, metadata = excluded.metadata,
         groups = excluded.groups, updated_at = now(), deleted = false, warnings = '[]',
         created_at = CASE WHEN documents.deleted THEN now() ELSE documents.created_at END
-    WHERE documents.deleted OR CAST(:groups AS text[]) IS NULL OR documents.groups = '{}'
-       OR documents.groups && CAST(:groups AS text[])
+    WHERE documents.deleted OR NOT CAST(:absent AS boolean) AND (CAST(:groups AS text[]) IS NULL
+       OR documents.groups = '{}' OR documents.groups && CAST(:groups AS text[]))
     RETURNING id, newest_version
     """
 )
@@ -250,10 +250,12 @@ async def put(
     claim: Claim | None,
     traceparent: str | None,
     groups: frozenset[str] | None = None,
+    expected: Expected | None = None,
 ) -> list[Job]:
     """Accept a new version of each of these documents (of different ids); one job each, in their order.
 
-    With `groups` only what they may read is replaced; raises `Taken` for anything else."""
+    With `groups` only what they may read is replaced; raises `Taken` for anything else. Raises `Changed`
+    where one is not as `expected`."""
     job_ids = [str(uuid4()) for _ in accepted]
     while claim and not await _claim(connection, tenant, claim, job_ids):
         before = await replayed(connection, tenant, claim)
@@ -262,9 +264,14 @@ async def put(
     ids = [one.id for one in accepted]
     names = {"tenant": tenant, "names": list({one.collection for one in accepted})}
     await connection.execute(_COLLECTIONS, names)
-    rows = {"tenant": tenant, "rows": _rows(accepted), "groups": _groups(groups)}
+    absent = expected is not None and expected.absent
+    if expected and not absent:
+        await _require(connection, Filter(tenant=tenant, groups=groups), ids, expected)
+    rows = {"tenant": tenant, "rows": _rows(accepted), "groups": _groups(groups), "absent": absent}
     versions = {row.id: row.newest_version for row in await connection.execute(_PUT, rows)}
     if taken := next((one for one in ids if one not in versions), None):
+        if absent:
+            raise Changed(f"There is a document {taken!r} already.")
         raise Taken(f"The id {taken!r} is taken by a document that this key may not change.")
     these = {"tenant": tenant, "ids": ids}
     await connection.execute(_VERSIONS, these)
@@ -329,10 +336,33 @@ async def forget_claims(connection: AsyncConnection, age: float) -> None:
     await connection.execute(_FORGET, {"age": age})
 
 
+async def _require(
+    connection: AsyncConnection, which: Filter, ids: Sequence[str], expected: Expected
+) -> None:
+    """Hold these documents, each of which must be of an expected version."""
+    values = {"tenant": which.tenant, "groups": _groups(which.groups), "ids": list(ids)}
+    found = {row.id: row.newest_version for row in await connection.execute(_LOCK, values)}
+    for one in ids:
+        if one not in found:
+            raise Changed(f"There is no document {one!r} to be replaced.")
+        if expected.versions is not None and found[one] not in expected.versions:
+            raise Changed(
+                f"The document {one!r} is of version {found[one]} now: somebody changed it. Read it again."
+            )
+
+
 async def delete(
-    connection: AsyncConnection, tenant: str, groups: frozenset[str] | None, document_id: str
+    connection: AsyncConnection,
+    tenant: str,
+    groups: frozenset[str] | None,
+    document_id: str,
+    expected: Expected | None = None,
 ) -> Document:
-    """Bury a document: its newest version is its deletion, no reader sees it from the commit on."""
+    """Bury a document: its newest version is its deletion, no reader sees it from the commit on. Raises
+    `Changed` where it is not as `expected`."""
+    if expected:
+        await get(connection, tenant, groups, document_id)
+        await _require(connection, Filter(tenant=tenant, groups=groups), [document_id], expected)
     buried = await _bury(connection, Filter(tenant=tenant, groups=groups), [document_id])
     if not buried:
         raise NotFound("document", document_id)

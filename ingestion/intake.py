@@ -26,6 +26,7 @@ from ingestion.types import (
     Document,
     Erasure,
     ErasureScope,
+    Expected,
     Job,
     JobQuery,
     JobState,
@@ -102,12 +103,13 @@ class Intake:
         idempotency_key: str | None = None,
         traceparent: str | None = None,
         groups: frozenset[str] | None = None,
+        expected: Expected | None = None,
     ) -> list[Job]:
         """Accept documents, new or in a new version, all or none; one job each, in their order.
 
         The same key with the same documents leads to the same jobs. `groups` are the caller's, who replaces
-        only what they may read; None may all. Raises `Refused`, `Taken`, `QueueFull`, `LedgerUnavailable` or
-        `StorageUnavailable`, having accepted nothing.
+        only what they may read; None may all. Raises `Refused`, `Taken`, `Changed` (one is not as
+        `expected`), `QueueFull`, `LedgerUnavailable` or `StorageUnavailable`, having accepted nothing.
         """
         accepted = await asyncio.to_thread(checked, documents, self._upload_limit)
         claim = None
@@ -121,7 +123,7 @@ class Intake:
         await self._make_room(tenant, len(accepted), sum(one.size for one in accepted))
         contents = [one.content for one in documents]
         await self._store(tenant, contents)
-        jobs = await self._ledger.put(tenant, accepted, claim, traceparent, groups)
+        jobs = await self._ledger.put(tenant, accepted, claim, traceparent, groups, expected)
         hashes = [one.content_hash for one in accepted]
         await self._mend(tenant, dict(zip(hashes, contents, strict=True)))
         return jobs
@@ -186,10 +188,16 @@ class Intake:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    async def delete(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
+    async def delete(
+        self,
+        tenant: str,
+        groups: frozenset[str] | None,
+        document_id: str,
+        expected: Expected | None = None,
+    ) -> Document:
         """Delete a document. Once this returned no reader is shown any of it. What was deleted is
-        returned, with the version number of the deletion."""
-        return await self._ledger.delete(tenant, groups, known_form(document_id))
+        returned, with the version number of the deletion. Raises `Changed` where it is not as `expected`."""
+        return await self._ledger.delete(tenant, groups, known_form(document_id), expected)
 
     async def delete_all(self, which: Filter) -> list[Document]:
         """Delete every document that the filter means, in bounded transactions: no reader is shown any of

@@ -39,6 +39,7 @@ from ingestion.transaction import reading, transaction
 from ingestion.types import (
     Build,
     Document,
+    Expected,
     Generation,
     GenerationState,
     Job,
@@ -96,18 +97,25 @@ class Ledger:
         claim: Claim | None = None,
         traceparent: str | None = None,
         groups: frozenset[str] | None = None,
+        expected: Expected | None = None,
     ) -> list[Job]:
         async with transaction(self._engine) as connection:
-            return await documents.put(connection, tenant, accepted, claim, traceparent, groups)
+            return await documents.put(connection, tenant, accepted, claim, traceparent, groups, expected)
 
     async def replayed(self, tenant: str, claim: Claim) -> list[Job] | None:
         """The jobs that this idempotency key led to, None if it is new."""
         async with reading(self._engine) as connection:
             return await documents.replayed(connection, tenant, claim)
 
-    async def delete(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
+    async def delete(
+        self,
+        tenant: str,
+        groups: frozenset[str] | None,
+        document_id: str,
+        expected: Expected | None = None,
+    ) -> Document:
         async with transaction(self._engine) as connection:
-            return await documents.delete(connection, tenant, groups, document_id)
+            return await documents.delete(connection, tenant, groups, document_id, expected)
 
     async def bury(self, which: Filter, after: str) -> tuple[list[Document], str | None]:
         """Delete those among the next documents after this id that the filter means; and where to go on,

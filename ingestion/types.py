@@ -43,6 +43,15 @@ class NewDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a writer takes for granted: that the document is of one of these versions (None: of any), or, with
+    `absent`, that there is none."""
+
+    versions: frozenset[int] | None = None
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """A document's newest accepted version, as the ledger knows it. `visible` says whether any revision
     of it can be found now; `chunks` counts the rows of the visible one; `warnings` are the rules of its

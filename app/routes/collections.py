@@ -11,6 +11,7 @@ from starlette.responses import Response
 from app.routes import replies
 from app.routes.bodies import Strict, Whole
 from app.routes.caller import Admin, Parts, Reader, reply
+from app.routes.conditional import NOT_MODIFIED, Known, tagged
 from app.routes.route import Exact
 from app.types import Principal
 from app.wiring import Services
@@ -64,10 +65,15 @@ class AskedOf(Strict):
         return Rules(**{**asked, "refuse": frozenset(self.refuse)})
 
 
-@router.get("/v1/collections", summary="List collections", response_model=replies.CollectionsReply)
-async def list_collections(parts: Parts, caller: Reader) -> Response:
+@router.get(
+    "/v1/collections",
+    summary="List collections",
+    response_model=replies.CollectionsReply,
+    responses=NOT_MODIFIED,
+)
+async def list_collections(parts: Parts, caller: Reader, known: Known) -> Response:
     """Those of which the key may read something, and how many documents."""
-    return reply(await collections_of(parts, caller))
+    return tagged(await collections_of(parts, caller), known)
 
 
 async def collections_of(parts: Services, caller: Principal) -> dict[str, Any]:

@@ -18,8 +18,27 @@ from app import access, telemetry
 from app.errors import Forbidden
 from app.passages import Passages
 from app.routes import replies, uploads
-from app.routes.caller import Deadline, Parts, Reader, Writer, reply, uploads_of
+from app.routes.caller import (
+    Deadline,
+    Parts,
+    Reader,
+    Writer,
+    reach,
+    reply,
+    require_collections,
+    uploads_of,
+)
 from app.routes.cited import span_json
+from app.routes.conditional import (
+    NOT_MODIFIED,
+    Known,
+    OfAddition,
+    OfChange,
+    OfPut,
+    headers_of,
+    tagged,
+    unchanged,
+)
 from app.routes.erasures import Chosen
 from app.routes.jobs import error_json, job_json
 from app.routes.route import Exact
@@ -28,7 +47,7 @@ from app.wiring import Services
 from ingestion.errors import Refused
 from ingestion.intake import known_form
 from ingestion.rules import breaches_json
-from ingestion.types import Document, NewDocument
+from ingestion.types import Document, Expected, NewDocument
 from retrieval.types import Chunk, Filter
 
 router = APIRouter(tags=["documents"], route_class=Exact)
@@ -101,12 +120,13 @@ async def add(
     parts: Parts,
     caller: Writer,
     deadline: Deadline,
+    expected: OfAddition,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Files in a form, or up to 1 000 texts as JSON. A document whose id is known is replaced."""
     async with uploads_of(request).turn(caller.tenant, deadline):
         documents = await uploads.documents_of(request)
-        return await _hand_in(parts, caller, documents, idempotency_key)
+        return await _hand_in(parts, caller, documents, idempotency_key, expected)
 
 
 @router.put(
@@ -129,20 +149,25 @@ async def put(
     caller: Writer,
     document_id: Id,
     deadline: Deadline,
+    expected: OfPut,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """The body is the file itself (what to say about it goes into the query), a form, or JSON."""
     async with uploads_of(request).turn(caller.tenant, deadline):
         document = await uploads.document_of(request, document_id)
         try:
-            return await _hand_in(parts, caller, [document], idempotency_key)
+            return await _hand_in(parts, caller, [document], idempotency_key, expected)
         except Refused as error:
             error.param = (error.param or "").removeprefix(_FIRST) or None
             raise
 
 
 async def _hand_in(
-    parts: Services, caller: Principal, documents: list[NewDocument], idempotency_key: str | None
+    parts: Services,
+    caller: Principal,
+    documents: list[NewDocument],
+    idempotency_key: str | None,
+    expected: Expected | None,
 ) -> Response:
     _require_own(caller, documents)
     if any(document.priority > 0 for document in documents) and "admin" not in caller.scopes:
@@ -153,6 +178,7 @@ async def _hand_in(
         idempotency_key=idempotency_key,
         traceparent=telemetry.traceparent(),
         groups=caller.groups,
+        expected=expected,
     )
     return reply({"jobs": [job_json(job) for job in jobs]}, 202)
 
@@ -167,10 +193,16 @@ def _require_own(caller: Principal, documents: list[NewDocument]) -> None:
             raise Forbidden(f"Name `groups` among this key's ({own}): it may write for those only.")
 
 
-@router.get("/v1/documents", summary="List documents", response_model=replies.DocumentsReply)
+@router.get(
+    "/v1/documents",
+    summary="List documents",
+    response_model=replies.DocumentsReply,
+    responses=NOT_MODIFIED,
+)
 async def list_documents(
     parts: Parts,
     caller: Reader,
+    known: Known,
     collection: Annotated[str | None, Query(max_length=200)] = None,
     named: Annotated[
         str,
@@ -179,9 +211,10 @@ async def list_documents(
     after: Annotated[str | None, Query(max_length=1_000, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
-    return reply(
-        await documents_of(parts, caller, collection=collection, named=named, after=after, limit=limit)
-    )
+    """In the order of their ids: whoever goes on with `next` meets every document that was there all the time
+    once, whatever comes and goes meanwhile."""
+    found = await documents_of(parts, caller, collection=collection, named=named, after=after, limit=limit)
+    return tagged(found, known)
 
 
 async def documents_of(
@@ -195,24 +228,31 @@ async def documents_of(
 ) -> dict[str, Any]:
     """A page of the documents that the caller may read, as they are told."""
     if collection is not None:
-        await parts.intake.require_collections(caller.tenant, caller.groups, [collection])
+        await require_collections(parts, caller, [collection])
     found, cursor = await parts.intake.list_documents(
         caller.tenant, caller.groups, collection=collection, named=named, after=after, limit=limit
     )
     return {"documents": [document_json(one) for one in found], "next": cursor}
 
 
-@router.get("/v1/documents/{document_id}", summary="Show one document", response_model=replies.DocumentReply)
-async def show(parts: Parts, caller: Reader, document_id: Id) -> Response:
-    return reply(document_json(await parts.intake.get(caller.tenant, caller.groups, document_id)))
+@router.get(
+    "/v1/documents/{document_id}",
+    summary="Show one document",
+    response_model=replies.DocumentReply,
+    responses=NOT_MODIFIED,
+)
+async def show(parts: Parts, caller: Reader, document_id: Id, known: Known) -> Response:
+    """Its `ETag`, sent back in `If-Match` with a PUT or DELETE, keeps that from undoing another's change."""
+    document = await parts.intake.get(caller.tenant, caller.groups, document_id)
+    return tagged(document_json(document), known, document.version)
 
 
 @router.delete(
     "/v1/documents/{document_id}", summary="Delete one document", response_model=replies.DeletedDocument
 )
-async def delete(parts: Parts, caller: Writer, document_id: Id) -> Response:
+async def delete(parts: Parts, caller: Writer, document_id: Id, expected: OfChange) -> Response:
     """No request that starts after the reply uses its text, from anywhere."""
-    gone = await parts.intake.delete(caller.tenant, caller.groups, document_id)
+    gone = await parts.intake.delete(caller.tenant, caller.groups, document_id, expected)
     return reply({"id": gone.id, "object": "document.deleted", "deleted": True})
 
 
@@ -224,9 +264,7 @@ async def delete(parts: Parts, caller: Writer, document_id: Id) -> Response:
 async def delete_all(parts: Parts, caller: Writer, body: ToDelete) -> Response:
     """No request that starts after the reply uses their text. Ids of documents that are not there, or that
     the key may not read, are left out."""
-    if body.collections:
-        await parts.intake.require_collections(caller.tenant, caller.groups, body.collections)
-    which = access.filter_for(caller, body.collections, body.ids, body.where())
+    which = await reach(parts, caller, body.collections, body.ids, body.where())
     if body.dry_run:
         ids = await parts.intake.matching(which)
         return reply({**_deletion_json(ids), "deleted": False, "dry_run": True})
@@ -250,11 +288,19 @@ async def delete_collection(
     "/v1/documents/{document_id}/content",
     summary="Download the original file",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {"schema": _FILE}, "*/*": {"schema": _FILE}}}},
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": _FILE}, "*/*": {"schema": _FILE}}},
+        **NOT_MODIFIED,
+    },
 )
-async def content(parts: Parts, caller: Reader, document_id: Id) -> Response:
+async def content(parts: Parts, caller: Reader, document_id: Id, known: Known) -> Response:
+    if known:
+        now = await parts.intake.get(caller.tenant, caller.groups, document_id)
+        if same := unchanged(str(now.version), known):
+            return same
     document, original = await parts.intake.original(caller.tenant, caller.groups, document_id)
     headers = {
+        **headers_of(str(document.version)),
         "Content-Disposition": _attachment(document.filename or document.id),
         # What was uploaded must not run as a page of this origin, whatever it says it is.
         "Content-Security-Policy": "sandbox; default-src 'none'",

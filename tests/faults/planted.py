@@ -20,7 +20,7 @@ from ingestion import documents, visibility, written
 from ingestion.documents import Accepted, Claim
 from ingestion.ledger import Ledger
 from ingestion.transaction import transaction
-from ingestion.types import Document, Job
+from ingestion.types import Document, Expected, Job
 from ingestion.written import Flip, Written
 from retrieval.errors import StoreUnavailable
 from retrieval.types import Filter, Look, Store, Visibility
@@ -47,11 +47,12 @@ class AcknowledgesFirst(Ledger):
         claim: Claim | None = None,
         traceparent: str | None = None,
         groups: frozenset[str] | None = None,
+        expected: Expected | None = None,
     ) -> list[Job]:
         jobs: list[Job] = []
         with suppress(_CommitFailed):
             async with transaction(self._engine) as connection:
-                jobs = await documents.put(connection, tenant, accepted, claim, traceparent, groups)
+                jobs = await documents.put(connection, tenant, accepted, claim, traceparent, groups, expected)
                 if random.random() >= 0.9:
                     raise _CommitFailed
         return jobs
@@ -68,7 +69,13 @@ class ForgetsDeletions(Ledger):
         self.deleted -= {one.id for one in accepted}
         return await super().put(tenant, accepted, *rest, **more)
 
-    async def delete(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
+    async def delete(
+        self,
+        tenant: str,
+        groups: frozenset[str] | None,
+        document_id: str,
+        expected: Expected | None = None,
+    ) -> Document:
         document = await self.document(tenant, groups, document_id)
         self.deleted.add(document_id)
         return replace(document, version=document.version + 1)
@@ -99,7 +106,13 @@ class _Without:
 class HidesOnly(Ledger):
     """A deletion hides what is visible, and leaves no trace: what is queued comes after it."""
 
-    async def delete(self, tenant: str, groups: frozenset[str] | None, document_id: str) -> Document:
+    async def delete(
+        self,
+        tenant: str,
+        groups: frozenset[str] | None,
+        document_id: str,
+        expected: Expected | None = None,
+    ) -> Document:
         document = await self.document(tenant, groups, document_id)
         async with self._engine.begin() as connection:
             key = {"tenant": tenant, "id": document_id}
