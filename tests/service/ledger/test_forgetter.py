@@ -119,9 +119,15 @@ async def test_a_version_whose_file_is_still_there_is_kept_for_an_erasure(
         await accept("pay", content)
         await show()
     async with engine.begin() as connection:
-        await connection.execute(text("UPDATE versions SET created_at = created_at - interval '31 days'"))
+        for column in ("versions SET created_at = created_at", "jobs SET finished_at = finished_at"):
+            await connection.execute(text(f"UPDATE {column} - interval '31 days'"))
+        await connection.execute(text("UPDATE revisions SET state = 'swept' WHERE state = 'retired'"))
     await Forgetter(ledger, age=30 * DAY).forget(asyncio.Event())
-    assert (await _left(engine))[0] == 2
+    assert await _left(engine) == (2, 1, 1)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE loose_files SET gone = true"))
+    await Forgetter(ledger, age=30 * DAY).forget(asyncio.Event())
+    assert await _left(engine) == (1, 1, 1)
 
 
 async def test_it_goes_on_after_a_page(
