@@ -262,13 +262,14 @@ async def put(
         if before is not None:  # Otherwise it was so old that it has just been forgotten.
             return before
     ids = [one.id for one in accepted]
-    names = {"tenant": tenant, "names": list({one.collection for one in accepted})}
-    await connection.execute(_COLLECTIONS, names)
     absent = expected is not None and expected.absent
     if expected and not absent:
         await _require(connection, Filter(tenant=tenant, groups=groups), ids, expected)
     rows = {"tenant": tenant, "rows": _rows(accepted), "groups": _groups(groups), "absent": absent}
     versions = {row.id: row.newest_version for row in await connection.execute(_PUT, rows)}
+    # From here on nobody forgets a collection until this is over.
+    names = {"tenant": tenant, "names": list({one.collection for one in accepted})}
+    await connection.execute(_COLLECTIONS, names)
     if taken := next((one for one in ids if one not in versions), None):
         if absent:
             raise Changed(f"There is a document {taken!r} already.")

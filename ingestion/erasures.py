@@ -165,6 +165,8 @@ _FORGET_RULES = text(
       AND NOT EXISTS (SELECT FROM collections c WHERE c.tenant = r.tenant AND c.name = r.collection)
     """
 )
+# Waits for the puts under way and keeps others out: what one puts into a collection cannot be seen yet.
+_CLOSE_DOCUMENTS = text("LOCK TABLE documents IN SHARE MODE")
 _FORGET_COLLECTIONS = text(
     """
     DELETE FROM collections c WHERE c.tenant = :tenant AND (c.deleted OR CAST(:whole AS boolean))
@@ -288,6 +290,7 @@ async def forget_collections(connection: AsyncConnection, erasure: Erasure) -> N
     """Collections that hold nothing any more, and were deleted or are the tenant's that is erased."""
     tenant = erasure.tenant
     whole = erasure.scope == "tenant"
+    await connection.execute(_CLOSE_DOCUMENTS)
     await connection.execute(_FORGET_COLLECTIONS, {"tenant": tenant, "whole": whole})
     await connection.execute(_FORGET_RULES, {"tenant": tenant})
 

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ingestion import documents
 from ingestion.blobs import Blobs
+from ingestion.documents import Accepted
 from ingestion.erase import Eraser, erase
 from ingestion.erasesteps import FilesStep, LedgerStep
 from ingestion.erasing import Erasing
@@ -156,6 +158,37 @@ async def test_an_eraser_that_begins_at_once_takes_the_collections_name_along(
     assert (await intake.erase(which, "collection", "test")).state == "finished"
     async with engine.connect() as connection:
         assert (await connection.scalars(text("SELECT name FROM collections"))).all() == []
+
+
+async def test_a_collection_that_is_filled_again_while_it_is_forgotten_stays_known(
+    erasing: Erasing,
+    intake: Intake,
+    ledger: Ledger,
+    engine: AsyncEngine,
+    somebody_waits: Callable[[], Awaitable[None]],
+) -> None:
+    """Without its row nothing raises its epoch, and what was answered from it before is answered again."""
+    await put(intake, b"content")
+    erasure = await erase(erasing, ACME, "tenant", "test")
+    while await erasing.forget(erasure):
+        pass
+    again = Accepted(
+        id="again",
+        collection="default",
+        title=None,
+        filename=None,
+        media_type="text/plain",
+        size=1,
+        content_hash=64 * "0",
+        metadata={},
+        groups=frozenset(),
+    )
+    async with engine.begin() as connection:
+        await documents.put(connection, "acme", [again], None, None)
+        forgetting = asyncio.create_task(erasing.forget_collections(erasure))
+        await somebody_waits()
+    await forgetting
+    assert await ledger.known_collections("acme", None, ["default"]) == {"default"}
 
 
 async def test_an_eraser_at_work_keeps_no_forgetter_away(
