@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ingestion.errors import LedgerUnavailable
 from ingestion.forgetter import Forgetter
 from ingestion.ledger import Ledger
 from ingestion.sweeper import Sweeper
@@ -145,3 +146,38 @@ async def test_it_goes_on_after_a_page(
             await show()
     await forget()
     assert await _left(engine) == (2, 2, 2)
+
+
+async def test_a_job_that_ended_lately_is_kept_however_old_its_version_is(
+    ledger: Ledger, engine: AsyncEngine, accept: Accept, show: Show
+) -> None:
+    for content in ("old", "new"):
+        await accept("pay", content)
+        await show()
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM loose_files"))
+        await connection.execute(text("UPDATE versions SET created_at = created_at - interval '31 days'"))
+        await connection.execute(text("UPDATE revisions SET state = 'swept' WHERE state = 'retired'"))
+    await Forgetter(ledger, age=30 * DAY).forget(asyncio.Event())
+    assert await _left(engine) == (2, 2, 1)
+
+
+async def test_it_tries_again_soon_after_an_outage_and_then_rests(engine: AsyncEngine) -> None:
+    asked: list[int] = []
+
+    class Flaky(Ledger):
+        async def forget_history(self, after: int, age: float) -> int | None:
+            asked.append(after)
+            if len(asked) == 1:
+                raise LedgerUnavailable("away")
+            return await super().forget_history(after, age)
+
+    stop = asyncio.Event()
+    running = asyncio.create_task(Forgetter(Flaky(engine), age=DAY, first=0.01).run(stop))
+    async with asyncio.timeout(20):
+        while len(asked) < 2:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
+    stop.set()
+    await running
+    assert asked == [0, 0]

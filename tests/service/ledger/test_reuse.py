@@ -158,6 +158,20 @@ async def test_another_tenants_text_is_embedded_though_it_is_the_same(put: Put) 
     assert await put("\n".join(SECTIONS), tenant="umbrella") == 8
 
 
+async def test_nor_is_another_tenants_vector_taken_in_a_batch_that_both_have_documents_in(
+    put: Put, ledger: Ledger, work: Callable[..., Worker], embedder: Counting, tmp_path: Path
+) -> None:
+    await put("\n".join(SECTIONS), tenant="umbrella")
+    intake = Intake(ledger, Blobs(str(tmp_path)), upload_limit=2**20)
+    content = "\n".join(SECTIONS).encode()
+    new = NewDocument(content=content, id="copy.md", title="Title", media_type="text/markdown")
+    jobs = [job for tenant in ("acme", "umbrella") for job in await intake.put(tenant, [new])]
+    before = len(embedder.texts)
+    first, second = await ended(ledger, work(), jobs)
+    assert (first.reused, second.reused) == (0, 8)
+    assert len(embedder.texts) - before == 8
+
+
 async def test_a_text_that_occurs_again_in_a_batch_is_embedded_once(put: Put) -> None:
     assert await put("\n".join([SECTIONS[0]] * 5 + SECTIONS[1:3])) == 3
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingestion.erasing import Erasing
 from ingestion.ledger import Ledger
+from ingestion.leftovers import Leftovers
 from ingestion.revisions import NOBODY
 from ingestion.sweeper import Sweeper
 from ingestion.types import Job, Lease
@@ -193,6 +194,21 @@ async def test_rows_that_came_after_the_last_look_are_removed_once_their_writer_
     assert await sweeper.sweep() == 0
     await _later(engine, 2)
     assert await sweeper.sweep() == 1
+
+
+async def test_what_was_left_behind_is_told_once(
+    ledger: Ledger, engine: AsyncEngine, sweeper: Sweeper, accept: Accept, lease_one: LeaseOne, written: Write
+) -> None:
+    await accept("handbook")
+    zombie = await written(await lease_one(seconds=0.0))
+    leftovers = Leftovers(ledger)
+    leftovers.note(zombie.revision, "acme")
+    for due in (1, 0):
+        await sweeper.sweep()
+        await _later(engine, 16)
+        await sweeper.sweep()
+        await leftovers.tell()
+        assert await sweeper.sweep() == due
 
 
 async def test_rows_of_a_writer_who_tells_during_the_last_look_are_removed_too(
