@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from weaviate.proto.v1 import batch_delete_pb2, batch_pb2
 
 from app.settings import load_settings
 from app.stores import open_store
 from retrieval.errors import RowInvalid, StoreUnavailable
 from retrieval.stores.weaviate import WeaviateStore
 from retrieval.types import Chunk, Dense, Filter, IndexSpec, Keyword, Row, Span
-from tests.weaviate_stand_in import MOST_AT_ONCE, stand_in
+from tests.weaviate_stand_in import MOST_AT_ONCE, Servicer, stand_in
 
 SPEC = IndexSpec(
     embedder="e" * 64,
@@ -119,4 +120,26 @@ async def test_text_that_is_no_unicode_is_refused_whole() -> None:
         with pytest.raises(RowInvalid, match="text of chunk '2-0'"):
             await store.upsert(GENERATION, [row(1), bad])
         assert await found(store) == set()
+        await store.close()
+
+
+async def test_rows_that_a_server_did_not_write_or_remove_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer to the call as a whole is that all went well."""
+
+    def unwritten(server: object, request: object, context: object) -> batch_pb2.BatchObjectsReply:
+        error = batch_pb2.BatchObjectsReply.BatchError(index=0, error="the disk is full")
+        return batch_pb2.BatchObjectsReply(errors=[error])
+
+    def kept(server: object, request: object, context: object) -> batch_delete_pb2.BatchDeleteReply:
+        return batch_delete_pb2.BatchDeleteReply(matches=1, failed=1)
+
+    monkeypatch.setattr(Servicer, "BatchObjects", unwritten)
+    monkeypatch.setattr(Servicer, "BatchDelete", kept)
+    with stand_in() as address:
+        store = WeaviateStore(address.url, grpc_url=address.grpc_url)
+        await store.prepare(GENERATION, SPEC)
+        with pytest.raises(StoreUnavailable, match="the disk is full"):
+            await store.upsert(GENERATION, [row(1), row(2)])
+        with pytest.raises(StoreUnavailable, match="did not delete every row"):
+            await store.remove(GENERATION, [1])
         await store.close()
