@@ -102,3 +102,20 @@ async def test_paragraphs_are_kept_only_where_they_are_compared_and_go_with_thei
     assert await kept() == 1
     await ledger.set_rules("acme", "default", NONE)
     assert await kept() == 0
+
+
+async def test_paragraphs_are_compared_within_a_tenants_collection_only(
+    ledger: Ledger, accept: Accept, lease_one: LeaseOne
+) -> None:
+    """Otherwise a warning would tell that another tenant has the text."""
+    validation = Validation(ledger)
+    for tenant, collection in (("umbrella", "default"), ("acme", "other"), ("acme", "default")):
+        await ledger.set_rules(tenant, collection, Rules(max_duplicate_share=0.0))
+        name = f"{tenant}-{collection}"
+        await accept(name, tenant=tenant, collection=collection)
+        for _ in range(2):  # Nor with itself, should it be read again.
+            lease = await lease_one()
+            await validation.check(lease, PARSED)
+            await ledger.release([lease.job])
+        await ledger.cancel(tenant, lease.job.id)
+        assert (await ledger.document(tenant, None, name)).warnings == ()
