@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -190,6 +191,36 @@ async def test_a_judge_that_is_away_is_found_out_and_not_waited_for_again() -> N
                 await judge.ask("Is it?", SCHEMA, read)
         with pytest.raises(JudgeFailed, match="is away"):
             await judge.ask("Is it?", SCHEMA, read)
+
+
+async def test_a_judge_that_fails_every_other_time_is_not_away() -> None:
+    asked_for = itertools.count()
+
+    def answer(body: Body) -> tuple[int, object]:
+        if next(asked_for) % 2:
+            raise ConnectionAbortedError("it breaks the connection")
+        return said({"said": "y"})
+
+    with serving(asked(answer)) as url:
+        async with Judge(JudgeSettings(url=url, model="big")) as judge:
+            judge._outages = OUTAGES - 2
+            for _ in range(2):
+                assert await judge.ask("Is it?", SCHEMA, read) == "y"
+                with pytest.raises(JudgeFailed, match="not reached"):
+                    await judge.ask("Is it?", SCHEMA, read)
+            assert await judge.ask("Is it?", SCHEMA, read) == "y"
+
+
+async def test_a_kept_verdict_that_was_cut_off_is_asked_for_again(tmp_path: Path) -> None:
+    server = asked(lambda body: said({"said": "y"}))
+    with serving(server) as url:
+        for requests in (1, 2, 2):
+            async with Judge(JudgeSettings(url=url, model="big", cache=tmp_path)) as judge:
+                assert await judge.ask("Is it?", SCHEMA, read) == "y"
+            assert len(server.bodies) == requests
+            if requests == 1:
+                [kept] = tmp_path.glob("*/*.json")
+                kept.write_text('{"sai')
 
 
 async def test_a_call_has_a_deadline() -> None:

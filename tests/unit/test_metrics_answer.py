@@ -12,7 +12,7 @@ import pytest
 
 from eval.metrics.answer import answer_metrics
 from eval.metrics.embeddings import MOST, PIECE, Embed, Embeddings, split
-from eval.metrics.measure import Metric, plain, score
+from eval.metrics.measure import Metric, plain, score, score_case
 from eval.metrics.service import UNCHECKED, service_metrics
 from eval.types import Case, Gold, Passage, Reply, Sample
 from llm.language import NOT_FOUND
@@ -85,6 +85,17 @@ async def test_a_metric_that_fails_is_an_error_and_no_number() -> None:
     failed = await score(metric, CASE, _answered("28 days"))
     assert failed.value is None
     assert failed.error == "ConnectionError: the embedder is down"
+
+
+async def test_a_case_has_the_scores_that_apply_to_it_whether_it_was_answered_or_not() -> None:
+    """What failed stays among those that a mean is taken of; what does not apply was never there."""
+    for sample in (_answered("28 days [1]."), Sample(case_id="leave", errors={"chat": "503"})):
+        asked = await score_case(service_metrics(), CASE, sample)
+        unanswerable = await score_case(service_metrics(), UNANSWERABLE, sample)
+        assert {"answered", "cited", "groundedness"} <= asked.keys()
+        assert "abstained" not in asked
+        assert "abstained" in unanswerable
+        assert unanswerable.keys().isdisjoint({"answered", "cited", "citation_hit", "groundedness"})
 
 
 async def test_not_a_number_is_an_error() -> None:

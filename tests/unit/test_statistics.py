@@ -241,3 +241,8 @@ def test_values_that_all_differ_have_the_usual_standard_error() -> None:
     found = estimate(values)
     assert isinstance(found, Student)
     assert found.error == pytest.approx(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def test_a_loss_of_just_the_bound_speaks_for_no_larger_one() -> None:
+    assert Constant(-0.03, 40).p_below(-0.03) == 1.0
+    assert Constant(-0.03, 40).p_below(-0.02) < 1e-9

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
+from app.admission import Admission
+from app.deadline import after
+from app.shadow import MOST
 from app.trials import Trial
 from llm.errors import ModelRejected
 from llm.scripted import Script, Scripted
+from llm.types import Call, Delta, Load
 from tests.service.http.house import Tenant
 from tests.service.http.test_http_canary import QUESTION, Stand, ask, asker, prepared, rules, stand
 
@@ -130,6 +137,77 @@ async def test_a_shadow_without_harm_passes_and_may_go_on_to_a_canary(stand: Sta
     assert (await stand.trial(trial)).state == "passed"
     assert (await stand.house.services.release.show(stand.candidate.id)).state == "evaluated"
     assert (await stand.canary((0.1, 10))).state == "running"
+
+
+class Held(Scripted):
+    """Answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(Script(pieces=("There are 28 days [1].",)), name="extractive")
+        self.let = asyncio.Event()
+
+    async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
+        await self.let.wait()
+        async for delta in super().stream(call):
+            yield delta
+
+
+async def test_a_pair_counts_only_where_both_saw_the_same_documents(stand: Stand, asker: Tenant) -> None:
+    held, services = Held(), stand.house.services
+    stand.house.stages[stand.candidate.id] = held
+    services.shadow._servings._ready.pop(stand.candidate.fingerprint, None)
+    trial = await shadow(stand)
+    await services.trials.renew(trial, step=0, share=1.0, evidence={}, seconds=60)
+    await services.release.refresh()
+    await ask(asker, "before")
+    await asker.add({"id": "later", "text": "Leave is asked for in writing."})
+    held.let.set()
+    async with asyncio.timeout(30):
+        while not (found := await pairs(stand, trial)):
+            await asyncio.sleep(0.02)
+    assert [pair.counted for pair in found] == [False]
+
+
+async def test_answers_that_a_shadow_has_no_room_for_are_dropped(
+    stand: Stand, asker: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, offered = stand.house.services, list[tuple[Any, ...]]()
+    trial = await shadow(stand)
+    await services.trials.renew(trial, step=0, share=1.0, evidence={}, seconds=60)
+    await services.release.refresh()
+    offer = services.shadow.offer
+    monkeypatch.setattr(services.shadow, "offer", lambda *job: offered.append(job))
+    await ask(asker, "one")
+    before = services.shadow.counts[stand.candidate.id, "dropped"]
+    for _ in range(MOST + 3):
+        offer(*offered[0])
+    assert services.shadow.counts[stand.candidate.id, "dropped"] == before + 3
+
+
+async def test_whoever_waits_here_or_at_a_model_goes_before_a_shadow(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, waiting = stand.house.services, 0
+    monkeypatch.setattr(services.shadow, "_load", lambda: Load(running=3, waiting=waiting, at=0.0))
+    async with AsyncExitStack() as turns:
+        for _ in range(services.admission.limit):
+            await turns.enter_async_context(services.admission.turn("acme", after(30)))
+        assert not services.shadow._busy()  # The model has room for more.
+        waiting = 1
+        assert services.shadow._busy()
+        waiting = 0
+        late = asyncio.create_task(_turn(services.admission))
+        async with asyncio.timeout(30):
+            while not services.admission.waiting:
+                await asyncio.sleep(0)
+        assert services.shadow._busy()
+    await late
+    assert not services.shadow._busy()
+
+
+async def _turn(admission: Admission) -> None:
+    async with admission.turn("acme", after(30)):
+        pass
 
 
 async def test_a_shadow_stops_as_soon_as_somebody_waits(stand: Stand, asker: Tenant) -> None:
