@@ -75,7 +75,7 @@ class _Followed:
     async def fresh(self, rows: Callable[[int], Awaitable[Sequence[R]]], now: datetime) -> list[R]:
         """What was not read before; `rows` gives those after a number, the lowest first."""
         unread: list[R] = []
-        after = self.complete
+        after: int = self.complete
         while some := await rows(after):
             unread += [row for row in some if row.id not in self.read]
             after = some[-1].id

@@ -87,6 +87,8 @@ async def test_a_connection_is_used_again_after_a_finished_stream(
     for _ in range(3):
         assert await text(model, call()) == "word0 word1 "
     assert len(server.clients) == 1
+    # By how many are under way words are held back.
+    assert model._streams == 0
 
 
 async def test_no_server_at_the_address_is_an_unavailable_model(client: aiohttp.ClientSession) -> None:

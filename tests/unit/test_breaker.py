@@ -152,28 +152,29 @@ async def test_a_stream_that_the_callers_own_time_cut_off_does_not_blame_the_mod
 
 
 class Hanging(Scripted):
-    """Is down, and says so when it is told to."""
+    """Is down, and tells its first caller so only when it is let."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.told = asyncio.Event()
+        super().__init__(DOWN)
+        self.asked = 0
+        self.let = asyncio.Event()
 
     async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
-        self.calls.append(call)
-        if len(self.calls) == 1:
-            await self.told.wait()
-        raise ModelUnavailable("down")
-        yield
+        self.asked += 1
+        if self.asked == 1:
+            await self.let.wait()
+        async for delta in super().stream(call):
+            yield delta
 
 
 async def test_calls_that_fail_late_put_the_next_look_off_no_further() -> None:
     model, clock = Hanging(), Clock()
     breaker = Breaker(model, failures=1, reset=2.0, clock=clock)
     slow = asyncio.create_task(drain(breaker, call()))
-    assert await becomes(lambda: len(model.calls) == 1)
+    assert await becomes(lambda: model.asked == 1)
     await fail(breaker, 1)
     clock.now += 1.5
-    model.told.set()
+    model.let.set()
     with pytest.raises(ModelUnavailable):
         await slow
     clock.now += 0.5

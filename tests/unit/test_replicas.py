@@ -274,7 +274,7 @@ async def test_a_server_that_may_be_back_is_looked_at_however_loaded_it_is() -> 
     clock.now += 5
     replicas[0].note(Load(running=50, waiting=50, at=clock.now))
     await drain(model, about("once more"))
-    assert replicas[0].model.state == "closed"
+    assert [replica.model.state for replica in replicas] == ["closed", "closed"]
 
 
 async def test_the_first_of_the_sources_says_where_a_request_goes() -> None:
