@@ -75,11 +75,11 @@ class _Followed:
     async def fresh(self, rows: Callable[[int], Awaitable[Sequence[R]]], now: datetime) -> list[R]:
         """What was not read before; `rows` gives those after a number, the lowest first."""
         unread: list[R] = []
-        after: int = self.complete
-        while some := await rows(after):
+        some: Sequence[R] = await rows(self.complete)
+        while some:
             unread += [row for row in some if row.id not in self.read]
-            after = some[-1].id
             self.complete = max([self.complete, *(row.id for row in some if row.at <= now - LATE)])
+            some = await rows(some[-1].id)
         self.read = {number for number in self.read if number > self.complete}
         self.read.update(row.id for row in unread if row.id > self.complete)
         return unread
