@@ -60,6 +60,13 @@ async def test_a_document_is_forgotten_with_all_that_was_made_from_it(outputs: K
     assert [await outputs.get(key) for key in ("one", "both", "other", "none")] == [None, None, b"3", b"4"]
 
 
+@pytest.mark.parametrize("document", ["t/a", "t/b"])
+async def test_each_of_several_documents_takes_what_was_made_from_them(outputs: Kept, document: str) -> None:
+    await outputs.put("several", b"1", 60, ["t/a", "t/b"])
+    assert await outputs.forget([document]) == 1
+    assert await outputs.get("several") is None
+
+
 async def test_a_value_that_is_too_large_is_not_kept(outputs: Kept) -> None:
     await outputs.put("large", b"x" * (LARGEST + 1), 60)
     assert await outputs.get("large") is None

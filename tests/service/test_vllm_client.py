@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -17,6 +18,7 @@ from llm.errors import (
     ModelUnavailable,
     StreamBroken,
 )
+from llm.types import Sampling
 from llm.vllm import Vllm, new_client
 from tests.calls import becomes, call, drain, text
 from tests.paced import serving
@@ -144,8 +146,9 @@ async def test_what_the_server_says_is_in_the_error(url: str, client: aiohttp.Cl
 
 
 async def test_silence_before_the_first_word_is_a_timeout(url: str, client: aiohttp.ClientSession) -> None:
-    with pytest.raises(ModelTimeout):
-        await drain(Vllm(url, "paced?first=30", client=client), call(timeout=0.3))
+    async with asyncio.timeout(10):
+        with pytest.raises(ModelTimeout):
+            await drain(Vllm(url, "paced?first=30", client=client), call(timeout=0.3))
     impatient = Vllm(url, "paced?first=30", client=client, first_token_timeout=0.3)
     with pytest.raises(ModelTimeout):
         await drain(impatient, call(timeout=60))
@@ -186,6 +189,18 @@ async def test_tenants_have_different_salts_that_do_not_name_them(
     first, second, third = [body["cache_salt"] for body in server.requests[before:]]
     assert first == second != third
     assert "acme" not in first
+
+
+async def test_what_was_asked_of_the_draw_goes_along(
+    url: str, server: PacedServer, client: aiohttp.ClientSession
+) -> None:
+    sampling = Sampling(temperature=0.3, top_p=0.9, max_tokens=7, min_tokens=2, seed=0, stop=("END", "\n"))
+    await drain(Vllm(url, "paced?length=1", client=client), replace(call(), sampling=sampling))
+    told = {
+        name: server.requests[-1].get(name) for name in ("temperature", "top_p", "max_tokens", "min_tokens")
+    }
+    assert told == {"temperature": 0.3, "top_p": 0.9, "max_tokens": 7, "min_tokens": 2}
+    assert (server.requests[-1]["seed"], server.requests[-1]["stop"]) == (0, ["END", "\n"])
 
 
 async def test_key_and_trace_headers_go_along(

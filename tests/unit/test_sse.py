@@ -75,7 +75,8 @@ async def test_a_caller_who_hangs_up_ends_the_answer_and_nothing_else() -> None:
         return {"type": "http.disconnect"}
 
     stream = EventStream(_spoken(b"a", pause=3600, ended=ended), failed=failed.append)
-    await asyncio.wait_for(stream(SCOPE, hung_up, _taking(0, [])), 30)
+    async with asyncio.timeout(30):
+        await stream(SCOPE, hung_up, _taking(0, []))
     assert (ended, failed) == ([True], ["client_gone"])
     task = asyncio.current_task()
     assert task
