@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from llm.boilerplate import told
 from llm.quoting import Quote, cut_off
 from llm.terms import terms
 
@@ -59,12 +60,13 @@ def _words(quote: Quote) -> int:
 
 
 def _sampled(found: Sequence[Quote], focus: Sequence[float] | None) -> list[int]:
-    """Places of whole pieces that keep to the focus. What opens a list says nothing by itself, nor does a
-    question."""
+    """Places of whole pieces that say something and keep to the focus. What opens a list says nothing by
+    itself, nor does a question."""
     least = 0.0 if focus is None else max(focus) * _NEAR_FOCUS
     near = [at for at in range(len(found)) if focus is None or focus[at] >= least]
     whole = [at for at in near if not found[at].piece.opens and not cut_off(found, at)] or near
-    return whole[:: max(1, math.ceil(len(whole) / MOST_PIECES))]
+    said = [whole[at] for at in told([found[at].piece for at in whole])]
+    return said[:: max(1, math.ceil(len(said) / MOST_PIECES))]
 
 
 def _relevance(

@@ -423,8 +423,10 @@ def spoken(found: Sequence[Quote], chosen: Sequence[int]) -> list[tuple[int, str
 
 def _lead(found: Sequence[Quote], chosen: Sequence[int]) -> frozenset[int]:
     """The first of the chosen with the items or the list that belong to it."""
-    [first, *others] = chosen
-    listed = (at for at in others if found[first].piece.item and _same_list(found[at], found[first]))
+    if not chosen:
+        return frozenset()
+    first = chosen[0]
+    listed = (at for at in chosen if found[first].piece.item and _same_list(found[at], found[first]))
     return frozenset([first, *_items(found, first), *listed])
 
 

@@ -47,7 +47,10 @@ _DIRECTIVE = re.compile(
     r"""\{%[-\s]*\w+\s+["']([^"'/{}]{1,100})["'][-\s]*%\}|\{%[^{}]{0,300}%\}|\{\{[^{}]{0,300}\}\}"""
 )
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~\"'$&:;,?/])")
-_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s+[\"'“‘(\[]*[^\W_a-z])|[。！？]")
+# Behind it there may be marks of footnotes, as in Wikipedia.
+_END = re.compile(
+    r"[.!?…][\"'”’)\]]*(?:\[(?:\d{1,3}|[^\W\d_]+ needed)\])*(?=\s+[\"'“‘(\[]*[^\W_a-z])|[。！？]"
+)
 _ABBREVIATION = re.compile(
     r"(?:\b(?:[A-Z]|e\.g|i\.e|Mr|Mrs|Ms|Dr|Prof|St|vs|cf|al|ca|approx|[Nn]o|Nos|Fig|Sec|Art|Inc|Ltd|Co|Jr|Sr"
     r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|z\.B|bzw|Nr|usw)|^\s*\d{1,3})\.\Z"

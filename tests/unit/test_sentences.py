@@ -158,3 +158,11 @@ def test_an_ordinal_number_of_german_ends_no_sentence() -> None:
         "Er war 28.",
         "Das war alles.",
     ]
+
+
+def test_marks_of_footnotes_stand_behind_their_sentence() -> None:
+    assert sentences("It is small.[48] It is old.[citation needed] It is red.") == [
+        "It is small.[48]",
+        "It is old.[citation needed]",
+        "It is red.",
+    ]
