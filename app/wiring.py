@@ -62,6 +62,7 @@ from ingestion.sweeper import Sweeper
 from ingestion.types import Containment, Erasure, Generation, Placed
 from ingestion.vacuum import DatabaseStep
 from ingestion.worker import BACKFILL, ORDINARY, Crew, Worker
+from llm import extractive
 from llm.outputs import MemoryOutputs, RedisOutputs
 from llm.pipe import Line
 from llm.types import ChatModel, Scorer
@@ -73,6 +74,8 @@ from retrieval.search import Index
 from retrieval.types import Embedder, EmbedderSpec, Encoder, IndexSpec, ServedStore, Store, Visibility
 
 PRODUCT = version("plumbline")
+OUTPUTS = f"{PRODUCT}/{extractive.version()}"
+"""What kept outputs depend on beside the release, which names the built-in model and not its version."""
 LONGEST_WRITE = 4 * STORE_TIMEOUT
 GLANCE = 2
 """Documents whose rows readiness looks for in the store."""
@@ -301,19 +304,19 @@ def _answering(
     current: Current | None = None,
 ) -> _Answering:
     """`current` is what answers unless a request says otherwise, by default what these servings hold."""
-    models = Models(settings, _scorer(lambda: now()), outputs, product=PRODUCT, build=replacements.model)
+    models = Models(settings, _scorer(lambda: now()), outputs, product=OUTPUTS, build=replacements.model)
     stack.push_async_callback(models.aclose)
     servings = Servings(
         lambda: ground.registry.champion().release, lambda release: _serving(release, ground, models)
     )
     now = current or servings.current
-    answers = Answers(outputs, product=PRODUCT)
+    answers = Answers(outputs, product=OUTPUTS)
     return _Answering(
         models=models,
         servings=servings,
         answers=answers,
-        chat=Chat(now, ground.reads, answers, product=PRODUCT, tokens=models.tokens),
-        summarizer=Summarizer(now, ground.reads, ground.store, product=PRODUCT, tokens=models.tokens),
+        chat=Chat(now, ground.reads, answers, product=OUTPUTS, tokens=models.tokens),
+        summarizer=Summarizer(now, ground.reads, ground.store, product=OUTPUTS, tokens=models.tokens),
     )
 
 

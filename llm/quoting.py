@@ -34,7 +34,7 @@ words of a passage is not answered by it."""
 FOREIGN = 0.25
 """Weight of an embedder's similarity to a question in another language than English, which embedders know
 best; else it is half."""
-ENOUGH_FOREIGN = 0.32
+ENOUGH_FOREIGN = 0.34
 """What the best piece needs then."""
 SAMPLE = 12
 """Pieces whose language is taken for that of a question which tells none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from app.answers import Answers, Kept
 from app.context import citation
 from app.release import DEFAULT_RELEASE, load_release
 from app.types import Answer, Question, SourceSpan, Support, Usage
+from app.wiring import OUTPUTS, PRODUCT
+from llm import extractive
 from llm.outputs import MemoryOutputs
 from llm.types import Message
 from retrieval.types import Chunk, Filter, Hit, OneOf, Span
@@ -139,3 +142,10 @@ async def test_an_answer_is_forgotten_with_a_document_of_its_tenant_that_it_was_
     assert await outputs.forget(["b/leave", "a/pay", "leave"]) == 0
     assert await outputs.forget(["a/leave"]) == 1
     assert await answers.get("k") is None
+
+
+def test_kept_outputs_are_those_of_this_built_in_model() -> None:
+    """A product whose version stayed the same may answer otherwise."""
+    assert re.fullmatch(r"[0-9a-f]{12}", extractive.version())
+    assert OUTPUTS.endswith(extractive.version())
+    assert OUTPUTS.startswith(PRODUCT)
