@@ -313,7 +313,7 @@ def check_checker(
 
 @commands.command("unanswerable")
 def check_unanswerable(
-    squad: Annotated[Path, typer.Option(help="SQuAD 2.0's folder, with qa.jsonl.")],
+    squad: Annotated[Path, typer.Option(help="A folder in SQuAD's form, with qa.jsonl: SQuAD 2.0, XQuAD.")],
     questions: Annotated[int, typer.Option(min=2, help="Half of them without an answer.")] = 400,
     out: Out = None,
     as_json: AsJson = False,

@@ -107,13 +107,14 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
 
 def test_declining_is_right_only_where_there_is_no_answer() -> None:
     found = [
-        Asked(question="a", answers=("28 days",), said="It is the 28 days.", declined=False),
+        Asked(question="a", answers=("28 days",), said="It is. The 28 days.", declined=False, first="It is."),
         Asked(question="b", answers=("Paris",), said="Not here.", declined=True),
         Asked(question="c", answers=(), said="Not here.", declined=True),
         Asked(question="d", answers=(), said="Made up.", declined=False),
     ]
     row = unanswerable.figures(found)
     assert (row.precision, row.recall, row.answered, row.contained) == (0.5, 0.5, 0.5, 0.5)
+    assert row.first == 0.0
 
 
 async def test_questions_are_asked_of_the_product_itself(embedder: Encoder) -> None:
@@ -121,7 +122,22 @@ async def test_questions_are_asked_of_the_product_itself(embedder: Encoder) -> N
     await house.add([Text("leave", "Leave", SOURCE)], _quiet)
     wanted = [("How many days of paid leave are there?", ("28 days",)), ("Who built the pyramids?", ())]
     row = unanswerable.figures(await unanswerable.asked(house, wanted, _quiet))
-    assert (row.precision, row.recall, row.contained) == (1.0, 1.0, 1.0)
+    assert (row.precision, row.recall, row.contained, row.first) == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_a_set_without_unanswerable_questions_has_them_of_what_is_left_out(tmp_path: Path) -> None:
+    texts = [{"_id": f"1-{n}", "title": "T", "text": f"Text {n}."} for n in range(4)]
+    asked = [
+        {"question": f"q{n}", "context_id": f"1-{n}", "answers": ["x"], "is_impossible": False}
+        for n in range(4)
+    ]
+    for name, rows in (("corpus", texts), ("qa", asked)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [text.id for text in unanswerable.paragraphs(tmp_path)] == ["1-1", "1-3"]
+    assert unanswerable.questions(tmp_path, 4) == [("q1", ("x",)), ("q3", ("x",)), ("q0", ()), ("q2", ())]
+    asked[0]["is_impossible"] = True
+    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    assert len(unanswerable.paragraphs(tmp_path)) == 4
 
 
 async def test_summaries_are_measured_against_references(embedder: Encoder, tmp_path: Path) -> None:
