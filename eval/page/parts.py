@@ -47,7 +47,8 @@ def facts(pairs: Iterable[tuple[str, str | None]]) -> Html:
 def table(columns: Sequence[Column], rows: Iterable[Row]) -> Html:
     head = tag("tr", *(tag("th", column.name, scope="col", class_=column.kind) for column in columns))
     body = (_row(columns, row) for row in rows)
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *body), class_="cards"), class_="scroll")
+    shown = tag("table", tag("thead", head), tag("tbody", *body), class_="cards")
+    return tag("div", shown, class_="scroll", tabindex="0")  # What is wide is scrolled by keys, too.
 
 
 def _row(columns: Sequence[Column], row: Row) -> Html:
@@ -74,7 +75,7 @@ def coded(text: str) -> Html:
 
 
 def commands(*lines: str) -> Html:
-    return tag("pre", tag("code", "\n".join(lines)))
+    return tag("pre", tag("code", "\n".join(lines)), tabindex="0")
 
 
 def graded(spreads: Sequence[Spread]) -> list[Spread]:

@@ -3,17 +3,15 @@ and dark; the keyboard reaches everything and is not lost; what changes is said.
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import pytest
 from playwright.async_api import Page, expect
 
+from tests.browser.axe import faults
 from tests.browser.conftest import QUESTION
 from tests.live import Instance
 
 pytestmark = pytest.mark.browser
 
-AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -26,12 +24,6 @@ async def asked(page: Page) -> Page:
     return page
 
 
-async def _faults(page: Page) -> list[tuple[str, list[str]]]:
-    await page.evaluate(AXE)
-    found = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    return [(one["id"], [str(node["target"]) for node in one["nodes"]]) for one in found["violations"]]
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 async def test_no_view_and_no_dialog_has_a_fault_that_axe_finds(
@@ -40,13 +32,13 @@ async def test_no_view_and_no_dialog_has_a_fault_that_axe_finds(
     page = asked
     await page.set_viewport_size({"width": width, "height": 800})
     await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    assert await _faults(page) == []
+    assert await faults(page) == []
     await page.get_by_label("This answer is no good").click()
     await page.get_by_label("What is wrong with this answer").wait_for()
-    assert await _faults(page) == []
+    assert await faults(page) == []
     await page.locator(".cite").first.click()
     await page.locator("#passage-text mark").wait_for()
-    assert await _faults(page) == []
+    assert await faults(page) == []
     await page.keyboard.press("Escape")
     for view, ready in (
         ("search?q=gateway+outage", "#hits li"),
@@ -56,10 +48,10 @@ async def test_no_view_and_no_dialog_has_a_fault_that_axe_finds(
     ):
         await page.goto(f"{sampled.url}/#{view}")
         await page.locator(ready).first.wait_for()
-        assert await _faults(page) == [], view
+        assert await faults(page) == [], view
     await page.locator("#release-rows").get_by_role("button", name="History").last.click()
     await page.locator("#history-body .audit").wait_for()
-    assert await _faults(page) == []
+    assert await faults(page) == []
 
 
 async def test_a_question_is_asked_read_and_rated_by_keys_alone(page: Page) -> None:

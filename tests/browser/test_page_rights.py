@@ -36,7 +36,7 @@ async def test_a_key_that_only_writes_adds_documents_and_is_asked_for_nothing_el
     await page.reload()
     await expect(page.locator("#view-documents")).to_be_visible()
     await expect(page.get_by_role("link", name="Ask")).to_have_count(0)
-    await expect(page.get_by_label("Show")).to_be_hidden()
+    await expect(page.locator("#list-collection")).to_be_hidden()
     await expect(page.get_by_label("readable by")).to_have_value("ladders")
     await page.set_input_files("#files", _file(tmp_path, "write-only.md"))
     await expect(page.locator("#uploads li")).to_contain_text("accepted; this key may not see")

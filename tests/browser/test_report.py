@@ -14,6 +14,7 @@ from eval.forms import write
 from eval.history import write_index
 from eval.page.postmortem import postmortem_html
 from eval.postmortem import postmortem
+from tests.browser.axe import faults
 from tests.reports import HOSTILE, hostile_verdict, release, report, trial, verdict
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -107,6 +108,14 @@ async def test_text_stands_out_from_what_is_behind_it(page: Page, folder: Path, 
     await page.goto((folder / "verdict.html").as_uri())
     for part in ("h1", ".lead", ".stamp", ".badge", ".soft", ".quote", "figcaption", "summary, code"):
         assert await page.locator(part).first.evaluate(_CONTRAST) >= 4.5, part
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", PAGES)
+async def test_no_page_has_a_fault_that_axe_finds(page: Page, folder: Path, name: str, width: int) -> None:
+    await page.set_viewport_size({"width": width, "height": 900})
+    await page.goto((folder / f"{name}.html").as_uri())
+    assert await faults(page) == []
 
 
 async def test_print_shows_what_is_folded_away(page: Page, folder: Path) -> None:

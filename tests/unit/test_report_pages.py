@@ -54,7 +54,7 @@ ELEMENTS = re.compile(
 )
 ATTRIBUTES = re.compile(
     "class|dir|lang|scope|role|data-label|charset|name|content|http-equiv|viewbox|[xy][12]?|c[xy]|r|width|"
-    "height|points|text-anchor"
+    "height|points|text-anchor|tabindex"
 )
 
 
