@@ -56,6 +56,11 @@ def create(
     with console.failures():
         made, secret = _in_ledger(data, make)
     _show_made(made, secret, as_json)
+    if "write" in scopes and "admin" not in scopes and not groups:
+        typer.echo(
+            "It may add no documents: it adds for its own groups only, and has none. Name some with --group.",
+            err=True,
+        )
 
 
 @commands.command("list")
