@@ -2,7 +2,7 @@
 import { fillAnswer, inWords, notices, sourceList } from "/web/answer.js";
 import { api, ask } from "/web/client.js";
 import { $, announce, clickable, copier, counted, drawn, element, growing } from "/web/dom.js";
-import { notYet, told as toldOf, underWay } from "/web/queue.js";
+import { notYet, sentence, underWay } from "/web/queue.js";
 import { tell } from "/web/route.js";
 import { refresh, scope } from "/web/scope.js";
 
@@ -86,11 +86,12 @@ async function take(questions, wanted) {
   const known = earlier.get(questions.join("\n"));
   if (known) begin(known.turns, known.conversation);
   else if (!turns.every(({ question }, index) => question === questions[index])) begin([], null);
-  for (const question of questions.slice(turns.length)) if (!(await put(question))) break;
+  for (let at = turns.length; at < questions.length; at += 1) if (!(await put(questions[at], questions.slice(at + 1)))) break;
 }
 
-function put(question) {
-  last = answered(question);
+// `later` are questions that will be put after it.
+function put(question, later = []) {
+  last = answered(question, later);
   return last;
 }
 
@@ -100,7 +101,7 @@ async function welcome() {
   const [found, reading] = await Promise.all([refresh(), underWay()]);
   const documents = found.reduce((sum, one) => sum + one.documents, 0);
   const some = `${counted(documents, "document")} in ${counted(found.length, "collection")}: ${found.slice(0, 12).map((one) => one.name).join(", ")}${found.length > 12 ? "…" : ""}.`;
-  $("welcome-text").textContent = [documents ? some : reading.count ? "" : "There are no documents yet: add some under Documents.", toldOf(reading)].filter(Boolean).join(" ");
+  $("welcome-text").textContent = [documents ? some : reading.count ? "" : "There are no documents yet: add some under Documents.", sentence(reading)].filter(Boolean).join(" ");
   if (on && reading.count && !turns.length) timer = setTimeout(welcome, AGAIN);
   if ($("examples").children.length || turns.length || !documents) return;
   const sample = await api("GET", `/v1/documents/${encodeURIComponent(SAMPLE)}`, undefined, { accept: [404], quiet: true }).catch(() => ({}));
@@ -108,11 +109,11 @@ async function welcome() {
 }
 
 // Whether it was.
-async function answered(question) {
+async function answered(question, later) {
   const answer = element("p", { className: "answer waiting", dir: "auto" });
   const turn = element("article", { className: "turn" }, element("h2", { className: "asked", textContent: question, dir: "auto" }), answer);
   $("conversation").append(turn);
-  stand([...turns.map((one) => one.question), question]);
+  stand([...turns.map((one) => one.question), question, ...later]);
   const show = () => turn.scrollIntoView({ block: "nearest" });
   show();
   running = new AbortController();
@@ -129,7 +130,8 @@ async function answered(question) {
       show();
     });
     conversation = final.conversation ?? conversation;
-    complete(turn, answer, text, { ...final, reading: await reading });
+    complete(turn, answer, text, final);
+    reading.then((found) => (turn.querySelector(".feedback") ?? answer).before(...notYet(found)));
     show();
     turns.push({ question, text, final });
     keep();
@@ -158,7 +160,7 @@ function complete(turn, answer, text, final) {
   if (final.citations?.length) turn.append(sourceList(final.citations));
   else if (declined && final.sources?.length) turn.append(element("details", { className: "near" }, element("summary", { textContent: "The nearest passages" }), sourceList(final.sources)));
   if (final.model === "extractive" && !declined) turn.append(element("p", { className: "notice", textContent: "Sentences quoted from the sources: no language model wrote this." }));
-  turn.append(...notices(final), ...notYet(final.reading ?? { count: 0 }), ...(final.id ? [feedback(final.id, () => inWords(text, declined ? [] : final.citations ?? []))] : []));
+  turn.append(...notices(final), ...(final.id ? [feedback(final.id, () => inWords(text, declined ? [] : final.citations ?? []))] : []));
 }
 
 export function forget() {

@@ -26,11 +26,11 @@ export function start() {
 
 export function shown(terms, entered) {
   on = true;
-  const asked_ = { collection: terms.get("collection") ?? "", named: terms.get("named") ?? "" };
-  const other = [...terms.keys()].some((name) => name in asked_) && Object.keys(asked_).some((name) => asked_[name] !== wanted()[name]);
+  const told = { collection: terms.get("collection") ?? "", named: terms.get("named") ?? "" };
+  const other = [...terms.keys()].some((name) => name in told) && Object.keys(told).some((name) => told[name] !== wanted()[name]);
   if (other) {
-    choose($("list-collection"), asked_.collection);
-    $("list-named").value = asked_.named;
+    choose($("list-collection"), told.collection);
+    $("list-named").value = told.named;
     listed = 0;
   }
   say();
@@ -98,10 +98,10 @@ async function more() {
 function show(documents, next) {
   const there = new Map([...$("rows").children].map((one) => [states.get(one), one]));
   const held = document.activeElement?.closest("#rows tr") ? [document.activeElement.closest("tr").dataset.id, document.activeElement.dataset.does] : null;
-  const wanted_ = documents.map((one) => there.get(JSON.stringify(one)) ?? row(one));
-  const kept = new Set(wanted_);
+  const rows = documents.map((one) => there.get(JSON.stringify(one)) ?? row(one));
+  const kept = new Set(rows);
   for (const one of [...$("rows").children]) if (!kept.has(one)) one.remove();
-  wanted_.forEach((one, index) => { if ($("rows").children[index] !== one) $("rows").insertBefore(one, $("rows").children[index] ?? null); });
+  rows.forEach((one, index) => { if ($("rows").children[index] !== one) $("rows").insertBefore(one, $("rows").children[index] ?? null); });
   if (held && !document.activeElement?.closest("#rows tr")) [...$("rows").children].find((one) => one.dataset.id === held[0])?.querySelector(`[data-does="${held[1]}"]`)?.focus();
   after(documents.length, next);
 }

@@ -163,9 +163,9 @@ export async function openPassage(source, span) {
   $("passage-text").replaceChildren(...shown(withMark(source, span), false));
   if (!id) return;
   const at = span ?? source.span;
-  const place_ = `${source.chunk_id ?? ""}:${at.start}-${at.end}`;
-  $("passage").dataset.open = `${id} ${place_}`;
-  remember(id, place_);
+  const spot = `${source.chunk_id ?? ""}:${at.start}-${at.end}`;
+  $("passage").dataset.open = `${id} ${spot}`;
+  remember(id, spot);
   try {
     const [found, about] = await Promise.all([textOf(id, at, source.chunk_id), known(id)]);
     if (number === opened) showPlace(source, found, about);

@@ -13,11 +13,11 @@ export async function underWay() {
   }
 }
 
-export function told({ count, held }) {
+export function sentence({ count, held }) {
   if (!count) return "";
   return held ? `${counted(count, "document")} ${count === 1 ? "waits" : "wait"}: the queue is held back.` : `${counted(count, "document")} ${count === 1 ? "is" : "are"} still being read.`;
 }
 
 export function notYet(reading) {
-  return reading.count ? [element("p", { className: "notice reading", textContent: `${told(reading)} This does not know ${reading.count === 1 ? "it" : "them"} yet.` })] : [];
+  return reading.count ? [element("p", { className: "notice reading", textContent: `${sentence(reading)} This does not know ${reading.count === 1 ? "it" : "them"} yet.` })] : [];
 }

@@ -1,7 +1,7 @@
 // Summarizing: documents, a collection, or a text that is typed in.
-import { fillAnswer, notices, sourceList } from "/web/answer.js";
+import { fillAnswer, inWords, notices, sourceList } from "/web/answer.js";
 import { summarize } from "/web/client.js";
-import { $, announce, element, faulty } from "/web/dom.js";
+import { $, announce, copier, element, faulty } from "/web/dom.js";
 import { collections, refresh } from "/web/scope.js";
 
 let chosen = [];
@@ -33,7 +33,7 @@ function tell() {
   $("summary-documents").replaceChildren(...chosen.map((one) => {
     const drop = element("button", { type: "button", className: "drop-one", textContent: "×", onclick: () => { chosen = chosen.filter((other) => other !== one); tell(); } });
     drop.setAttribute("aria-label", `Leave out ${one.title}`);
-    return element("li", { className: "pill" }, one.title, drop);
+    return element("li", { className: "pill" }, element("span", { className: "few-lines", dir: "auto", title: one.title, textContent: one.title }), drop);
   }));
   $("summary-source").hidden = chosen.length > 0;
   $("summary-text").hidden = chosen.length > 0 || $("summary-collection").value !== "";
@@ -58,7 +58,7 @@ async function make() {
   try {
     const final = await summarize(wanted(), running.signal, (piece) => {
       text += piece;
-      answer.textContent = text;
+      fillAnswer(answer, text, []);
     }, ({ done, total }) => {
       Object.assign(bar, { hidden: total < 2 || done === total, max: total, value: done });
       $("summary-note").textContent = total > 1 && done < total ? `${done} of ${total} sections read` : "";
@@ -67,7 +67,7 @@ async function make() {
     const words = final.text.split(/\s+/).filter(Boolean).length;
     $("summary-note").textContent = `${words} words, which speak of ${Math.round(100 * final.coverage)} % of the text.`;
     if (final.citations.length) $("summary").append(sourceList(final.citations));
-    $("summary").append(...notices(final));
+    $("summary").append(...notices(final), element("p", {}, copier(() => inWords(final.text, final.citations))));
     announce(final.text);
   } catch (error) {
     const stopped = error.name === "AbortError";

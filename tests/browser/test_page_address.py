@@ -134,6 +134,17 @@ async def test_an_answer_is_copied_with_its_sources_and_a_source_with_its_addres
     assert await page.evaluate(clipboard) == page.url
 
 
+async def test_a_summary_is_copied_with_its_sources(page: Page, sampled: Instance) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.goto(f"{sampled.url}/#documents?open={OUTAGE}")
+    await page.get_by_role("button", name="Summarize this document").click()
+    await page.locator("#summary-go").click()
+    await page.locator("#summary").get_by_role("button", name="Copy").click()
+    await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    text = await page.evaluate("navigator.clipboard.readText()")
+    assert re.search(r"\n\n\[\d\] Incident report: Finch Cloud gateway outage", text)
+
+
 async def test_where_a_page_may_not_use_the_clipboard_the_old_way_is_taken(page: Page) -> None:
     await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     await page.fill("#question", QUESTION)
