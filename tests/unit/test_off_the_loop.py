@@ -15,6 +15,7 @@ from starlette.types import Message
 from app.description import Described
 from app.main import create_app
 from app.routes import uploads
+from app.routes.route import parsed
 from app.settings import load_settings
 
 
@@ -49,7 +50,6 @@ async def test_much_json_is_read_in_a_thread(
     monkeypatch: pytest.MonkeyPatch, length: int, aside: bool
 ) -> None:
     threads = []
-    parsed = uploads.parsed
 
     def parsing(raw: bytes | str) -> Any:
         threads.append(threading.get_ident())
