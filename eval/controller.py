@@ -34,7 +34,7 @@ from eval.rules import CanaryRules, Rules, ShadowRules
 from eval.shadowing import ShadowWatch
 from eval.types import RulesInvalid
 from ingestion.errors import LedgerUnavailable
-from ingestion.postgres import reaching_ledger
+from ingestion.transaction import session
 from retrieval.errors import RetrievalError
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ PATIENCE = 10.0
 """Seconds after a promotion that was refused before it is tried again."""
 MOST_POINTS = 200
 SILENCE = 10.0
-"""Seconds after which the ledger takes the lock from a controller that it does not hear from: one that hangs,
-or whose machine is gone, would keep it for good."""
+"""Seconds after which another controller takes the place of one that is not heard from."""
 _LOCK = 4_771_902_318
 _MINUTE = timedelta(minutes=1)
 R = TypeVar("R", Outcome, Pair)
@@ -112,9 +111,8 @@ class Controller:
         """Watch until `stop` is set. While the ledger is away nothing is decided, and shares run out."""
         while not stop.is_set():
             try:
-                with reaching_ledger():
-                    async with alone(self._control.engine, stop) as held:
-                        await self._watch(stop, held)
+                async with alone(self._control.engine, stop) as held:
+                    await self._watch(stop, held)
             except (LedgerUnavailable, SQLAlchemyError, OSError) as error:
                 log.warning("The ledger cannot be reached; trials run out meanwhile: %s", error)
                 await _until(stop, 1.0)
@@ -287,17 +285,10 @@ async def alone(
     """Be the one controller that works, for as long as this session of the ledger lasts: it must be heard
     from more often than every `silence` seconds. Where `stop` is set meanwhile, it is not waited for."""
     lock = select(func.pg_try_advisory_lock(_LOCK))
-    limit = select(func.set_config("idle_session_timeout", f"{silence * 1000:.0f}", False))
-    async with engine.connect() as connection:
-        session = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        try:
-            await session.execute(limit)
-            while not stop.is_set() and not await session.scalar(lock):
-                await _until(stop, 1.0)
-            yield session
-        finally:
-            # Lock and limit end with the session; one that broke could be asked for nothing any more.
-            await session.invalidate()
+    async with session(engine, silence) as held:
+        while not stop.is_set() and not await held.scalar(lock):
+            await _until(stop, 1.0)
+        yield held
 
 
 def _harm(watch: CanaryWatch | ShadowWatch) -> dict[str, Any]:

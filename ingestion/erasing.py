@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import uuid4
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ingestion import documents, erasures, files
 from ingestion.erasures import Target
 from ingestion.errors import NotFound
 from ingestion.receipts import Receipt
-from ingestion.transaction import reading, transaction
+from ingestion.transaction import reading, session, transaction
 from ingestion.types import Document, Erasure, ErasureScope, Outcome
 from retrieval.types import Filter
 
 AT_ONCE = 250
-_LOCK = 7_140_559
+SILENCE = 30.0
+"""Seconds after which another process may go on with an erasure whose own is not heard of."""
+LOCK = 7_140_559
 
 
 class Erasing:
     """Every call raises `LedgerUnavailable` when PostgreSQL is away."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, silence: float = SILENCE) -> None:
         self._engine = engine
+        self._silence = silence
 
     # For whoever asks for one.
 
@@ -83,12 +87,23 @@ class Erasing:
         """The next one to work on, which no other process works on within the block; None if there is none.
         No transaction is open meanwhile: it would keep dead rows alive."""
         async with reading(self._engine) as connection:
-            mine = await connection.scalar(text(f"SELECT pg_try_advisory_lock({_LOCK})"))
+            if await erasures.following(connection) is None:
+                yield None
+                return
+        async with session(self._engine, self._silence) as held:
+            mine = await held.scalar(text(f"SELECT pg_try_advisory_lock({LOCK})"))
+            following = await erasures.following(held) if mine else None
+            beat = asyncio.create_task(self._beat(held))
             try:
-                yield await erasures.following(connection) if mine else None
+                yield following
             finally:
-                if mine:
-                    await connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK})"))
+                beat.cancel()
+                await asyncio.gather(beat, return_exceptions=True)
+
+    async def _beat(self, held: AsyncConnection) -> None:
+        while True:
+            await asyncio.sleep(self._silence / 5)
+            await held.execute(text("SELECT 1"))
 
     async def told(self, erasure: Erasure, store: str, outcome: Outcome) -> None:
         async with transaction(self._engine) as connection:

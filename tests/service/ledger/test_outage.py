@@ -7,19 +7,23 @@ import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from itertools import count
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import embedded, migrate
 from app.database import ASKED_AFTER, connect_args, dsn, open_engine
 from app.settings import SettingsError
+from ingestion import erasures
+from ingestion.erasing import LOCK, Erasing
 from ingestion.errors import LedgerUnavailable
 from ingestion.ledger import Ledger
 from ingestion.reads import Reads
-from ingestion.types import Job, JobQuery
+from ingestion.transaction import session
+from ingestion.types import Erasure, Job, JobQuery
 from retrieval.types import Filter, IndexSpec
 
 LONG_AGO = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
@@ -138,6 +142,52 @@ async def test_an_idle_connection_that_leads_nowhere_is_replaced(ledger_url: str
     await engine.dispose()
     server.close()
     await asyncio.gather(*(one for one in relays if one))
+
+
+async def _begun(engine: AsyncEngine) -> None:
+    which = Filter(tenant="acme", groups=None, document_ids=("gone",))
+    erasing = Erasing(engine)
+    await erasing.chosen(await erasing.begin(which, "tenant", "a test"))
+
+
+async def test_an_erasure_whose_connection_breaks_is_an_outage(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anything else would end the worker."""
+    await _begun(engine)
+    following, asked = erasures.following, count()
+
+    async def broken(connection: AsyncConnection) -> Erasure | None:
+        if next(asked) == 1:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return await following(connection)
+
+    monkeypatch.setattr(erasures, "following", broken)
+    with pytest.raises(LedgerUnavailable):
+        async with Erasing(engine).next():
+            pass
+    async with Erasing(engine).next() as erasure:
+        assert erasure is not None
+
+
+async def test_an_erasure_is_one_processs_while_that_is_heard_from(engine: AsyncEngine) -> None:
+    await _begun(engine)
+    silence = 1.0
+
+    async def mine() -> bool:
+        async with Erasing(engine, silence).next() as erasure:
+            return erasure is not None
+
+    async with Erasing(engine, silence).next() as erasure:
+        assert erasure is not None
+        await asyncio.sleep(1.5 * silence)
+        assert not await mine()
+    assert await mine()
+    async with session(engine, silence) as hanging:
+        await hanging.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+        assert not await mine()
+        await asyncio.sleep(1.5 * silence)
+        assert await mine()
 
 
 async def test_more_calls_than_connections_wait_their_turn(ledger: Ledger) -> None:
