@@ -316,7 +316,13 @@ class MilvusStore:
         async with self._connecting:
             if self._client is None:
                 client = AsyncMilvusClient(
-                    self._uri, token=self._token, timeout=self._timeout, dedicated=True, grpc_options=_CHANNEL
+                    self._uri,
+                    token=self._token,
+                    timeout=self._timeout,
+                    dedicated=True,
+                    # A connection that leads nowhere, as when a machine is gone or an address has moved, is
+                    # given up so soon; gRPC itself waits a minute.
+                    grpc_options=_CHANNEL | {"grpc.http2.ping_timeout_ms": round(2_000 * self._timeout)},
                 )
                 version = str(await client.get_server_version(timeout=self._timeout))
                 self._lite = version.startswith("milvus_lite")

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -232,6 +233,48 @@ async def test_enough_waiting_rows_do_not_wait_for_the_time_to_pass(server: Serv
         assert await found(store, QUERIES[0]) == {1, 2, 3, 4}
     finally:
         await store.close()
+
+
+async def test_a_connection_that_leads_nowhere_is_given_up_for_another(milvus_uri: str) -> None:
+    """A machine that is gone closes nothing."""
+    host, _, port = milvus_uri.removeprefix("http://").partition(":")
+    lost, relays = asyncio.Event(), list["asyncio.Task[Any]"]()
+
+    async def relay(number: int, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while content := await source.read(2**16):
+                if number or not lost.is_set():
+                    target.write(content)
+        target.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(relays)
+        relays.append(cast("asyncio.Task[Any]", asyncio.current_task()))
+        inner, outer = await asyncio.open_connection(host, port)
+        try:
+            await asyncio.gather(relay(number, reader, outer), relay(number, inner, writer))
+        finally:
+            outer.transport.abort()
+            writer.transport.abort()
+
+    server = await asyncio.start_server(connected, "127.0.0.1")
+    store = MilvusStore(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=1.0)
+    try:
+        await store.ping()
+        lost.set()
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(StoreUnavailable):
+                    await store.ping()
+                    break
+    finally:
+        await store.close()
+        server.close()
+        for one in relays:
+            one.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
 
 
 class Old(milvus_pb2_grpc.MilvusServiceServicer):  # type: ignore[misc]
