@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from app import instance
 from app.embedded import NotReady, ask_milvus, ask_redis
 from app.settings import Settings, load_settings, misspelt
 from app.stores import ADDRESSES, KINDS, named, open_store
+from retrieval.types import ServedStore
 
 State = Literal["ok", "warn", "fail"]
 _Check = tuple[str, str, Callable[[str], Awaitable[str]]]
@@ -217,6 +219,8 @@ async def _parts(settings: Settings, running: instance.Running | None) -> list[F
     if running:
         database, redis = database or running.database_url, redis or running.redis_url
     api = settings.url or (running.url if running else "")
+    if database or redis:
+        _import_clients()
     checks: list[_Check] = [
         *([("postgres", database, _postgres)] if database else []),
         *([("redis", redis, _redis)] if redis else []),
@@ -226,6 +230,15 @@ async def _parts(settings: Settings, running: instance.Running | None) -> list[F
     if not checks:
         return [Finding("instance", "ok", f"nothing runs on {settings.data}; `plumbline up` starts it")]
     return list(await asyncio.gather(*(_answers(*check) for check in checks)))
+
+
+def _import_clients() -> None:
+    """Import what asks the parts, before their time runs: that can take seconds, in which they would seem
+    silent."""
+    import redis.asyncio  # noqa: F401
+    from sqlalchemy.dialects.postgresql import asyncpg  # noqa: F401
+
+    import app.database  # noqa: F401
 
 
 async def _index(
@@ -305,7 +318,7 @@ async def _postgres(url: str) -> str:
         finally:
             await engine.dispose()
     except (OSError, SQLAlchemyError, SettingsError) as error:
-        raise _Away(str(error)) from None
+        raise _Away(str(error) or "no answer") from None
     return f"PostgreSQL {found}"
 
 
@@ -319,16 +332,16 @@ async def _redis(url: str) -> str:
 def _store(settings: Settings, running: instance.Running | None) -> Iterator[_Check]:
     kind = named(settings)
     if kind is not None:
-        yield kind.name, str(getattr(settings, kind.setting)), lambda url: _pinged(settings, url)
+        # Opened here, since its client is imported then.
+        yield kind.name, str(getattr(settings, kind.setting)), partial(_pinged, open_store(settings))
     elif running and running.milvus_uri:
         yield "milvus", running.milvus_uri, _milvus_lite
 
 
-async def _pinged(settings: Settings, url: str) -> str:
+async def _pinged(store: ServedStore, url: str) -> str:
     """As the service itself asks it, with its key."""
     from retrieval.errors import StoreUnavailable
 
-    store = open_store(settings)
     try:
         await store.ping()
     except StoreUnavailable as error:

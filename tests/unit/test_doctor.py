@@ -1,12 +1,49 @@
-"""What `plumbline doctor` says of the store that the settings name."""
+"""What `plumbline doctor` says of the parts that the settings name."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from app.doctor import Finding, examine
 from app.settings import load_settings
 from tests.weaviate_stand_in import stand_in
+
+# What a busy machine does to the import of a part's client.
+_SLOWLY = """
+import asyncio, importlib.abc, json, sys, time
+from app import doctor
+from app.settings import load_settings
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in ("sqlalchemy.dialects.postgresql.asyncpg", "redis.asyncio", "pymilvus"):
+            time.sleep(1.5)
+
+assert not {"redis", "pymilvus", "sqlalchemy"} & sys.modules.keys()
+sys.meta_path.insert(0, Slow())
+doctor.PATIENCE = 1.0
+findings = asyncio.run(doctor.examine(load_settings()))
+print(json.dumps({one.name: one.detail for one in findings if one.state == "fail"}))
+"""
+
+
+async def test_a_part_is_not_away_because_its_client_is_slow_to_load(
+    tmp_path: Path, database_url: str, redis_url: str, milvus_uri: str
+) -> None:
+    addresses = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "MILVUS_URI": milvus_uri}
+    done = subprocess.run(
+        [sys.executable, "-c", _SLOWLY],
+        env={**os.environ, **addresses, "PLUMBLINE_DATA": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}
 
 
 async def _findings(data: Path, url: str, grpc_url: str | None = None) -> dict[str, Finding]:
