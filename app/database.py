@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
@@ -52,7 +51,7 @@ def _alive(connection: AdaptedConnection, record: Any, proxy: Any) -> None:
     if not closed and time.monotonic() - used > ASKED_AFTER:
         try:
             connection.run_async(lambda driver: driver.execute("SELECT 1"))
-        except (PostgresError, InterfaceError, OSError, TimeoutError):
+        except Exception:  # noqa: BLE001 - whatever it fails with, and the driver has many ways, it is of no use
             closed = True
     if closed:
         raise InvalidatePoolError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from asyncpg import DataError as ValueRefused
-from asyncpg import InterfaceError, PostgresError
+from asyncpg import InterfaceError, InternalClientError, PostgresError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -13,7 +13,9 @@ from ingestion.errors import LedgerUnavailable
 
 # Our own mistakes, which no waiting mends.
 _BUGS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
-_AWAY = (DBAPIError, PoolTimeoutError, PostgresError, InterfaceError, OSError, TimeoutError)
+# The driver's internal error comes of a connection that broke in the middle of an answer.
+_DRIVERS = (PostgresError, InterfaceError, InternalClientError)
+_AWAY = (DBAPIError, PoolTimeoutError, *_DRIVERS, OSError, TimeoutError)
 
 
 class reaching_ledger:  # noqa: N801  (it reads as the statement that it makes)

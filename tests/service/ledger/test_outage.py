@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -21,6 +22,7 @@ from ingestion import erasures
 from ingestion.erasing import LOCK, Erasing
 from ingestion.errors import LedgerUnavailable
 from ingestion.ledger import Ledger
+from ingestion.postgres import reaching_ledger
 from ingestion.reads import Reads
 from ingestion.transaction import session
 from ingestion.types import Erasure, Job, JobQuery
@@ -142,6 +144,35 @@ async def test_an_idle_connection_that_leads_nowhere_is_replaced(ledger_url: str
     await engine.dispose()
     server.close()
     await asyncio.gather(*(one for one in relays if one))
+
+
+async def test_a_connection_whose_driver_has_lost_its_place_is_replaced(
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an answer that was cut off while PostgreSQL waited for its copy."""
+    execute, asked = asyncpg.Connection.execute, list[str]()
+
+    async def lost(connection: asyncpg.Connection, query: str, *values: object) -> object:
+        asked.append(query)
+        if len(asked) == 1:
+            raise asyncpg.InternalClientError(
+                "cannot switch to state 15; another operation (2) is in progress"
+            )
+        return await execute(connection, query, *values)
+
+    engine = open_engine(ledger_url)
+    ledger = Ledger(engine)
+    await ledger.ping()
+    await asyncio.sleep(1.1 * ASKED_AFTER)
+    monkeypatch.setattr(asyncpg.Connection, "execute", lost)
+    await ledger.ping()
+    assert asked == ["SELECT 1"]
+    await engine.dispose()
+
+
+async def test_a_driver_that_loses_its_place_in_an_answer_is_an_outage() -> None:
+    with pytest.raises(LedgerUnavailable), reaching_ledger():
+        raise asyncpg.InternalClientError("got result for unknown protocol state 3")
 
 
 async def _begun(engine: AsyncEngine) -> None:
