@@ -19,6 +19,7 @@ _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 M = TypeVar("M", Counter, Histogram)
 _RATIOS = (0.1, 0.25, 0.5, 0.75, 1, 1.33, 2, 4, 10)
+_MIRRORING = ("mirrored", "dropped", "stopped", "failed")
 _MOST_ESTIMATES = 10_000
 _SHORTEST_ESTIMATE = 2.0
 """Seconds: what is told for less says nothing about estimates."""
@@ -69,7 +70,7 @@ class Metrics:
         self._paused = self._gauge("plumbline_queue_paused", "Whether all leasing is paused.")
         self._workers = self._gauge(
             "plumbline_workers",
-            "Workers: heard of lately (working), or not and not stopped either (lost).",
+            "Workers: heard of lately (working), or within the hour, and not since, nor stopped (lost).",
             "state",
         )
         self._estimated = self._histogram(
@@ -112,6 +113,9 @@ class Metrics:
             "Answers that were offered to a shadow: mirrored, dropped, stopped for others, failed.",
             "result",
         )
+        # What there was none of yet must be there as 0: an alert compares them.
+        for result in _MIRRORING:
+            self._shadow.labels(result)
         self._lost = self._counter("plumbline_outcomes_lost", "Outcomes of trials that could not be written.")
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:

@@ -48,7 +48,8 @@ _OPERATION = text(
         (SELECT extract(epoch FROM now() - min(run_after)) FROM jobs
          WHERE state = 'queued' AND generation IS NULL) AS oldest,
         (SELECT count(*) FROM workers WHERE {_AWAKE}) AS awake,
-        (SELECT count(*) FROM workers WHERE NOT {_AWAKE}) AS lost,
+        (SELECT count(*) FROM workers
+         WHERE NOT {_AWAKE} AND beat_at > now() - interval '1 hour') AS lost,
         EXISTS (SELECT FROM pauses WHERE tenant = '*') AS paused
     """
 )

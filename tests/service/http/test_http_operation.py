@@ -83,6 +83,9 @@ async def test_metrics_count_requests_and_answers_and_name_no_tenant(tenant: Ten
     ):
         assert name in metrics
     assert 'plumbline_part_up{part="ledger"} 1.0' in metrics
+    # An alert compares results of which there may be none.
+    for result in ("mirrored", "dropped", "stopped", "failed"):
+        assert f'plumbline_shadow_total{{result="{result}"}}' in metrics
     assert re.search(r"plumbline_disk_free_bytes [1-9]", metrics)
     assert tenant.name not in metrics
     assert "private-name" not in metrics

@@ -733,6 +733,10 @@ async def test_workers_are_listed_with_what_they_hold_and_whether_they_are_heard
     assert (await ledger.operation()).workers == {"working": 1, "lost": 1}
     await ledger.present(worker, {**ABOUT, "stopping": True})
     assert (await ledger.workers())[0].state == "stopping"
+    # Another has long taken its place: it is told of, and no alarm any more.
+    await _pass(engine, "UPDATE workers SET beat_at = beat_at - interval '1 hour' WHERE pid = 8")
+    assert [one.state for one in await ledger.workers()] == ["stopping", "lost"]
+    assert (await ledger.operation()).workers == {"working": 1, "lost": 0}
 
 
 async def test_an_operator_sees_what_waits_how_long_and_what_went_wrong(
