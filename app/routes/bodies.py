@@ -3,10 +3,19 @@ are each said one way."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from app.routes import filters
 from retrieval.types import Condition
@@ -27,6 +36,13 @@ def _without_nul(text: str) -> str:
     return text
 
 
+def _no_number(moment: Any) -> Any:
+    """Which would be taken for seconds since 1970, or for milliseconds if it is large."""
+    if isinstance(moment, int | float) or (isinstance(moment, str) and _NUMBER.fullmatch(moment)):
+        raise ValueError("a date or a date-time is needed, as 2026-03-01T09:30:00Z")
+    return moment
+
+
 def _in_our_time(moment: datetime) -> datetime:
     """Near the first and the last year that there is, a time cannot be told in another zone."""
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -35,7 +51,12 @@ def _in_our_time(moment: datetime) -> datetime:
     return moment
 
 
+_NUMBER = re.compile(r"\s*[-+]?[0-9.]+(?:e[-+]?[0-9]+)?\s*", re.IGNORECASE)
 _LEFT_OUT = "Left out, it means all; an empty list is refused."
+
+
+AT_LEAST_ONE: dict[str, Any] = {"minItems": 1}
+"""What `not_empty` asks, for the OpenAPI document."""
 
 
 def not_empty(names: list[str]) -> list[str]:
@@ -48,9 +69,11 @@ def not_empty(names: list[str]) -> list[str]:
 Text = Annotated[str, AfterValidator(_without_nul)]
 CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_nul)]
 DocumentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:~@-]{1,200}$")]
+Flag = Annotated[bool, Field(strict=True)]
+"""true or false; 0, 1 and `"yes"` are neither."""
 Whole = Annotated[int, Field(strict=True)]
 """A whole number; true, `"1"` and 1.0 are none."""
-Time = Annotated[datetime, AfterValidator(_in_our_time)]
+Time = Annotated[datetime, BeforeValidator(_no_number), AfterValidator(_in_our_time)]
 """A date-time or a date, in UTC where it names no offset."""
 
 
@@ -60,10 +83,13 @@ class Selection(Strict):
     collection: CollectionName | None = Field(default=None, description="One collection to search in.")
     # Of factories: defaults would be copied deeply for every request.
     collections: Annotated[list[CollectionName], AfterValidator(not_empty)] = Field(
-        default_factory=list, max_length=50, description=f"Several. {_LEFT_OUT}"
+        default_factory=list,
+        max_length=50,
+        description=f"Several. {_LEFT_OUT}",
+        json_schema_extra=AT_LEAST_ONE,
     )
     document_ids: Annotated[list[DocumentId], AfterValidator(not_empty)] = Field(
-        default_factory=list, max_length=1_000, description=_LEFT_OUT
+        default_factory=list, max_length=1_000, description=_LEFT_OUT, json_schema_extra=AT_LEAST_ONE
     )
     filter: dict[str, Any] = Field(
         default_factory=dict, description=filters.DESCRIPTION, examples=filters.EXAMPLES

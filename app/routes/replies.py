@@ -158,6 +158,7 @@ class SearchHit(BaseModel):
 
 class SearchReply(BaseModel):
     hits: list[SearchHit]
+    next: str | None = Field(description="`after` of the next page; null on the last one.")
     degraded: list[str] = Field(description="What had to be done without.")
     release: str
 

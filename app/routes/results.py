@@ -35,6 +35,7 @@ class FoundPassage(BaseModel):
 
 class SearchResult(BaseModel):
     hits: list[FoundPassage]
+    next: Annotated[str | None, Field(description="`after` of the next page; null on the last.")]
     degraded: Degraded
     release: str
 

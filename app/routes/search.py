@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.responses import Response
 from starlette.types import Receive
 
-from app import telemetry
+from app import pages, telemetry
 from app.assignment import Conversation, digest
 from app.errors import RequestInvalid
 from app.outcomes import facts_of_search
@@ -45,6 +45,11 @@ class SearchRequest(Selection):
     group: Literal["chunk", "document"] = Field(
         "chunk", description="`document` gives the best passage of each document."
     )
+    after: str | None = Field(
+        None,
+        max_length=pages.LONGEST,
+        description="`next` of the page before, with the same question: the best hits that no page had yet.",
+    )
 
 
 @router.post("/v1/search", summary="Find passages", response_model=replies.SearchReply)
@@ -56,21 +61,22 @@ async def hits_of(body: SearchRequest, inquiry: Inquiry, receive: Receive) -> di
     """What is found, as it is told. Raises `ClientGone` when the caller hangs up meanwhile."""
     parts, caller, deadline = inquiry.parts, inquiry.caller, inquiry.deadline
     _check_query(body.query, parts.settings.question_limit)
+    told = _told(body)
     where = await reach(parts, caller, body.names, body.document_ids, body.where(), place=body.place)
 
     def named() -> str:
-        return digest("search", caller.tenant, body.model_dump_json())
+        return digest("search", caller.tenant, body.model_dump_json(exclude={"after"}))
 
     assigned = await parts.assigner.assign(body.model, caller, Conversation(named), named)
     telemetry.set_release(assigned.serving.release.id)
-    name = telemetry.request_id()
+    name, limit = telemetry.request_id(), body.limit or assigned.serving.release.search.limit
     with watched(parts.outcomes, assigned, kind="search", tenant=caller.tenant, answer=name) as watch:
         async with Connected(receive), parts.admission.turn(caller.tenant, deadline) as place:
             found, release_id = await parts.search.find(
                 body.query,
                 where,
                 deadline=deadline,
-                limit=body.limit,
+                limit=limit + len(told.digests),
                 group_by_document=body.group == "document",
                 pressure=place.pressure,
                 serving=assigned.serving,
@@ -79,8 +85,20 @@ async def hits_of(body: SearchRequest, inquiry: Inquiry, receive: Receive) -> di
             watch.facts = facts_of_search(found, watch.seconds)
     inquiry.metrics.degraded(found.degraded)
     telemetry.tell_degraded(found.degraded)
-    hits = [hit_json(hit) for hit in found.hits]
-    return {"hits": hits, "degraded": list(found.degraded), "release": release_id}
+    hits, following = told.page(found.hits, limit)
+    return {
+        "hits": [hit_json(hit) for hit in hits],
+        "next": following,
+        "degraded": list(found.degraded),
+        "release": release_id,
+    }
+
+
+def _told(body: SearchRequest) -> pages.Told:
+    try:
+        return pages.Told.read(body.after, documents=body.group == "document")
+    except ValueError:
+        raise RequestInvalid("`after` is `next` of the page before.", "after") from None
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:

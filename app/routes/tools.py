@@ -14,11 +14,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from starlette.types import Receive
 
-from app import access, excerpts
+from app import access, excerpts, pages
 from app.deadline import within
 from app.errors import RequestInvalid
 from app.routes import filters, results
-from app.routes.bodies import CollectionName, DocumentId, Strict, Text, Whole, not_empty
+from app.routes.bodies import CollectionName, DocumentId, Flag, Strict, Text, Whole, not_empty
 from app.routes.caller import Inquiry
 from app.routes.chat import completion
 from app.routes.cited import span_json
@@ -52,7 +52,10 @@ class Where(Strict):
 class SearchArguments(Where):
     query: Text = Field(description="What to look for, in plain words or as a question.")
     limit: Annotated[Whole, Field(ge=1, le=100)] = Field(10, description="At most this many passages.")
-    group_by_document: bool = Field(False, description="True: only the best passage of each document.")
+    group_by_document: Flag = Field(False, description="True: only the best passage of each document.")
+    after: Annotated[Text, Field(max_length=pages.LONGEST)] | None = Field(
+        None, description="`next` of the page before, to go on with the same query."
+    )
 
 
 class AskArguments(Where):
@@ -153,7 +156,8 @@ def _untitled(schema: Any) -> Any:
 
 async def _search(asked: SearchArguments, inquiry: Inquiry, receive: Receive, heard: Heard) -> dict[str, Any]:
     group = "document" if asked.group_by_document else "chunk"
-    stated = {"query": asked.query, "limit": asked.limit, "group": group, **_selection(asked)}
+    stated = {"query": asked.query, "limit": asked.limit, "group": group, "after": asked.after}
+    stated |= _selection(asked)
     return await hits_of(SearchRequest.model_validate(stated), inquiry, receive)
 
 
