@@ -66,6 +66,10 @@ JSON_LIMIT = 4 * 2**20
 UPLOADS = 8
 """Uploads that are held in memory at once."""
 
+KEPT = 75
+"""Seconds for which a connection without a request is kept: longer than proxies and clients keep theirs (5 to
+60), which would send the next request into one that is being closed."""
+
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _TOLD = ("X-Request-Id", "X-Plumbline-Release", "Retry-After", "Content-Disposition", "ETag")
 """Headers that a page of an allowed origin may read."""
@@ -184,23 +188,24 @@ async def listen(
 ) -> None:
     """Serve the application until a signal says stop, which sets `stopping`; `ready` is called when it
     listens."""
-    server = Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            http=Wire,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_graceful_shutdown=round(settings.grace),
-        ),
-        ready,
-        stopping or asyncio.Event(),
+    config = configured(app, settings.host, settings.port, settings.grace)
+    await Server(config, ready, stopping or asyncio.Event()).serve()
+
+
+def configured(app: ASGIApp, host: str, port: int, grace: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=Wire,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=round(grace),
+        timeout_keep_alive=KEPT,
     )
-    await server.serve()
 
 
 class Server(uvicorn.Server):

@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import uvicorn
 
 from app.access import Access
-from app.main import Server, create_app
+from app.main import Server, configured, create_app
 from app.types import Scope
-from app.wire import Wire
 from app.wiring import Services
 from llm.scripted import Script, Scripted
 from llm.types import Call, ChatModel, Delta
@@ -122,15 +120,7 @@ class _Quiet(Server):
 async def serving(services: Services) -> AsyncIterator[str]:
     """The application on a real socket of its own; yields its URL."""
     stopping = asyncio.Event()
-    config = uvicorn.Config(
-        create_app(services.settings, services, stopping),
-        port=0,
-        http=Wire,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=20,
-    )
+    config = configured(create_app(services.settings, services, stopping), "127.0.0.1", 0, 20)
     server = _Quiet(config, lambda: None, stopping)
     task = asyncio.create_task(server.serve())
     while not server.started and not task.done():

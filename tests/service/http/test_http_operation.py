@@ -262,3 +262,17 @@ async def test_the_page_comes_with_a_policy_that_runs_nothing_else(tenant: Tenan
     script = await tenant.http.get("/web/app.js")
     assert script.status_code == 200
     assert script.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_connection_is_kept_for_longer_than_clients_keep_theirs(house: House) -> None:
+    """Who asks after five seconds, for which most keep a connection, finds it open."""
+    host, port = house.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for pause in (5.5, 0.0):
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(20):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readuntil(b"}")
+        assert head.startswith(b"HTTP/1.1 200")
+        await asyncio.sleep(pause)
+    writer.close()
