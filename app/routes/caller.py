@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 import orjson
 from fastapi import Depends, Header, Request
 from fastapi.dependencies.models import Dependant
+from pydantic import WithJsonSchema
 from starlette.responses import Response
 
 from app import access, deadline, telemetry
@@ -93,7 +94,11 @@ def needs_of(dependant: Dependant) -> Needs | None:
     return next((found for one in dependant.dependencies if (found := needs_of(one))), None)
 
 
-_Timeout = Annotated[str | None, Header(description="Seconds that the answer may take; clamped.")]
+_Timeout = Annotated[
+    str | None,
+    Header(description="Seconds that the answer may take; clamped."),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+]
 
 
 async def _deadline(request: Request, x_request_timeout: _Timeout = None) -> float:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from starlette.responses import Response
 
 from app.routes import replies
-from app.routes.bodies import Strict, Whole
+from app.routes.bodies import Flag, Strict, Whole
 from app.routes.caller import Admin, Parts, Reader, reply
 from app.routes.conditional import NOT_MODIFIED, Known, tagged
 from app.routes.route import Exact
@@ -48,7 +48,7 @@ class AskedOf(Strict):
         None, description="Of characters that are undecodable, decoded twice, or of a font without alphabet."
     )
     required_metadata: list[Key] = Field([], max_length=64, description="Keys that say something.")
-    notes: bool = Field(True, description="Tell what had to be left out, such as pages that need OCR.")
+    notes: Flag = Field(True, description="Tell what had to be left out, such as pages that need OCR.")
     refuse: list[Rule] = Field([], description=f"Which of these refuse: {', '.join(RULES)}.")
 
     @field_validator("max_characters")

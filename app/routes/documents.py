@@ -18,6 +18,7 @@ from app import access, telemetry
 from app.errors import Forbidden
 from app.passages import Passages
 from app.routes import replies, uploads
+from app.routes.bodies import Flag
 from app.routes.caller import (
     Deadline,
     Parts,
@@ -65,7 +66,7 @@ IdempotencyKey = Annotated[
 
 
 class ToDelete(Chosen):
-    dry_run: bool = Field(False, description="Only say which documents these are.")
+    dry_run: Flag = Field(False, description="Only say which documents these are.")
 
     @model_validator(mode="after")
     def _named(self) -> ToDelete:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from starlette.responses import Response
 
 from app.routes import filters, replies
-from app.routes.bodies import CollectionName, DocumentId, Strict, not_empty
+from app.routes.bodies import AT_LEAST_ONE, CollectionName, DocumentId, Flag, Strict, not_empty
 from app.routes.caller import Admin, Parts, named_at, reach, reply
 from app.routes.route import Exact
 from ingestion.types import Erasure, ErasureScope
@@ -19,13 +19,17 @@ from retrieval.types import Condition
 router = APIRouter(tags=["documents"], route_class=Exact)
 
 MOST_IDS = 1_000
-Id = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$", description="The erasure's id.")]
+Id = Annotated[
+    str, Path(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="The erasure's id.")
+]
 
 
 class Chosen(Strict):
     """Documents by their ids, by what was said about them, or all of a collection."""
 
-    ids: Annotated[list[DocumentId], AfterValidator(not_empty)] = Field(default=[], max_length=MOST_IDS)
+    ids: Annotated[list[DocumentId], AfterValidator(not_empty)] = Field(
+        default=[], max_length=MOST_IDS, json_schema_extra=AT_LEAST_ONE
+    )
     filter: dict[str, Any] = Field(default={}, description=filters.DESCRIPTION, examples=filters.EXAMPLES)
     collection: CollectionName | None = None
 
@@ -48,7 +52,7 @@ class Chosen(Strict):
 
 
 class ToErase(Chosen):
-    tenant: bool = Field(False, description="Everything of the key's tenant, feedback and trials included.")
+    tenant: Flag = Field(False, description="Everything of the key's tenant, feedback and trials included.")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> ToErase:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from app.access import LONGEST_GRACE, Key, key_json
 from app.errors import Forbidden
 from app.routes import replies
-from app.routes.bodies import Strict, Text, Time, Whole, not_empty, such_as
+from app.routes.bodies import Strict, Time, Whole, not_empty, such_as
 from app.routes.caller import Anybody, Holder, Parts, reply
 from app.routes.releases import who
 from app.routes.route import Exact
@@ -24,7 +24,7 @@ from app.types import Principal, Scope
 router = APIRouter(tags=["operation"], route_class=Exact)
 
 NO_STORE = {"Cache-Control": "no-store"}
-Name = Annotated[Text, Field(max_length=100)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,100}$")]
 Reference = Annotated[str, Path(max_length=100, description="The key's id, or a name that only it has.")]
 Tenant = Annotated[
     str | None,

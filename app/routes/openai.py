@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, Field
 
 from app.errors import RequestInvalid
-from app.routes.bodies import Selection, Strict, Whole, such_as
+from app.routes.bodies import Flag, Selection, Strict, Whole, such_as
 from llm.types import Message
 
 MOST_MESSAGES = 200
@@ -67,14 +67,14 @@ class ChatMessage(Strict):
 
 
 class StreamOptions(Strict):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
+    include_usage: Flag | None = None
+    include_obfuscation: Flag | None = None
 
 
 class Extra(Selection):
     """Our own additions to the request."""
 
-    cache: bool = Field(default=True, description="False neither reads nor writes cached outputs.")
+    cache: Flag = Field(default=True, description="False neither reads nor writes cached outputs.")
     conversation: Annotated[str, Field(pattern=CONVERSATION)] | None = Field(
         default=None,
         description="The conversation's id; made up, and told in the reply, where there is none.",
@@ -101,7 +101,7 @@ class ChatRequest(Strict):
 
     model: str = Field("plumbline", min_length=1, max_length=200)
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    stream: bool | None = False
+    stream: Flag | None = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[Whole, Field(gt=0, le=1_000_000)] | None = None
     max_completion_tokens: Annotated[Whole, Field(gt=0, le=1_000_000)] | None = None
@@ -115,7 +115,7 @@ class ChatRequest(Strict):
     n: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logprobs: bool | None = None
+    logprobs: Flag | None = None
     top_logprobs: int | None = None
     logit_bias: dict[str, float] | None = None
     response_format: dict[str, Any] | None = None
@@ -131,10 +131,10 @@ class ChatRequest(Strict):
     verbosity: str | None = None
 
     # Change nothing here, whatever they say.
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: Flag | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
-    store: bool | None = None
+    store: Flag | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from app import access
 from app.routes import replies
-from app.routes.bodies import Strict, Text
+from app.routes.bodies import Flag, Strict, Text
 from app.routes.caller import Holder, Operator, Parts, Reader, reply
 from app.routes.releases import who
 from app.routes.route import Exact
@@ -27,14 +27,14 @@ router = APIRouter(tags=["operation"], route_class=Exact)
 
 
 class Held(Strict):
-    everybody: bool = Field(
+    everybody: Flag = Field(
         False, description="The queues of all tenants, not this key's alone; takes the scope `operate`."
     )
     reason: Text = Field("", max_length=500, description="Shown to those who wait.")
 
 
 class Resumed(Strict):
-    everybody: bool = Field(
+    everybody: Flag = Field(
         False, description="The pause of all tenants, not this one's own; takes the scope `operate`."
     )
 

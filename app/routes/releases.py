@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from app.releases import Registered
 from app.routes import replies
-from app.routes.bodies import Strict, Text
+from app.routes.bodies import Flag, Strict, Text
 from app.routes.caller import Operator, Parts, Spectator, champion_id, reply
 from app.routes.route import Exact
 from app.types import Principal
@@ -26,8 +26,8 @@ Reference = Annotated[str, Path(max_length=100, description="Id, the beginning o
 
 
 class Promotion(Strict):
-    force: bool = Field(False, description="Promote without a passed evaluation; needs a reason.")
-    allow_missing: bool = Field(
+    force: Flag = Field(False, description="Promote without a passed evaluation; needs a reason.")
+    allow_missing: Flag = Field(
         False, description="Let documents go that could not be put into the release's index."
     )
     reason: Text = Field("", max_length=2_000)

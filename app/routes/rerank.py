@@ -16,7 +16,7 @@ from app import deadline as time_left
 from app.errors import ModelUnknown, RequestInvalid
 from app.rerankers import rerank_seconds
 from app.routes import replies
-from app.routes.bodies import Strict, Text, Whole, such_as
+from app.routes.bodies import Flag, Strict, Text, Whole, such_as
 from app.routes.caller import Deadline, Parts, Reader, reply
 from app.routes.route import Route
 from app.similarity import Similarity
@@ -59,7 +59,7 @@ class RerankRequest(Strict):
     ]
     model: str = Field("plumbline", max_length=200)
     top_n: Annotated[Whole, Field(ge=1)] | None = Field(None, description="At most so many; by default all.")
-    return_documents: bool = False
+    return_documents: Flag = False
 
 
 @router.post(

@@ -21,7 +21,7 @@ from app.metrics import Metrics
 from app.outcomes import Facts, facts_of
 from app.releases import MODEL
 from app.routes import cited, replies
-from app.routes.bodies import CollectionName, DocumentId, Strict, Text, Whole, such_as
+from app.routes.bodies import CollectionName, DocumentId, Flag, Strict, Text, Whole, such_as
 from app.routes.caller import Asked, Inquiry, caching, named_at, reach, reply
 from app.routes.route import Route
 from app.sse import DONE, STREAMED, Connected, EventStream, event, first_of
@@ -59,8 +59,8 @@ class SummarizeRequest(Strict):
     language: Literal["en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "da"] | None = Field(
         None, description="The language to write in; by default that of the text."
     )
-    stream: bool = False
-    cache: bool = True
+    stream: Flag = False
+    cache: Flag = True
 
     @property
     def named(self) -> int:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from app.errors import ReleaseConflict
 from app.releases import OnTrial
 from app.routes import replies
-from app.routes.bodies import Strict, Text, Whole, such_as
+from app.routes.bodies import Flag, Strict, Text, Whole, such_as
 from app.routes.caller import Operator, Parts, Reader, Spectator, reply
 from app.routes.releases import Reference, release_json, who
 from app.routes.route import Exact
@@ -35,14 +35,14 @@ class Step(Strict):
 
 
 class StartTrial(Strict):
-    force: bool = Field(False, description="Without a passed evaluation; needs a reason.")
+    force: Flag = Field(False, description="Without a passed evaluation; needs a reason.")
     reason: Text = Field("", max_length=2_000)
     share: Share | None = Field(None, description="Shadow: the share of answers that is mirrored.")
     pairs: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = Field(
         None, description="Shadow: so many pairs without harm are enough."
     )
     steps: list[Step] | None = Field(None, max_length=20, description="Canary: in place of the usual steps.")
-    promote: bool = Field(True, description="Canary: promote after the last step; else wait.")
+    promote: Flag = Field(True, description="Canary: promote after the last step; else wait.")
 
 
 class Stop(Strict):

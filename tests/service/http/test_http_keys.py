@@ -164,7 +164,7 @@ async def test_a_key_expires_by_itself_and_its_successor_lasts_as_long(house: Ho
         ({"tenant": ""}, "tenant"),
         ({"scopes": []}, "scopes"),
         ({"scopes": ["all"]}, "scopes[0]"),
-        ({"groups": ["a b"]}, "groups"),
+        ({"groups": ["a b"]}, "groups[0]"),
         ({"scopes": ["admin"], "groups": ["hr"]}, "groups"),
         ({"expires_at": "2020-01-01"}, "expires_at"),
         ({"expires_at": "soon"}, "expires_at"),
