@@ -593,22 +593,6 @@ async def test_a_promotion_that_is_refused_is_told_and_not_tried_at_every_look(
     assert waits.evidence["waiting_for"] == "Promotion was refused: its index lacks documents"
 
 
-async def test_one_controller_works_at_a_time_and_the_next_takes_over(stand: Stand, rules: Rules) -> None:
-    first, second = stand.controller, Controller(stand.controller._control, rules)
-    stop, working = asyncio.Event(), list[str]()
-
-    async def takes_over() -> None:
-        async with second._alone(stop):
-            working.append("second")
-
-    async with first._alone(stop):
-        waiting = asyncio.create_task(takes_over())
-        await asyncio.sleep(0.3)
-        assert working == []
-    await asyncio.wait_for(waiting, 30)
-    assert working == ["second"]
-
-
 async def test_what_readers_said_is_forgotten_unless_a_trial_that_runs_may_ask_for_it(
     stand: Stand, asker: Tenant
 ) -> None:
