@@ -123,6 +123,7 @@ async def test_ordinary_jobs_are_leased_before_and_beside_any_number_of_those(
         await show()
     await _build(ledger, other)
     assert len(await ledger.lease_backfill("b", 30, 20)) == 20
+    assert await ledger.waiting("acme", 100) == (0, 0), "they take no room from what is handed in"
     newest = await accept("newest")
     assert [lease.job.id for lease in await ledger.lease("w", 30, 10)] == [newest.id]
 

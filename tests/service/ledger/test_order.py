@@ -11,7 +11,7 @@ import pytest
 from ingestion.errors import NotFound
 from ingestion.ledger import Ledger
 from ingestion.reads import Reads
-from ingestion.types import Job, Lease
+from ingestion.types import Job, JobError, Lease
 from ingestion.written import Flip, Written
 from retrieval.types import Filter, IndexSpec
 
@@ -215,6 +215,22 @@ async def test_a_generation_of_another_version_of_the_product_takes_the_place_of
     done = Written(job=lease.job, revision=revision, chunks={other.generation: 3})
     assert await ledger.flip([done]) == {lease.job.id: "flipped"}
     assert await reads.visible(other.generation, ACME, [("handbook", revision)]) == {revision}
+
+
+async def test_what_waits_or_failed_or_was_deleted_gets_no_second_job_from_such_a_generation(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec, lease_one: LeaseOne
+) -> None:
+    for name in ("shown", "gone"):
+        await accept(name)
+        await show()
+    await ledger.delete("acme", None, "gone")
+    await accept("damaged")
+    await ledger.quarantine((await lease_one()).job, JobError(code="damaged", message="It is."))
+    await accept("waiting")
+    other = _changed(spec)
+    await asyncio.gather(*(ledger.ensure_generation(other, "hashing") for _ in range(3)))
+    leases = await ledger.lease("w", 30, 10)
+    assert sorted(lease.job.document_id for lease in leases) == ["shown", "waiting"]
 
 
 async def test_one_failing_flip_of_a_batch_blocks_no_other(
