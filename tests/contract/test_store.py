@@ -607,6 +607,25 @@ async def test_another_client_sees_what_this_one_wrote(make_store: MakeStore) ->
 
 
 @pytest.mark.parametrize("make_store", SERVED, indirect=True)
+async def test_a_generation_that_another_client_dropped_is_prepared_again(make_store: MakeStore) -> None:
+    """So is one in a store that lost its data: who writes it need not be started again."""
+    writer, other = make_store(), make_store()
+    generation = uuid.uuid4().hex[:16]
+    await writer.prepare(generation, SPEC)
+    await other.drop(generation)
+    with pytest.raises(StoreUnavailable):
+        await writer.upsert(generation, [row(1)])
+    await writer.prepare(generation, SPEC)
+    try:
+        await writer.upsert(generation, [row(2)])
+        assert await ids(writer, generation, everyone()) == ["2-0"]
+    finally:
+        await writer.drop(generation)
+        await writer.close()
+        await other.close()
+
+
+@pytest.mark.parametrize("make_store", SERVED, indirect=True)
 async def test_a_store_that_was_closed_can_be_opened_anew_with_all_rows(make_store: MakeStore) -> None:
     generation = uuid.uuid4().hex[:16]
     first = make_store()
