@@ -178,8 +178,8 @@ async def test_a_text_that_occurs_again_in_a_batch_is_embedded_once(put: Put) ->
 
 @pytest.mark.parametrize(
     ("change", "embedded"),
-    [({"analyzer": "english"}, 0), ({"document_prefix": "passage: "}, 8)],
-    ids=["another analyzer", "another prefix"],
+    [({"analyzer": "english"}, 0), ({"document_prefix": "passage: "}, 8), ({"embedder": "another"}, 8)],
+    ids=["another analyzer", "another prefix", "another embedder"],
 )
 async def test_a_new_index_takes_the_vectors_of_the_same_embedder_behind_the_same_prefix(
     change: dict[str, str],
