@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.trials import Outcome, Trial
-from eval.arrivals import LONGEST, Arrivals
+from eval.arrivals import LATELY, LONGEST, Arrivals
 from eval.canary import CanaryWatch
 from eval.rules import load_rules
 
@@ -123,3 +123,21 @@ def _trial() -> Trial:
         step_at=START,
         ended_at=None,
     )
+
+
+def test_a_quick_answer_counts_as_of_the_same_time_as_a_slow_one_that_began_with_it() -> None:
+    """Else the warm-up would end sooner for the release that answers sooner."""
+    arrivals = Arrivals()
+    for number in range(40):
+        arrivals.add(ended(number, 1.0, 4.0))
+    arrivals.add(ended(99, 1.0, 0.1, candidate=True))
+    assert {one.at for one in arrivals.due(START + timedelta(seconds=60))} == {START + timedelta(seconds=5)}
+
+
+def test_how_long_answers_took_long_ago_makes_nobody_wait() -> None:
+    arrivals = Arrivals()
+    for number in range(LATELY):
+        arrivals.add(ended(number, 0.0, 20.0))
+    for number in range(LATELY):
+        arrivals.add(ended(LATELY + number, 100.0, 0.1))
+    assert len(due(arrivals, 100.2)) == 2 * LATELY
