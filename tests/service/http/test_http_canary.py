@@ -20,6 +20,7 @@ from app.trials import Trial
 from app.wiring import Control
 from eval.controller import Controller
 from eval.rules import Rules, load_rules
+from ingestion.errors import LedgerUnavailable
 from llm.errors import ModelRejected, ModelUnavailable
 from llm.scripted import Script, Scripted
 from llm.types import ChatModel
@@ -591,6 +592,20 @@ async def test_a_promotion_that_is_refused_is_told_and_not_tried_at_every_look(
     waits = await stand.trial(trial)
     assert (waits.state, waits.live, tries) == ("running", True, [stand.candidate.id])
     assert waits.evidence["waiting_for"] == "Promotion was refused: its index lacks documents"
+
+
+async def test_a_ledger_that_is_away_ends_no_trial(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*asked: object, **told: object) -> None:
+        raise LedgerUnavailable("away")
+
+    trial = await stand.canary((0.5, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(stand.house.services.trials, "outcomes", away)
+        with pytest.raises(LedgerUnavailable):
+            await stand.controller.tick()
+    assert (await stand.trial(trial)).state == "running"
+    await stand.tick()
+    assert (await stand.trial(trial)).live
 
 
 async def test_what_readers_said_is_forgotten_unless_a_trial_that_runs_may_ask_for_it(

@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
+from app import tables
 from app.admission import Admission
 from app.deadline import after
 from app.shadow import MOST
@@ -137,6 +138,17 @@ async def test_a_shadow_without_harm_passes_and_may_go_on_to_a_canary(stand: Sta
     assert (await stand.trial(trial)).state == "passed"
     assert (await stand.house.services.release.show(stand.candidate.id)).state == "evaluated"
     assert (await stand.canary((0.1, 10))).state == "running"
+
+
+async def test_a_shadow_passes_with_all_its_pairs_and_not_before(stand: Stand) -> None:
+    trial = await shadow(stand, pairs=3)
+    facts = {"fault": 0.0, "seconds": 0.1}
+    pair = {"trial": trial.id, "kind": "chat", "tenant": "acme", "champion": facts, "candidate": facts}
+    for counted, state in ((True, "running"), (False, "running"), (True, "running"), (True, "passed")):
+        async with stand.engine.begin() as connection:
+            await connection.execute(insert(tables.pairs), {**pair, "counted": counted, "answer": "a"})
+        await stand.tick()
+        assert (await stand.trial(trial)).state == state
 
 
 class Held(Scripted):
