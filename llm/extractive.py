@@ -197,7 +197,7 @@ def _cited(found: Sequence[Quote], chosen: Sequence[int]) -> list[str]:
 def _marked(text: str, number: int) -> str:
     """A quoted sentence with its marker. Numbers in brackets in the text itself are no markers of ours."""
     quoted = _NUMBERS.sub(r"(\1)", text).rstrip()
-    end = "" if re.search(r"[.!?…。！？][\"'”’)\]]*$", quoted) else "."
+    end = "" if re.search(r"[.!?…。！？][\"'”’)\]]*(?:\(\d{1,3}\))*$", quoted) else "."
     return f"{quoted.rstrip(':;,')}{end} [{number}]"
 
 

@@ -180,9 +180,14 @@ ASKS_WHAT_IS = re.compile(
     re.IGNORECASE,
 )
 """The name of the thing is its group."""
-IS = (
-    r"\W{0,3}(?:\([^()]{1,60}\)\W{0,2})?\s*(?:(?:is|are|means?|refers? to|stands? for|denotes?|describes?"
+_NEAR = r"\W{0,3}(?:\([^()]{1,60}\)\W{0,2})?\s*"
+_VERB = (
+    r"(?:is|are|means?|refers? to|stands? for|denotes?|describes?"
     r"|ist|sind|bezeichnet|bedeutet|beschreibt|steht für|est|sont|désigne|signifie|es|son|significa|designa"
-    r"|è|sono|indica|é|são|zijn|betekent|to|jest|oznacza|är|betyder|innebär|er)\b|[:–—;]|- )"
+    r"|è|sono|indica|é|são|zijn|betekent|to|jest|oznacza|är|betyder|innebär|er)\b"
 )
-"""What follows a name where a text says what it is: a verb, or the mark of a glossary or a table's row."""
+_MARK = r"[:–—;]|- "
+IS = rf"{_NEAR}(?:{_VERB}|{_MARK})"
+"""What follows a name where a text says what it is: a verb, or the mark of a glossary or a table's row;"""
+IS_A = rf"{_NEAR}(?:{_VERB}\s+(?:{'|'.join(_ARTICLES.split())}|one of)\s|{_MARK})"
+"""the same where it names the kind of thing."""

@@ -41,7 +41,9 @@ _ASKING = {
 }
 _QUESTION = 30
 """Words of a text that is taken for a question, at most."""
-_LEAST = 1.5
+_SHORT = 8
+"""Words of a text that is too short to say many of them."""
+_LEAST, _LEAST_OF_SHORT = 1.5, 1.0
 """Weight of a language's words that a text needs;"""
 _LEAD = 1.3
 """how many times that of any other language;"""
@@ -172,7 +174,8 @@ def _detect(text: str) -> str | None:
             weights[code] += count / len(spoken)
     best, second = sorted(weights, key=weights.__getitem__, reverse=True)[:2]
     several = len(LANGUAGES[best].words & found.keys()) >= _DIFFERENT
-    clear = several and weights[best] >= _LEAST and weights[best] >= _LEAD * weights[second]
+    least = _LEAST if found.total() > _SHORT else _LEAST_OF_SHORT
+    clear = several and weights[best] >= least and weights[best] >= _LEAD * weights[second]
     return best if clear else _asked_in(found, weights[best])
 
 

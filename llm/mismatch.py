@@ -86,7 +86,8 @@ _DATE = re.compile(
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _LASTS = re.compile(r"\bhow long\b(.*)\b(?:last|take)\b", re.IGNORECASE)
 _ONLY_ASKS = re.compile(
-    r"(?<=\bhow )often\b|\bper(?= \w)|^\W*(?:what|which|list)\b.{0,9}\bsteps\b(?= (?:to|for|of|in)\b)"
+    r"(?<=\bhow )(?:often|long|far|old|big|large|high|tall|deep|heavy|fast|soon)\b|\bper(?= \w)"
+    r"|^\W*(?:what|which|list)\b.{0,9}\bsteps\b(?= (?:to|for|of|in)\b)"
     r"|(?<=\bwie )(?:oft|lange?|hoch|groß|alt|weit|schnell|teuer|schwer|tief)\b"
     r"|(?<=\bhoe )(?:vaak|lang|hoog|groot|oud|ver|snel|duur)\b|(?<=\bjak )(?:często|długo|daleko|szybko)\b"
     r"|(?<=\bhur )(?:ofta|länge|lång|hög|stor|gammal)\b|(?<=\bhvor )(?:ofte|længe|langt?|højt?|stort?)\b",

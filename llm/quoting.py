@@ -221,14 +221,14 @@ class Relevance:
             return self.own[at] >= TOLD
         return any(wanted.fits(self._question, self.quotes[at].piece.text, self._language))
 
-    def ranked(self, scores: Sequence[float]) -> list[int]:
-        """The quotes that score at all, best first."""
+    def ranked(self, scores: Sequence[float]) -> dict[int, float]:
+        """The quotes that score at all, best first, with what each is worth to this question."""
         worth = {
             at: score + wanted.preferred(self._question, self.quotes[at].piece.text, self._language)
             for at, score in enumerate(scores)
             if score > 0
         }
-        return sorted(worth, key=lambda at: -worth[at])
+        return dict(sorted(worth.items(), key=lambda one: -one[1]))
 
     @property
     def _foreign(self) -> bool:
@@ -293,10 +293,17 @@ class Relevance:
         held = zip(self._said, self._around, self._titled, strict=True)
         count = Counter(term for said, around, titled in held for term in said | around | titled)
         total = len(self.quotes)
-        return {
-            term: math.log(1 + (total - count[term] + 0.5) / (count[term] + 0.5))
-            for term in terms(mismatch.telling(self._question), self._language)
-        }
+        asked = terms(mismatch.telling(self._question), self._language)
+        if self._translates(asked):
+            asked = [term for term in asked if term in self._known]
+        return {term: math.log(1 + (total - count[term] + 0.5) / (count[term] + 0.5)) for term in asked}
+
+    def _translates(self, asked: Sequence[str]) -> bool:
+        """Whether the texts are in another language than the question and have a code or a number of it: then
+        its other words are not to be found there."""
+        spoken = detect(" ".join(quote.piece.text for quote in self.quotes[:SAMPLE]))
+        shared = any(term in self._known and _CODE.fullmatch(term) for term in asked)
+        return shared and spoken not in (None, self._language)
 
     def _cover(self, said: Sequence[Sequence[str]]) -> list[float]:
         """How much of the question each quote covers, its passage does, and it says in the same order."""
@@ -383,13 +390,13 @@ def _belonging(relevance: Relevance, at: int) -> list[int]:
 
 
 def _best(relevance: Relevance, scores: Sequence[float]) -> list[int]:
-    order = relevance.ranked(scores)
-    chosen = order[:1]
+    worth = relevance.ranked(scores)
+    chosen = list(worth)[:1]
     near = NEAR_TOPIC if relevance.leans else NEAR
-    for at in order[1:]:
-        close = scores[at] >= near * scores[order[0]]
-        adds = scores[at] >= NEAR_ADDING * scores[order[0]] and relevance.new_words(at, chosen) >= ADDING
-        if len(chosen) < MOST and (close or adds):
+    for at in list(worth)[1:]:
+        share = worth[at] / worth[chosen[0]]
+        adds = share >= NEAR_ADDING and relevance.new_words(at, chosen) >= ADDING
+        if len(chosen) < MOST and (share >= near or adds):
             chosen.append(at)
     return chosen
 

@@ -15,6 +15,7 @@ from llm.kinds import (
     ASKS_TIME,
     ASKS_WHAT_IS,
     IS,
+    IS_A,
     NUMBER,
     TIME,
 )
@@ -81,9 +82,10 @@ def _defining(question: str, text: str) -> float:
     if asked is None:
         return 0.0
     name = re.escape(asked.group(1).strip().rstrip("s"))
-    begins = rf"(?:\w+:\s)?(?:\w+['’\s]\s*){{0,2}}\W?{name}s?{IS}"
-    says = rf"{begins}|.*(?:called|named|known as|\()\s*\W?{name}\b"
-    return DEFINED if re.match(says, text, re.IGNORECASE) else 0.0
+    begins = rf"(?:\w+:\s)?(?:\w+['’\s]\s*){{0,2}}\W?{name}s?"
+    if re.match(rf"{begins}{IS_A}|.*(?:called|named|known as|\()\s*\W?{name}\b", text, re.IGNORECASE):
+        return DEFINED
+    return DEFINED / 2 if re.match(rf"{begins}{IS}", text, re.IGNORECASE) else 0.0
 
 
 def _things(question: str, language: str | None) -> frozenset[str]:

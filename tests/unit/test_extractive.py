@@ -539,3 +539,20 @@ async def test_the_best_sentence_of_a_passage_is_said_first() -> None:
     question = "How many people had the office in Oslo when it opened?"
     answer = await text(Extractive(), asked(question, [passage]))
     assert answer.startswith("The office in Oslo opened in 2011 with 40 people. [1]")
+
+
+async def test_a_code_is_found_in_texts_of_another_language() -> None:
+    error = Passage(
+        1,
+        "Troubleshooting",
+        "The display shows what is wrong. E41 is shown when the station has no connection to the gateway.",
+    )
+    answer = await text(Extractive(), asked("Was bedeutet der Fehler E41?", [error]))
+    assert answer.startswith("E41 is shown when the station has no connection")
+
+
+async def test_how_long_asks_for_a_time_and_not_for_the_word() -> None:
+    terms_ = Passage(1, "Terms", "The warranty is 36 months. A claim needs the invoice.")
+    assert await text(Extractive(), asked("How long is the warranty?", [terms_])) == (
+        "The warranty is 36 months. [1]"
+    )

@@ -44,6 +44,8 @@ def test_a_question_is_told_by_its_words(text: str, code: str) -> None:
         ("Quanti dipendenti?", "it"),
         ("Hoeveel medewerkers?", "nl"),
         ("Hvornår lukker kontoret?", "da"),
+        ("Wie beantrage ich Urlaub?", "de"),
+        ("Comment installer la passerelle ?", "fr"),
     ],
 )
 def test_a_short_question_is_told_by_the_word_that_asks(text: str, code: str) -> None:
