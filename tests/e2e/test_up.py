@@ -174,13 +174,19 @@ def test_the_first_key_is_made_before_any_key_exists(instance: Up) -> None:
     made = plumbline("keys", "create", "alice", "--scope", "read", "--json", "--data", str(instance.data))
     assert made.returncode == 0, made.stderr
     key = json.loads(made.stdout)["key"]
-    url = f"http://127.0.0.1:{instance.port}/v1/documents"
-    assert httpx.get(url, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+    def status(secret: str) -> int:
+        url = f"http://127.0.0.1:{instance.port}/v1/documents"
+        return httpx.get(url, headers={"Authorization": f"Bearer {secret}"}).status_code
+
+    assert status(key) == 200
+    rotated = plumbline("keys", "rotate", "alice", "--json", "--data", str(instance.data))
+    assert rotated.returncode == 0, rotated.stderr
+    after = json.loads(rotated.stdout)["key"]
+    assert status(after) == 200
+    # The name is the new key's: the old one opens nothing any more.
     assert plumbline("keys", "revoke", "alice", "--yes", "--data", str(instance.data)).returncode == 0
-    eventually(
-        lambda: httpx.get(url, headers={"Authorization": f"Bearer {key}"}).status_code == 401,
-        "a revoked key still opens",
-    )
+    eventually(lambda: status(key) == status(after) == 401, "a revoked key still opens")
 
 
 def test_doctor_finds_every_part_of_a_running_instance(instance: Up) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
+from app.admission import Admission
 from llm.errors import LlmError, ModelOverloaded, ModelRejected, ModelUnavailable, StreamBroken
 from llm.scripted import Script, Scripted
-from tests.service.http.house import House, Tenant
+from tests.service.http.house import House, Tenant, serving
 
 LEAVE = "Every employee has 28 days of paid leave a year. Unused days expire in March."
 PUMPS = "The A7 pump moves forty litres of water a minute and weighs nine kilograms."
@@ -345,3 +350,26 @@ async def test_a_text_that_is_filed_twice_is_given_to_the_model_once_but_found_t
     cited = told["citations"][0]
     passage = await tenant.http.get(f"/v1/documents/{cited['document_id']}/chunks/{cited['chunk_id']}")
     assert passage.json()["text"] == LEAVE == cited["text"]
+
+
+async def test_the_official_client_comes_again_when_it_was_told_to(house: House, tenant: Tenant) -> None:
+    full = Admission(max_running=4, max_waiting=0)
+    others = AsyncExitStack()
+    told: list[tuple[int, str | None]] = []
+
+    async def heed(response: httpx2.Response) -> None:
+        told.append((response.status_code, response.headers.get("retry-after")))
+        await others.aclose()
+
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(serving(replace(house.services, admission=full)))
+        await stack.enter_async_context(others)
+        for _ in range(4):
+            await others.enter_async_context(full.turn("other", math.inf))
+        http = await stack.enter_async_context(httpx2.AsyncClient(event_hooks={"response": [heed]}))
+        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=tenant.secret, http_client=http)
+        answer = await client.chat.completions.create(
+            model="plumbline", messages=[{"role": "user", "content": "Who comes again?"}]
+        )
+    assert answer.choices[0].message.content
+    assert told == [(429, "1"), (200, None)]
