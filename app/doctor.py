@@ -203,11 +203,13 @@ def _packages(settings: Settings, running: instance.Running | None) -> Iterator[
 
 
 def _port(settings: Settings) -> Finding:
-    from app.standalone import PortTaken, check_port
+    from app.standalone import PortTaken, check_port, is_live
 
     try:
         check_port(settings.host, settings.port)
     except PortTaken as error:
+        if is_live(settings.host, settings.port):  # As in the container of an API.
+            return Finding("port", "ok", f"an API runs at {settings.port} on {settings.host}")
         return Finding("port", "fail", str(error), "Choose another with --port or PLUMBLINE_PORT.")
     return Finding("port", "ok", f"{settings.port} on {settings.host} is free")
 

@@ -282,6 +282,18 @@ def _ask_api(host: str, port: int) -> None:
         raise NotReady(f"api: {status}")
 
 
+def is_live(host: str, port: int) -> bool:
+    """Whether what listens there is an API of ours."""
+    connection = HTTPConnection(_reachable(host), port, timeout=PROBE_TIMEOUT)
+    try:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().read() == b'{"status":"live"}'
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 def _reachable(host: str) -> str:
     """The address at which a server that listens on `host` answers this machine."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (read, not listened on)

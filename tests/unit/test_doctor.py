@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 from app.doctor import Finding, examine
 from app.settings import load_settings
@@ -63,3 +65,22 @@ async def test_a_store_that_is_away_is_told_with_its_reason(tmp_path: Path) -> N
     found = await _findings(tmp_path, "http://127.0.0.1:9")
     assert found["weaviate"].state == "fail"
     assert "Weaviate failed" in found["weaviate"].detail
+
+
+async def test_a_port_that_an_api_listens_on_is_in_order_and_any_other_use_is_not(tmp_path: Path) -> None:
+    said = [b'{"status":"live"}', b"Welcome"]
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said.pop(0))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        Thread(target=server.serve_forever).start()
+        settings = load_settings({}, data=tmp_path, port=server.server_port)
+        states = [
+            next(finding.state for finding in await examine(settings) if finding.name == "port") for _ in "12"
+        ]
+        server.shutdown()
+    assert states == ["ok", "fail"]
