@@ -14,7 +14,7 @@ REPEATED = 3
 """Times that a line stands in a text when it is one of every page."""
 SPEAKS = 0.3
 """Share of its words that a text has in sentences when it speaks in sentences."""
-FEW = 5
+FEW = 3
 """Words of a sentence, at least; of an item of a list one less."""
 NAMES = 0.6
 """Share of words with capitals or figures from which a piece is a list of names or a reference."""
