@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every test that this machine can run, after the checks that need no server.
+# Every test that this machine can run, after the checks that need no server. Arguments go to pytest: a path, -n 0
+# for one process.
 #   VLLM=1 or CI=true also builds .venv-vllm and tests against a real vLLM on the CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."

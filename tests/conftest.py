@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,8 @@ async def _until_ready(part: embedded.Part, process: subprocess.Popen[bytes], lo
 def postgres_url(parts_folder: Path) -> Iterator[str]:
     """A real PostgreSQL; make a database of your own in it."""
     part = embedded.postgres(parts_folder / "postgres", parts_folder / "sockets")
+    # No test kills this one, so that nothing need wait for the disk.
+    part = replace(part, command=(*part.command, "-c", "fsync=off", "-c", "synchronous_commit=off"))
     with running(part, parts_folder / "postgres.log"):
         yield part.url
 

@@ -16,8 +16,12 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-TOGETHER = dict.fromkeys(("test_judge.py", "test_vllm.py", "test_vllm_up.py"), "vLLM")
-"""Files that go to one worker: they share what is dear to make, and one vLLM takes 3 GB."""
+_BROWSER = ("browser/test_page.py", "browser/test_page_under_way.py", "browser/test_release_page.py")
+_SAMPLED = (*_BROWSER, "e2e/test_openai_client.py", "e2e/test_up.py")
+_VLLM = ("e2e/test_judge.py", "e2e/test_vllm.py", "e2e/test_vllm_up.py")
+TOGETHER = {**dict.fromkeys(_SAMPLED, "sampled"), **dict.fromkeys(_VLLM, "vLLM")}
+"""Files that go to one worker, since they share what is dear: an instance with the sample takes as long to
+start as fifty tests do, and a vLLM 3 GB."""
 SHOWN = 20
 
 
@@ -34,7 +38,7 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types.
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return TOGETHER.get(Path(file).name, file)
+        return TOGETHER.get("/".join(Path(file).parts[-2:]), file)
 
     def remove_node(self, node: Any) -> str | None:
         """The test at which this process died, if it did. What is left of its groups goes to others, without

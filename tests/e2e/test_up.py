@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from app.embedded import free_port
+from tests.live import Instance
 
 ELSEWHERE = (
     "DATABASE_URL",
@@ -263,16 +264,12 @@ def found(up: Up) -> list[str]:
     return [hit["document_id"] for hit in json.loads(searched.stdout)["hits"]]
 
 
-def test_a_new_instance_takes_in_the_sample_and_shows_a_cited_answer(folder: Path) -> None:
-    up = Up(folder / "data")
-    try:
-        said = up.wait_ready().said()
-        assert "three days a week" in said
-        assert "policies:remote-work.md" in said
-        listed = plumbline("documents", "list", "--data", str(up.data), "--json")
-        assert len(json.loads(listed.stdout)["documents"]) >= 20
-        named = ("--named", "REMOTE work")
-        found = plumbline("documents", "list", *named, "--data", str(up.data), "--json")
-        assert [one["id"] for one in json.loads(found.stdout)["documents"]] == ["policies:remote-work.md"]
-    finally:
-        up.end()
+def test_a_new_instance_takes_in_the_sample_and_shows_a_cited_answer(sampled: Instance) -> None:
+    said = sampled.log.read_text()
+    assert "three days a week" in said
+    assert "policies:remote-work.md" in said
+    listed = plumbline("documents", "list", "--data", str(sampled.data), "--json")
+    assert len(json.loads(listed.stdout)["documents"]) >= 20
+    named = ("--named", "REMOTE work")
+    found = plumbline("documents", "list", *named, "--data", str(sampled.data), "--json")
+    assert [one["id"] for one in json.loads(found.stdout)["documents"]] == ["policies:remote-work.md"]

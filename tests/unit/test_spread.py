@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import spread
+
 ROOT = Path(__file__).parents[2]
 CONFTEST = """
 import pytest
@@ -57,6 +59,10 @@ def _run(suite: Path) -> tuple[int, str]:
 def _told(said: str, part: str) -> str:
     [line] = [line for line in said.splitlines() if line.startswith(f"{part} ")]
     return line.removeprefix(part).strip()
+
+
+def test_files_that_go_together_are_there() -> None:
+    assert [name for name in spread.TOGETHER if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_what_ran_on_real_parts_and_what_was_skipped_is_told_for_all_processes(suite: Path) -> None:
