@@ -32,9 +32,10 @@ def test_two_stores_are_told_in_one_sentence_with_both_names() -> None:
         open_store(both)
 
 
-def test_an_address_that_is_none_is_told() -> None:
+def test_an_address_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEAVIATE_URL", "weaviate:8080")
     with pytest.raises(SettingsError, match=r"WEAVIATE_URL: .*is not a URL like"):
-        load_settings({}, weaviate_url="weaviate:8080")
+        load_settings({})
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
