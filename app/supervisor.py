@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager, contextmanager
 
 from app.child import Child, StartFailed
 
-START_TIMEOUT = 120.0
+START_TIMEOUT = 300.0
+"""Seconds. A part that ends is told at once: this is for a machine that is busy with other things."""
 SAME_WISH = 1.0
 """Signals this close together are one wish: `timeout` and process managers send theirs twice."""
 
