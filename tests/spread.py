@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-_BROWSER = ("browser/test_page.py", "browser/test_page_under_way.py", "browser/test_release_page.py")
+_OF_THE_PAGE = ("page", "page_accessible", "page_address", "page_rights", "page_texts", "page_under_way")
+_BROWSER = tuple(f"browser/test_{name}.py" for name in (*_OF_THE_PAGE, "release_page"))
 _SAMPLED = (*_BROWSER, "e2e/test_openai_client.py", "e2e/test_up.py")
 _VLLM = ("e2e/test_judge.py", "e2e/test_vllm.py", "e2e/test_vllm_up.py")
 TOGETHER = {**dict.fromkeys(_SAMPLED, "sampled"), **dict.fromkeys(_VLLM, "vLLM")}
