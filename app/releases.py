@@ -304,10 +304,14 @@ class Registry:
     async def judge(
         self, reference: str, evidence: Mapping[str, Any], *, passed: bool, who: str = "command line"
     ) -> Registered:
-        """Keep the verdict of an evaluation; only a passed one lets a release be promoted."""
+        """Keep the verdict of an evaluation; only a passed one lets a release be promoted. Raises
+        `ReleaseConflict` for one that passed against a `baseline` that does not serve, itself perhaps: it
+        says nothing of whether the champion may be replaced."""
         verdict = {**evidence, "passed": passed}
         async with transaction(self._engine) as connection:
             found = await find(connection, reference)
+            if passed:
+                await _require_against_champion(connection, found, evidence.get("baseline"))
             values: dict[str, Any] = {"evidence": verdict}
             if passed:
                 values |= {"bootstrap": False, "forced": None}
@@ -413,6 +417,18 @@ async def require_champion(connection: AsyncConnection, release_id: str) -> None
     served = await _served(connection, locked=True)
     if served != release_id:
         raise ReleaseConflict(f"Release {served} became champion meanwhile. Look again, and try again.")
+
+
+async def _require_against_champion(
+    connection: AsyncConnection, found: Registered, baseline: str | None
+) -> None:
+    """Of the champion itself a verdict says whether it works; without one there is nothing to replace."""
+    served = await connection.scalar(_POINTER)
+    if baseline is not None and served not in (None, found.id, baseline):
+        raise ReleaseConflict(
+            f"It was compared with release {baseline}, which does not serve: {served} does. "
+            f"Evaluate {served} on the same data, and take that for the baseline of `plumbline eval gate`."
+        )
 
 
 async def hold_champion(connection: AsyncConnection) -> None:

@@ -117,37 +117,25 @@ def judge(
     as_json: console.AsJson = False,
     data: console.Data = None,
 ) -> None:
-    """Keep the verdict of an evaluation; a release that passed may be promoted."""
+    """Keep the verdict of an evaluation against the release that serves; one that passed may be promoted."""
     import asyncio
 
     from app.cli.ledger import open_ledger
-    from app.errors import ReleaseConflict, ReleaseUnknown
+    from app.errors import ReleaseUnknown
     from app.releases import Registered, Registry
     from app.settings import load_settings
 
-    async def keep(
-        release: str, passed: bool, evidence: dict[str, Any]
-    ) -> tuple[Registered, Registered | None]:
+    async def keep(release: str, passed: bool, evidence: dict[str, Any]) -> Registered:
         async with open_ledger(load_settings(data=data)) as engine:
-            registry = Registry(engine)
-            judged = await registry.judge(release, evidence, passed=passed)
-            try:
-                return judged, await registry.served()
-            except ReleaseConflict:
-                return judged, None
+            return await Registry(engine).judge(release, evidence, passed=passed)
 
     release, passed, evidence = _read_verdict(verdict)
     with console.failures():
         try:
-            judged, serving = asyncio.run(keep(release, passed, evidence))
+            judged = asyncio.run(keep(release, passed, evidence))
         except ReleaseUnknown:
             console.fail(f"Release {release} is not registered: `plumbline release add` its file first.")
     console.show({"id": judged.id, "name": judged.name, "passed": passed}, as_json)
-    if serving and evidence["baseline"] != serving.id:
-        typer.echo(
-            f"It was compared with release {evidence['baseline']}, which does not serve: {serving.id} does.",
-            err=True,
-        )
 
 
 def _read_verdict(file: Path) -> tuple[str, bool, dict[str, Any]]:

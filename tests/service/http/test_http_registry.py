@@ -159,16 +159,25 @@ async def _keep(engine: AsyncEngine, of: Release, against: Release, folder: Path
         return await asyncio.to_thread(run, "release", "judge", str(file), "--data", str(folder))
 
 
-async def test_a_verdict_against_another_release_than_the_one_that_serves_says_so(
+async def test_a_verdict_that_passed_against_another_release_than_the_one_that_serves_is_not_kept(
     registry: Registry, engine: AsyncEngine, first: Release, second: Release, tmp_path: Path
 ) -> None:
     await registry.add(second)
+    refused = await _keep(engine, second, second, tmp_path)
+    assert refused.exit_code == 1
+    assert f"compared with release {second.id}, which does not serve: {first.id} does" in refused.stderr
+    assert not (await registry.show(second.id)).evaluated
     kept = await _keep(engine, second, first, tmp_path)
     assert (kept.exit_code, kept.stderr) == (0, "")
-    kept = await _keep(engine, second, second, tmp_path)
-    assert kept.exit_code == 0
-    assert f"compared with release {second.id}, which does not serve: {first.id} does" in kept.stderr
     assert (await registry.show(second.id)).evaluated
+
+
+async def test_of_the_first_release_a_verdict_against_itself_says_that_it_works(
+    registry: Registry, engine: AsyncEngine, first: Release, tmp_path: Path
+) -> None:
+    kept = await _keep(engine, first, first, tmp_path)
+    assert (kept.exit_code, kept.stderr) == (0, "")
+    assert (await registry.show(first.id)).evaluated
 
 
 async def test_a_name_that_another_release_has_is_told_with_whom_it_means(
