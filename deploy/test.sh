@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test that this machine can run, after the checks that need no server. Arguments go to pytest: a path, -n 0
-# for one process.
+# Every test that this machine can run, after the checks that need no server. With arguments (a path, say) it is one
+# run of pytest that they go to.
 #   VLLM=1 or CI=true also builds .venv-vllm and tests against a real vLLM on the CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,6 +29,16 @@ fi
 step "checks"
 make --no-print-directory check
 
+# Those that compute go to as many processes as there are processors, while vLLM is on its way. The rest run one after
+# the other: they start whole instances, and time matters to some.
+many=(tests/unit tests/architecture tests/service/ledger)
+failed=
+if [ $# = 0 ]; then
+  step "tests of units and of the ledger, in $(nproc) processes"
+  .venv/bin/python -m pytest --numprocesses "$(nproc)" --max-worker-restart 2 "${many[@]}" || failed=1
+  set -- tests "${many[@]/#/--ignore=}"
+fi
+
 if [ -n "$vllm" ]; then
   step "waiting for vLLM"
   wait "$vllm" || { cat .venv/vllm.log >&2; echo "vLLM could not be installed." >&2; exit 1; }
@@ -36,12 +46,7 @@ if [ -n "$vllm" ]; then
   tail -1 .venv/vllm.log
 fi
 
-# Many tests wait rather than compute, so that one process more than there are processors is the quickest. Each
-# starts real parts of its own, and may come to 4 GB with them.
-workers=$(($(nproc) + 1))
-fit=$(awk '/^MemAvailable/ { print int($2 / 4e6) }' /proc/meminfo)
-workers=$((fit < workers ? fit : workers))
-
-step "tests, in $((workers > 1 ? workers : 1)) processes"
-.venv/bin/python -m pytest --numprocesses "$((workers > 1 ? workers : 0))" --max-worker-restart 2 "$@"
+step "tests"
+.venv/bin/python -m pytest "$@" || failed=1
 printf '\nall of it took %d s\n' $((SECONDS - began))
+[ -z "$failed" ]

@@ -88,11 +88,11 @@ async def evaluate(
     """Ask the target every question of the data set, whose corpus it must have, and score the answers. Each
     names the release: of what is promoted or tried meanwhile, nothing may get into its report."""
     begin, started_at = time.perf_counter(), _now()
-    target.pin(release)
     texts = Texts(dataset.documents)
     metrics = metrics_for(dataset, target.embed, texts, judge)
-    samples = await collect(target, dataset, progress, concurrency)
-    results = await scored(metrics, dataset.cases, samples, progress)
+    with target.pinned(release):
+        samples = await collect(target, dataset, progress, concurrency)
+        results = await scored(metrics, dataset.cases, samples, progress)
     return Report(
         dataset=dataset.ref,
         release=release,

@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -52,9 +53,14 @@ class HttpTarget:
     ) -> None:
         await self._client.aclose()
 
-    def pin(self, release: ReleaseRef) -> None:
-        """Ask this release from now on, whatever is promoted or tried meanwhile."""
-        self.model = f"plumbline@{release.id}"
+    @contextmanager
+    def pinned(self, release: ReleaseRef) -> Iterator[None]:
+        """Ask this release until the block ends, whatever is promoted or tried meanwhile."""
+        before, self.model = self.model, f"plumbline@{release.id}"
+        try:
+            yield
+        finally:
+            self.model = before
 
     async def ready(self) -> bool:
         """Whether the instance says that it can serve."""

@@ -16,7 +16,7 @@ from eval.metrics.catalogue import CATALOGUE, about
 from eval.report import aggregates
 from eval.run import evaluate
 from eval.target import HttpTarget
-from eval.types import ReleaseRef, Report, Score
+from eval.types import Report, Score
 from tests.live import Instance
 from tests.vllm_server import MODEL, VllmServer, serving
 
@@ -27,7 +27,6 @@ CASES = 10
 MIDWAY = 12
 """Verdicts after which the judge is killed: there are some hundred."""
 BOUNDS = Bounds(characters=40, items=3, tokens=700)
-RELEASE = ReleaseRef(id="0123456789ab", name="default", fingerprint="0" * 64, canonical="{}")
 JUDGED = {name for name in CATALOGUE if about(name).tier == 2}
 
 
@@ -107,8 +106,9 @@ async def _evaluated(server: VllmServer, instance: Instance, kept: Path) -> Repo
     settings = JudgeSettings(url=server.url, model=MODEL, cache=kept, timeout=60.0, bounds=BOUNDS)
     async with Judge(settings) as judge, HttpTarget(instance.url) as target:
         dataset = limited(load_dataset("handbook"), CASES)
+        release = await target.release()
         return await evaluate(
-            target, dataset, RELEASE, product="0.1.0", progress=lambda step, done, total: None, judge=judge
+            target, dataset, release, product="0.1.0", progress=lambda step, done, total: None, judge=judge
         )
 
 
