@@ -282,7 +282,7 @@ async def test_a_sound_candidate_is_promoted_step_by_step(stand: Stand, asker: T
     steps = [
         entry["evidence"]["step"]
         for entry in await stand.house.services.release.history(stand.candidate.id)
-        if entry["what"] == "release.step"
+        if entry["what"] == "release.step" and entry["evidence"]["trial"] == trial.id
     ]
     assert steps == [1]
 
