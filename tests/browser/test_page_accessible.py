@@ -40,6 +40,7 @@ async def test_no_view_and_no_dialog_has_a_fault_that_axe_finds(
     await page.locator("#passage-text mark").wait_for()
     assert await faults(page) == []
     await page.keyboard.press("Escape")
+    await page.wait_for_function("!location.hash.includes('open=')")  # It goes back in the history.
     for view, ready in (
         ("search?q=gateway+outage", "#hits li"),
         ("summarize", "#summary-go"),
