@@ -198,8 +198,7 @@ class Access:
         groups, and shows the documents that name none.
         """
         _check_names(tenant, name, groups, scopes)
-        if expires_at is not None and expires_at <= datetime.now(UTC):
-            raise RequestInvalid("`expires_at` has passed already.", "expires_at")
+        _require_ahead(expires_at)
         if groups is None and "admin" not in scopes:
             groups = frozenset()
         new = {
@@ -264,11 +263,9 @@ class Access:
             old = await _found(connection, reference, tenant, held=True)
             if old.state != "active":
                 raise RequestInvalid(f"The key {old.id} is {old.state}: make a new one.", "key")
-            now = datetime.now(UTC)
             if expires_at is None and old.expires_at is not None:
-                expires_at = now + (old.expires_at - old.created_at)
-            if expires_at is not None and expires_at <= now:
-                raise RequestInvalid("`expires_at` has passed already.", "expires_at")
+                expires_at = datetime.now(UTC) + (old.expires_at - old.created_at)
+            _require_ahead(expires_at)
             new = {
                 "tenant": old.tenant,
                 "name": old.name,
@@ -308,6 +305,11 @@ class Access:
                     f"Listening on {settings.host} needs keys, and there is none. {_MAKE_ONE}, or listen on "
                     "127.0.0.1."
                 )
+
+
+def _require_ahead(expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise RequestInvalid("`expires_at` has passed already.", "expires_at")
 
 
 def _lasts(left: Any) -> float:
