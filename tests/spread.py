@@ -1,15 +1,12 @@
 """How a run is spread over worker processes (`pytest -n 3`), and how it loses nothing.
 
 A worker starts real parts of its own when one of its tests first asks for them, so tests go to workers by
-files. A test marked `alone` waits until no other runs, and none begins before it ends.
+files.
 """
 
 from __future__ import annotations
 
-import fcntl
-import tempfile
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +24,8 @@ SHOWN = 20
 
 
 def register(config: pytest.Config) -> None:
-    """Called when pytest is configured. For a run in one process there is nothing to do."""
-    if (given := getattr(config, "workerinput", None)) is not None:
-        config.pluginmanager.register(Turns(Path(given["turns"])))
-    elif config.getoption("dist") != "no":
+    """Called when pytest is configured. In a worker, and for a run in one process, there is nothing to do."""
+    if not hasattr(config, "workerinput") and config.getoption("dist") != "no":
         config.pluginmanager.register(Whole())
 
 
@@ -66,10 +61,6 @@ class Whole:
     def __init__(self) -> None:
         self._collected: set[str] = set()
         self._over: set[str] = set()
-        self._turns = tempfile.TemporaryDirectory(prefix="plt-")
-
-    def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput["turns"] = self._turns.name
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> Groups:
         config.option.loadscopereorder = False
@@ -93,35 +84,5 @@ class Whole:
             for nodeid in lost[:SHOWN]:
                 terminalreporter.write_line(nodeid)
 
-    def pytest_unconfigure(self) -> None:
-        self._turns.cleanup()
-
     def _lost(self) -> list[str]:
         return sorted(self._collected - self._over)
-
-
-class Turns:
-    """In a worker: tests run beside those of other workers, but those marked `alone` do not."""
-
-    def __init__(self, folder: Path) -> None:
-        self._door, self._room = folder / "door", folder / "room"
-
-    # The first of all, so that no time limit counts the waiting.
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        alone = item.get_closest_marker("alone") is not None
-        with ExitStack() as held:
-            # Who waits to be alone waits in the door, and so nobody else gets in before it.
-            with _locked(self._door, fcntl.LOCK_EX):
-                held.enter_context(_locked(self._room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
-            return (yield)
-
-
-@contextmanager
-def _locked(path: Path, how: int) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, how)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ import pytest
 from tests import realparts, spread
 
 def pytest_configure(config):
-    for name in ("vllm", "browser", "alone"):
+    for name in ("vllm", "browser"):
         config.addinivalue_line("markers", name)
     config.pluginmanager.register(realparts)
     spread.register(config)
@@ -100,29 +99,3 @@ def pytest_runtest_protocol(item):
     assert code == 1
     assert "1 tests were collected and not run" in said
     assert "test_two.py::test_it_is_forgotten" in said
-
-
-def test_nothing_runs_beside_what_has_to_be_alone(suite: Path, tmp_path: Path) -> None:
-    note = """
-import time
-from pathlib import Path
-import pytest
-
-def _note(name):
-    began = time.monotonic()
-    time.sleep(0.05)
-    with Path("times").open("a") as times:
-        times.write(f"{name} {began} {time.monotonic()}\\n")
-"""
-    busy = "\n@pytest.mark.parametrize('n', range(8))\ndef test_busy(n):\n    _note('busy')\n"
-    for name in ("test_one.py", "test_two.py"):
-        (suite / name).write_text(
-            f"{note}{busy}\n@pytest.mark.alone\ndef test_alone():\n    _note('alone')\n{busy}"
-        )
-    code, said = _run(suite)
-    assert code == 0, said
-    times = [line.split() for line in (suite / "times").read_text().splitlines()]
-    spans = sorted((float(began), float(ended), name) for name, began, ended in times)
-    assert [name for _, _, name in spans].count("alone") == 2
-    beside = [{a[2], b[2]} for a, b in pairwise(spans) if b[0] < a[1]]
-    assert all(names == {"busy"} for names in beside)
