@@ -3,7 +3,8 @@
 A cache never makes a request fail: while Redis is away every look-up is a miss. For each document there is an
 index of the values that it went into, so that erasing it is one question to Redis. Redis may drop an index to
 make room, so a value also carries what it was made from in front of it, and erasing looks through those too:
-what is said to be gone is gone.
+what is said to be gone is gone. It stays gone: what a request that began before makes of the document is
+not kept.
 """
 
 from __future__ import annotations
@@ -23,11 +24,18 @@ PREFIX = "plumbline:output:"
 INDEX = "plumbline:made-from:"
 LARGEST = 1 << 20
 """Bytes of a value; a larger one is not kept."""
+LATE = 900.0
+"""Seconds for which nothing that was made from a document is kept after it was forgotten: longer than any
+request that may still have its text."""
 _MARK = 16
 _AT_ONCE = 500
 _LOOK = 0.05
 _PUT = """
 local now = redis.call('TIME')[1]
+for i = 2, #KEYS do
+  local gone = redis.call('ZSCORE', KEYS[i], 'forgotten')
+  if gone and tonumber(gone) >= tonumber(now) then return end
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 for i = 2, #KEYS do
   redis.call('ZADD', KEYS[i], now + math.ceil(ARGV[2] / 1000), KEYS[1])
@@ -37,13 +45,17 @@ end
 """
 """A value and its place in the index of each document, whose members end when the values do."""
 _FORGET = """
+local late = tonumber(ARGV[1])
 local erased = 0
 for i = 1, #KEYS do
   for _, key in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do erased = erased + redis.call('DEL', key) end
   redis.call('DEL', KEYS[i])
+  redis.call('ZADD', KEYS[i], redis.call('TIME')[1] + late, 'forgotten')
+  redis.call('EXPIRE', KEYS[i], late)
 end
 return erased
 """
+"""The outputs in the index of each document; what is left of it refuses others until it ends."""
 _PUT_NAME = hashlib.sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
 _NONE: frozenset[bytes] = frozenset()
 
@@ -98,13 +110,13 @@ class RedisOutputs:
         """Delete every output that one of these (`tenant/document id`) went into; how many they were.
 
         First those in the documents' indexes, at once; then every kept output is looked at, since an index
-        may have been dropped. Raises `OutputsUnavailable`, since an erasure must not be believed done when it
-        is not."""
+        may have been dropped. For `LATE` seconds nothing that is made from them is kept. Raises
+        `OutputsUnavailable`, since an erasure must not be believed done when it is not."""
         wanted = _marks(documents)
         try:
             pipe = await self._line.connected()
             keys = [INDEX + mark.hex() for mark in wanted]
-            erased = int(await pipe.ask("EVAL", _FORGET, str(len(keys)), *keys))
+            erased = int(await pipe.ask("EVAL", _FORGET, str(len(keys)), *keys, str(round(LATE))))
             async for found in _keys(pipe):
                 made_from = await asyncio.gather(*(_made_from_of(pipe, key) for key in found))
                 gone = [key for key, marks in zip(found, made_from, strict=True) if wanted & marks]
@@ -161,6 +173,7 @@ class MemoryOutputs:
 
     def __init__(self, *, limit: int = 1024, clock: Callable[[], float] = time.monotonic) -> None:
         self._kept: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._forgotten: dict[bytes, float] = {}
         self._limit = limit
         self._clock = clock
 
@@ -176,9 +189,10 @@ class MemoryOutputs:
         return _value(kept)
 
     async def put(self, key: str, value: bytes, ttl: float, documents: Sequence[str] = ()) -> None:
-        if ttl <= 0 or len(value) > LARGEST:
+        marks, now = _marks(documents), self._clock()
+        if ttl <= 0 or len(value) > LARGEST or any(self._forgotten.get(mark, 0.0) > now for mark in marks):
             return
-        self._kept[key] = (self._clock() + ttl, _marked(value, sorted(_marks(documents))))
+        self._kept[key] = (now + ttl, _marked(value, sorted(marks)))
         self._kept.move_to_end(key)
         while len(self._kept) > self._limit:
             self._kept.popitem(last=False)
@@ -190,7 +204,9 @@ class MemoryOutputs:
         return
 
     async def forget(self, documents: Sequence[str]) -> int:
-        wanted = _marks(documents)
+        wanted, now = _marks(documents), self._clock()
+        self._forgotten = {mark: end for mark, end in self._forgotten.items() if end > now}
+        self._forgotten |= dict.fromkeys(wanted, now + LATE)
         found = [key for key, (_, kept) in self._kept.items() if wanted & _made_from(kept)]
         for key in found:
             del self._kept[key]

@@ -12,8 +12,9 @@ import pytest
 import uvloop
 
 from app import embedded
+from app.routes.caller import LONGEST_TIMEOUT
 from llm.errors import OutputsUnavailable
-from llm.outputs import INDEX, LARGEST, PREFIX, MemoryOutputs, RedisOutputs
+from llm.outputs import INDEX, LARGEST, LATE, PREFIX, MemoryOutputs, RedisOutputs
 from llm.pipe import Pipe, PipeBroken
 
 Kept = MemoryOutputs | RedisOutputs
@@ -22,9 +23,8 @@ PATIENT = 5.0
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def outputs(request: pytest.FixtureRequest, redis_url: str) -> AsyncIterator[Kept]:
-    made: Kept = MemoryOutputs() if request.param == "memory" else RedisOutputs(redis_url, timeout=PATIENT)
-    await made.forget(["t/a", "t/b"])
+async def outputs(request: pytest.FixtureRequest, empty_url: str) -> AsyncIterator[Kept]:
+    made: Kept = MemoryOutputs() if request.param == "memory" else RedisOutputs(empty_url, timeout=PATIENT)
     yield made
     await made.aclose()
 
@@ -58,6 +58,27 @@ async def test_a_document_is_forgotten_with_all_that_was_made_from_it(outputs: K
     await outputs.put("none", b"4", 60)
     assert await outputs.forget(["t/a"]) == 2
     assert [await outputs.get(key) for key in ("one", "both", "other", "none")] == [None, None, b"3", b"4"]
+
+
+async def test_what_was_made_from_a_document_and_comes_late_is_not_kept(outputs: Kept) -> None:
+    """The answer of a request that read the document before it was erased."""
+    await outputs.forget(["t/a"])
+    await outputs.put("late", b"1", 60, ["t/a", "t/b"])
+    await outputs.put("other", b"2", 60, ["t/b"])
+    assert [await outputs.get(key) for key in ("late", "other")] == [None, b"2"]
+
+
+async def test_a_document_that_was_handed_in_again_is_kept_from_again() -> None:
+    now = 0.0
+    outputs = MemoryOutputs(clock=lambda: now)
+    await outputs.forget(["t/a"])
+    now = LATE
+    await outputs.put("again", b"1", 60, ["t/a"])
+    assert await outputs.get("again") == b"1"
+
+
+def test_no_request_outlasts_the_time_for_which_what_comes_late_is_refused() -> None:
+    assert LATE > LONGEST_TIMEOUT
 
 
 @pytest.mark.parametrize("document", ["t/a", "t/b"])
@@ -120,7 +141,10 @@ async def test_an_index_lives_as_long_as_the_longest_of_its_outputs(empty_url: s
     (index,) = await pipe.ask("KEYS", INDEX + "*")
     assert 599_000 < await pipe.ask("PTTL", index) <= 600_000
     assert await outputs.forget(["t/long"]) == 2
-    assert await pipe.ask("KEYS", INDEX + "*") == []
+    assert (LATE - 1) * 1000 < await pipe.ask("PTTL", index) <= LATE * 1000
+    await pipe.ask("ZADD", index, "0", "forgotten")  # as it is when that time is over
+    await outputs.put("again", b"3", 60, ["t/long"])
+    assert await outputs.get("again") == b"3"
     await outputs.aclose()
     pipe.close()
 
