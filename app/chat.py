@@ -323,4 +323,5 @@ def _sampling(question: Question, default: Sampling) -> Sampling:
         min_tokens=min(default.min_tokens, most),
         seed=default.seed if question.seed is None else question.seed,
         stop=question.stop,
+        thinking=default.thinking,
     )

@@ -38,6 +38,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+# Left out where it is not set, so that releases from before there was such a key keep their fingerprints.
+_UNSET = Field(exclude_if=operator.not_)
+
+
 class ServingPart(_Strict):
     """How vLLM serves a model (`llm.serving`); what is left out is vLLM's own choice."""
 
@@ -52,6 +56,7 @@ class ServingPart(_Strict):
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9
     eager: bool = False
+    reasoning_parser: Annotated[str | None, _UNSET] = None
 
 
 class ModelRef(_Strict):
@@ -80,11 +85,15 @@ class ModelRef(_Strict):
 
 
 class SamplingPart(_Strict):
+    """`thinking`: models that can think before they answer do so, within `max_tokens`; nobody sees their
+    thoughts."""
+
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Annotated[int, Field(gt=0, le=32_768)] = 512
     min_tokens: Annotated[int, Field(ge=0, le=32_768)] = 0
     seed: int | None = None
+    thinking: Annotated[bool, _UNSET] = False
 
 
 class PromptsPart(_Strict):
@@ -101,9 +110,7 @@ def _language(name: str) -> str:
     return name
 
 
-Prefix = Annotated[str, Field(max_length=1_000)]
-# Left out where it is none, so that releases from before there were any keep their fingerprints.
-_NO_PREFIX: str = Field("", exclude_if=operator.not_)
+Prefix = Annotated[str, Field(max_length=1_000), _UNSET]
 
 
 class IndexPart(_Strict):
@@ -119,7 +126,7 @@ class IndexPart(_Strict):
     long_overlap: Annotated[int, Field(ge=0, le=1_024)] = 0
     header: str = "{title}\n{heading}\n"
     analyzer: Literal["snowball", "snowball-english", "plain"] = "snowball"
-    document_prefix: Prefix = _NO_PREFIX
+    document_prefix: Prefix = ""
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> IndexPart:
@@ -144,7 +151,7 @@ class SearchPart(_Strict):
     foreign_weight: Annotated[float, Field(ge=0, le=1)] = 0.25
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.9
     smoothing_depth: Annotated[int, Field(ge=2, le=100)] = 50
-    query_prefix: Prefix = _NO_PREFIX
+    query_prefix: Prefix = ""
 
 
 class RerankPart(_Strict):
@@ -242,6 +249,7 @@ class Release:
             max_tokens=part.max_tokens,
             min_tokens=part.min_tokens,
             seed=part.seed,
+            thinking=part.thinking,
         )
 
     @property

@@ -13,6 +13,7 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Policy = Literal["priority", "fcfs"]
 MODULE = "vllm.entrypoints.openai.api_server"
 """Not the `vllm` command: the CPU build installs one that does not start."""
+_PARSER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 _QUANTIZATION = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -37,6 +38,7 @@ class ServingSpec:
     tensor_parallel: int = 1
     memory_share: float = 0.9
     eager: bool = False
+    reasoning_parser: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel"):
@@ -51,6 +53,8 @@ class ServingSpec:
             raise ValueError("memory_share must be more than 0 and at most 1")
         if self.quantization is not None and not _QUANTIZATION.fullmatch(self.quantization):
             raise ValueError("quantization must be a method that vLLM knows, such as fp8 or awq")
+        if self.reasoning_parser is not None and not _PARSER.fullmatch(self.reasoning_parser):
+            raise ValueError("reasoning_parser must be one that vLLM knows, such as qwen3 or deepseek_r1")
         self._require_batch()
 
     def _require_batch(self) -> None:
@@ -78,6 +82,7 @@ class ServingSpec:
             *("--scheduling-policy", self.scheduling),
             *_option("--tensor-parallel-size", self.tensor_parallel if self.tensor_parallel > 1 else None),
             *_option("--gpu-memory-utilization", self.memory_share if gpu else None),
+            *_option("--reasoning-parser", self.reasoning_parser),
             *(("--enforce-eager",) if self.eager else ()),
             # A line for each request helps nobody: the service logs its own.
             "--disable-uvicorn-access-log",

@@ -37,7 +37,8 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """`min_tokens` is a field of vLLM; it is sent only where it is not 0."""
+    """`min_tokens` is a field of vLLM; it is sent only where it is not 0. `thinking`: a model that can think
+    before it answers does; its thoughts count as output tokens, and go nowhere."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -45,6 +46,7 @@ class Sampling:
     min_tokens: int = 0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

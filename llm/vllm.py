@@ -1,8 +1,9 @@
 """A model behind an OpenAI-compatible chat completions URL, streamed; made for vLLM.
 
 Closing the generator closes the connection, by which vLLM knows to stop and free the slot. Nothing is
-retried here except a request that was refused for `cache_salt`, a vLLM field that keeps one tenant from
-timing another's cached prefixes; a server that does not know the field is not sent it again.
+retried here except a request that was refused for a field of vLLM's: `cache_salt`, which keeps one tenant
+from timing another's cached prefixes, or `chat_template_kwargs`, which says whether a model is to think
+first. A server that does not know one is not sent it again; one that wants `max_completion_tokens` gets that.
 
 aiohttp rather than httpx, because a token costs a quarter of the processor time on its way through.
 """
@@ -34,6 +35,7 @@ from llm.errors import (
     StreamBroken,
 )
 from llm.events import Events, EventTooLong
+from llm.thoughts import CLOSE, Thoughts
 from llm.types import Call, Delta, Load, Message
 
 FIRST_TOKEN = 20.0
@@ -53,6 +55,8 @@ _ASIDE = 2.0
 """Seconds for a question beside the stream: models, load, tokens."""
 _LOAD = re.compile(rb"^vllm:num_requests_(running|waiting)(?:\{[^}\n]*\})? ([0-9.e+]+)", re.MULTILINE)
 _TOO_LONG = re.compile(r"maximum context length is (\d+)")
+_OPTIONAL = {"cache_salt": "cache_salt", "chat_template_kwargs": "chat_template"}
+"""Fields that only some servers know, and by what they name one that they refuse."""
 
 
 def new_client() -> aiohttp.ClientSession:
@@ -65,8 +69,9 @@ def new_client() -> aiohttp.ClientSession:
 
 @dataclass(slots=True)
 class _Progress:
-    """What a stream has brought so far."""
+    """What a stream has brought so far. `started` is the answer."""
 
+    thoughts: Thoughts
     finish: Literal["stop", "length"] | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
@@ -98,7 +103,9 @@ class Vllm:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._first_token_timeout = first_token_timeout
         self._headers = headers
-        self._salted = True
+        self._fields = dict.fromkeys((*_OPTIONAL, "max_tokens"), True)
+        """Whether the server takes them, as far as is known."""
+        self._thinks_aloud = False
         self._streams = 0
 
     def __repr__(self) -> str:
@@ -130,7 +137,13 @@ class Vllm:
     async def count(self, messages: Sequence[Message]) -> int | None:
         """Tokens of these messages in the model's own template, by vLLM's `/tokenize`; None where the
         server has none."""
-        body = {"model": self._model, "messages": [{"role": m.role, "content": m.content} for m in messages]}
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+        }
+        if self._fields["chat_template_kwargs"]:
+            # The longer one: it says that there are no thoughts.
+            body["chat_template_kwargs"] = _template_options(thinking=False)
         said = _loaded(await self._aside("POST", self._root + "/tokenize", body))
         return int(said["count"]) if "count" in said else None
 
@@ -147,7 +160,7 @@ class Vllm:
         )
 
     async def stream(self, call: Call) -> AsyncGenerator[Delta, None]:
-        progress = _Progress()
+        progress = _Progress(Thoughts(expected=call.sampling.thinking or self._thinks_aloud))
         try:
             async with aclosing(self._deltas(call, progress)) as deltas:
                 async for delta in deltas:
@@ -161,15 +174,19 @@ class Vllm:
         end, first = begin + call.timeout, begin + min(call.timeout, self._first_token_timeout)
         async with asyncio.timeout_at(first):
             response = await self._open(call)
-        watch, events, next_at = _Watch(response, first), Events(), 0.0
+        watch, events, next_at, waited = _Watch(response, first), Events(), 0.0, True
         self._streams += 1
         try:
             while not progress.done and (piece := await self._read(response, next_at)):
                 text, problem = _texts(events.feed(piece), progress)
+                if waited and progress.thoughts.begun:
+                    waited = False
+                    watch.until(end)
+                if CLOSE in text and not _is_quoted(call):
+                    self._thinks_aloud = True
+                    raise _NotSpoken("it thinks before it answers; from now on its thoughts are left out")
                 if text:
-                    if not progress.started:
-                        progress.started = True
-                        watch.until(end)
+                    progress.started = True
                     next_at = clock() + max(GATHER, min(self._streams * GATHER_EACH, GATHER_MOST))
                     yield Delta(text=text, model=self._model)
                 if problem:
@@ -183,7 +200,11 @@ class Vllm:
             self._streams -= 1
             watch.stop()
             response.close()
-        yield self._last(progress)
+        rest = progress.thoughts.finish(cut=progress.finish == "length")
+        last = self._last(progress, call, silent=not (progress.started or rest))
+        if rest:
+            yield Delta(text=rest, model=self._model)
+        yield last
 
     async def _read(self, response: aiohttp.ClientResponse, next_at: float) -> bytes:
         """What came, and, if the last delta left just now, what comes until the next may."""
@@ -197,26 +218,23 @@ class Vllm:
     async def _open(self, call: Call) -> aiohttp.ClientResponse:
         """The response with its status checked and its body still to come."""
         while True:
-            salted = self._salted
-            response = await self._send(call, salted)
+            sent = [name for name, known in self._fields.items() if known]
+            response = await self._send(call, sent)
             if response.status == 200:
                 return response
             async with response:
                 message = _message(await response.read())
-            if salted and response.status in (400, 422) and "cache_salt" in message:
-                self._salted = False
-                continue
-            raise self._refusal(response, message)
+            refused = _refused(message, sent) if response.status in (400, 422) else []
+            if not refused:
+                raise self._refusal(response, message)
+            self._fields |= dict.fromkeys(refused, False)
 
-    async def _send(self, call: Call, salted: bool) -> aiohttp.ClientResponse:
+    async def _send(self, call: Call, fields: Sequence[str]) -> aiohttp.ClientResponse:
         headers = {**self._headers(), "accept": "text/event-stream", "accept-encoding": "identity"}
-        body = _body(self._model, call)
-        if salted:
-            body["cache_salt"] = _salt(call.scope.tenant)
         return await self._pool().post(
             self._base + "/chat/completions",
             headers=self._authorized({**headers, "content-type": "application/json"}),
-            data=orjson.dumps(body),
+            data=orjson.dumps(_body(self._model, call, fields)),
             timeout=self._timeout,
             allow_redirects=False,
         )
@@ -252,9 +270,14 @@ class Vllm:
             return ContextTooLong(said, limit=int(limit.group(1)))
         return ModelUnavailable(said) if status >= 500 else ModelRejected(said)
 
-    def _last(self, progress: _Progress) -> Delta:
+    def _last(self, progress: _Progress, call: Call, *, silent: bool) -> Delta:
         if progress.finish is None:
             raise _NotSpoken("the stream ended before the output was complete")
+        if silent and progress.thoughts.any:
+            raise ModelRejected(
+                f"Model {self._model!r} thought, and said nothing within {call.sampling.max_tokens} tokens. "
+                "Allow more in the release's [sampling] (`max_tokens`), or no thinking (`thinking = false`)."
+            )
         return Delta(
             text="",
             model=self._model,
@@ -306,17 +329,22 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
                 pass
 
 
-def _body(model: str, call: Call) -> dict[str, Any]:
+def _body(model: str, call: Call, fields: Sequence[str]) -> dict[str, Any]:
+    """`fields` are those that the server takes, of those that not every one does."""
     sampling = call.sampling
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": m.role, "content": m.content} for m in call.prompt.messages],
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
+        "max_tokens" if "max_tokens" in fields else "max_completion_tokens": sampling.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if "cache_salt" in fields:
+        body["cache_salt"] = _salt(call.scope.tenant)
+    if "chat_template_kwargs" in fields:
+        body["chat_template_kwargs"] = _template_options(thinking=sampling.thinking)
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if sampling.min_tokens:
@@ -324,6 +352,24 @@ def _body(model: str, call: Call) -> dict[str, Any]:
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     return body
+
+
+def _is_quoted(call: Call) -> bool:
+    """Whether the prompt itself holds the tag with which thoughts end."""
+    return any(CLOSE in message.content for message in call.prompt.messages)
+
+
+def _template_options(*, thinking: bool) -> dict[str, bool]:
+    """What templates of models call it: Qwen, GLM and others the one, DeepSeek and Granite the other."""
+    return {"enable_thinking": thinking, "thinking": thinking}
+
+
+def _refused(message: str, sent: Sequence[str]) -> list[str]:
+    """Of the fields that were sent, those that the message of a refusal says can be left out."""
+    refused = [name for name in sent if name in _OPTIONAL and _OPTIONAL[name] in message]
+    if "max_tokens" in sent and "max_completion_tokens" in message:
+        refused.append("max_tokens")
+    return refused
 
 
 def _salt(tenant: str) -> str:
@@ -354,7 +400,10 @@ def _read(data: str, progress: _Progress) -> str:
         progress.prompt_tokens = usage.get("prompt_tokens", progress.prompt_tokens)
         progress.output_tokens = usage.get("completion_tokens", progress.output_tokens)
         choice: dict[str, Any] = next(iter(event.get("choices") or ()), {})
-        text = (choice.get("delta") or {}).get("content") or ""
+        delta = choice.get("delta") or {}
+        text = delta.get("content") or ""
+        if not text and (delta.get("reasoning") or delta.get("reasoning_content")):
+            progress.thoughts.apart()
         finish = choice.get("finish_reason")
     except (ValueError, AttributeError, TypeError) as error:
         raise _NotSpoken("an event could not be read") from error
@@ -362,7 +411,7 @@ def _read(data: str, progress: _Progress) -> str:
         if finish not in ("stop", "length"):
             raise _NotSpoken(f"the output ended with {finish!r}")
         progress.finish = finish
-    return str(text)
+    return progress.thoughts.feed(str(text)) if text else ""
 
 
 def _loaded(body: bytes) -> dict[str, Any]:

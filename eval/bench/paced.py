@@ -6,9 +6,12 @@ The model `paced?first=0.2&rate=50&length=40` sends its first token after 0.2 s,
 Further fields: `status` (answer with this HTTP status), `retry` (its Retry-After), `after` (go wrong after so
 many tokens) with `wrong` = `die` (drop the connection), `error` (an error event), `end` (end without a
 finish), `hang` (send nothing more); `finish` (its finish reason); `bytes=1` (every byte on its own);
-`salt=refuse` (400 for the field `cache_salt`). The model `echo-extractive` answers by the prompt, with the
-built-in model. With `slots`, so many answers are written at once and the others wait. `GET /state` tells how
-many streams are open, `GET /requests` all bodies so far, `GET /metrics` what runs and waits, by vLLM's names.
+`refuse=cache_salt` (400 for this field; several with commas); `think=5` (so many words first, unless the
+request turns thinking off) in the field `reasoning`, or as `aloud` says: in `tags`, in `opened` ones, of
+which the first is in the prompt, or `endless`, without the last; `always=1` (it thinks all the same). The
+model `echo-extractive` answers by the prompt, with the built-in model. With `slots`, so many answers are
+written at once and the others wait. `GET /state` tells how many streams are open, `GET /requests` all bodies
+so far, `GET /metrics` what runs and waits, by vLLM's names.
 """
 
 from __future__ import annotations
@@ -76,8 +79,9 @@ class PacedServer:
         self.clients.add(scope["client"][1])
         self.headers = {k.decode(): v.decode() for k, v in scope["headers"]}
         script = dict(parse_qsl(body["model"].partition("?")[2]))
-        if script.get("salt") == "refuse" and "cache_salt" in body:
-            await _json(send, 400, {"error": {"message": "Extra inputs are not permitted: 'cache_salt'"}})
+        if unknown := [name for name in script.get("refuse", "").split(",") if name in body]:
+            instead = " Use 'max_completion_tokens' instead." if "max_tokens" in unknown else ""
+            await _json(send, 400, {"error": {"message": f"Not permitted: {unknown}.{instead}"}})
         elif "status" in script:
             headers = [(b"retry-after", script["retry"].encode())] if "retry" in script else []
             await _json(send, int(script["status"]), {"error": {"message": "As you asked."}}, headers)
@@ -125,6 +129,8 @@ class PacedServer:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         sent = 0
         await _event(send, script, _chunk(body, {"role": "assistant", "content": ""}))
+        for thought in _thoughts(body, script):
+            await _event(send, script, _chunk(body, thought))
         async with aclosing(_tokens(body, script)) as tokens:
             async for token in tokens:
                 if sent == int(script.get("after", -1)):
@@ -156,13 +162,27 @@ class PacedServer:
         )
 
 
+def _thoughts(body: dict[str, Any], script: dict[str, str]) -> list[dict[str, str]]:
+    """Deltas of what it thinks first."""
+    wanted = body.get("chat_template_kwargs", {}).get("enable_thinking", True)
+    count = int(script.get("think", 0)) if wanted or "always" in script else 0
+    words = [f"thought{n} " for n in range(count)]
+    aloud = script.get("aloud")
+    if not words or aloud is None:
+        return [{"reasoning": word} for word in words]
+    begin = ["<think>", "\n"] if aloud == "tags" else []
+    end = [] if aloud == "endless" else ["</think>", "\n\n"]
+    return [{"content": piece} for piece in (*begin, *words, *end)]
+
+
 async def _tokens(body: dict[str, Any], script: dict[str, str]) -> AsyncGenerator[str, None]:
     if body["model"] == ECHO:
         async with aclosing(_echo(body)) as pieces:
             async for piece in pieces:
                 yield piece
         return
-    length = min(int(script.get("length", 8)), int(body.get("max_tokens") or UNBOUNDED))
+    most = body.get("max_tokens") or body.get("max_completion_tokens") or UNBOUNDED
+    length = min(int(script.get("length", 8)), int(most))
     clock = asyncio.get_running_loop().time
     # By the clock: one that is late does not make all that follow late.
     due, pause = clock() + float(script.get("first", 0)), 1 / float(script.get("rate", 1000))

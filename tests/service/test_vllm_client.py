@@ -12,13 +12,14 @@ import pytest
 from app.embedded import free_port
 from eval.bench.paced import PacedServer
 from llm.errors import (
+    LlmError,
     ModelOverloaded,
     ModelRejected,
     ModelTimeout,
     ModelUnavailable,
     StreamBroken,
 )
-from llm.types import Sampling
+from llm.types import Call, Sampling
 from llm.vllm import Vllm, new_client
 from tests.calls import becomes, call, drain, text
 from tests.paced import serving
@@ -172,11 +173,95 @@ async def test_a_long_answer_outlives_the_patience_for_its_first_word(
 async def test_a_server_that_does_not_know_the_salt_is_asked_without_it(
     url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
-    model = Vllm(url, "paced?salt=refuse&length=1", client=client)
+    model = Vllm(url, "paced?refuse=cache_salt&length=1", client=client)
     before = len(server.requests)
     assert await text(model, call()) == "word0 "
     assert await text(model, call()) == "word0 "
     assert ["cache_salt" in body for body in server.requests[before:]] == [True, False, False]
+
+
+async def test_fields_that_a_server_does_not_know_are_left_out_or_have_another_name(
+    url: str, server: PacedServer, client: aiohttp.ClientSession
+) -> None:
+    """As OpenAI's own newer models want it."""
+    names = "cache_salt,chat_template_kwargs,max_tokens"
+    model = Vllm(url, f"paced?refuse={names}", client=client)
+    assert await text(model, call(tokens=2)) == "word0 word1 "
+    before = len(server.requests)
+    assert await text(model, call(tokens=2)) == "word0 word1 "
+    (body,) = server.requests[before:]
+    assert body["max_completion_tokens"] == 2
+    assert body.keys().isdisjoint(names.split(","))
+
+
+ALOUD = ["", "&aloud=tags", "&aloud=opened"]
+
+
+@pytest.mark.parametrize("aloud", ALOUD)
+async def test_a_model_that_can_think_is_asked_not_to(
+    url: str, client: aiohttp.ClientSession, aloud: str
+) -> None:
+    model = Vllm(url, f"paced?think=3&length=2{aloud}", client=client)
+    assert await text(model, call()) == "word0 word1 "
+
+
+def thoughtful(tokens: int = 16, timeout: float = 10.0) -> Call:
+    asked = call(tokens=tokens, timeout=timeout)
+    return replace(asked, sampling=replace(asked.sampling, thinking=True))
+
+
+@pytest.mark.parametrize("aloud", ALOUD)
+async def test_thoughts_are_not_part_of_the_answer(
+    url: str, client: aiohttp.ClientSession, aloud: str
+) -> None:
+    model = Vllm(url, f"paced?think=30&length=2{aloud}", client=client)
+    assert await text(model, thoughtful()) == "word0 word1 "
+
+
+@pytest.mark.parametrize("aloud", ["", "&aloud=tags"])
+async def test_a_model_that_thinks_all_the_same_shows_nothing_of_it(
+    url: str, client: aiohttp.ClientSession, aloud: str
+) -> None:
+    model = Vllm(url, f"paced?think=30&always=1&length=2&bytes=1{aloud}", client=client)
+    assert await text(model, call()) == "word0 word1 "
+
+
+async def test_thoughts_that_nothing_announced_break_the_first_answer_and_are_left_out_of_others(
+    url: str, client: aiohttp.ClientSession
+) -> None:
+    """A model that always thinks, whose template opens the tag, at a server without a parser for it."""
+    model = Vllm(url, "paced?think=3&always=1&aloud=opened&length=2", client=client)
+    with pytest.raises(LlmError, match="thinks before it answers"):
+        await drain(model, call())
+    assert await text(model, call()) == "word0 word1 "
+
+
+async def test_a_tag_that_is_quoted_is_no_thought(url: str, client: aiohttp.ClientSession) -> None:
+    model = Vllm(url, "paced?think=3&always=1&aloud=opened&length=1", client=client)
+    said = await text(model, call("What does </think> mean?"))
+    assert said.endswith("</think>\n\nword0 ")
+
+
+async def test_one_that_was_to_think_and_did_not_is_heard_all_the_same(
+    url: str, client: aiohttp.ClientSession
+) -> None:
+    assert await text(Vllm(url, "paced?length=2", client=client), thoughtful()) == "word0 word1 "
+
+
+async def test_who_thinks_is_given_more_time_than_who_is_silent(
+    url: str, client: aiohttp.ClientSession
+) -> None:
+    model = Vllm(url, "paced?think=3&first=1.5&length=1", client=client, first_token_timeout=1.0)
+    assert await text(model, thoughtful()) == "word0 "
+
+
+@pytest.mark.parametrize("aloud", [*ALOUD, "&aloud=endless"])
+async def test_one_that_only_thinks_hands_over_to_the_next(
+    url: str, client: aiohttp.ClientSession, aloud: str
+) -> None:
+    model = Vllm(url, f"paced?think=3&length=0&finish=length{aloud}", client=client)
+    with pytest.raises(ModelRejected, match="said nothing within 16 tokens"):
+        await drain(model, thoughtful())
 
 
 async def test_tenants_have_different_salts_that_do_not_name_them(

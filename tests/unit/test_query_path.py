@@ -446,6 +446,16 @@ async def test_sampling_of_the_request_reaches_the_model_but_not_beyond_the_rele
     assert (sampling.max_tokens, sampling.temperature, sampling.stop) == (512, 0.7, ("x",))
 
 
+async def test_a_model_thinks_first_where_the_release_says_so() -> None:
+    service, model = await _service(ANSWER)
+    await service.ask("paid leave")
+    body = service.release.body
+    thinking = body.model_copy(update={"sampling": body.sampling.model_copy(update={"thinking": True})})
+    service.serving = replace(service.serving, release=replace(service.release, body=thinking))
+    await service.ask("paid leave again")
+    assert [one.sampling.thinking for one in model.calls] == [False, True]
+
+
 async def test_each_sentence_is_told_what_its_source_does_for_it() -> None:
     service, _ = await _service(
         Script(

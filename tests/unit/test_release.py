@@ -36,8 +36,9 @@ def test_what_is_stored_gives_the_same_release_back(tmp_path: Path) -> None:
     assert again.answer.text == release.answer.text
 
 
-def test_spelling_out_a_default_changes_nothing(tmp_path: Path) -> None:
-    assert _load(tmp_path, BASE).id == _load(tmp_path, BASE + "[search]\nlimit = 8\n").id
+@pytest.mark.parametrize("default", ["[search]\nlimit = 8", "[sampling]\nthinking = false"])
+def test_spelling_out_a_default_changes_nothing(tmp_path: Path, default: str) -> None:
+    assert _load(tmp_path, BASE).id == _load(tmp_path, f"{BASE}{default}\n").id
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_spelling_out_a_default_changes_nothing(tmp_path: Path) -> None:
         "[search]\nlimit = 1",
         "[search]\ndense_weight = 0.4",
         "[sampling]\ntemperature = 0.1",
+        "[sampling]\nthinking = true",
         "[index]\nchunk_tokens = 64",
         '[index]\nheader = "{title}"',
         "[context]\nmax_characters = 500",

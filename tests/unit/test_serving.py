@@ -46,13 +46,15 @@ def test_everything_that_a_release_can_say_is_in_the_command() -> None:
         tensor_parallel=2,
         memory_share=0.5,
         eager=True,
+        reasoning_parser="qwen3",
     )
     said = words(spec)
     for option in (
         "--model /models/m --served-model-name m",
         "--revision abc --quantization fp8 --max-model-len 8192",
         "--max-num-seqs 64 --max-num-batched-tokens 4096 --no-enable-prefix-caching",
-        "--scheduling-policy fcfs --tensor-parallel-size 2 --gpu-memory-utilization 0.5 --enforce-eager",
+        "--scheduling-policy fcfs --tensor-parallel-size 2 --gpu-memory-utilization 0.5",
+        "--reasoning-parser qwen3 --enforce-eager",
     ):
         assert option in said
 
@@ -70,6 +72,7 @@ def test_without_a_gpu_its_memory_is_not_shared_out() -> None:
         ({"model": "m", "memory_share": 0.0}, "memory_share"),
         ({"model": "m", "tensor_parallel": 0}, "tensor_parallel"),
         ({"model": "m", "quantization": "fp8; rm"}, "quantization"),
+        ({"model": "m", "reasoning_parser": "--help"}, "reasoning_parser"),
         ({"model": "m", "max_num_seqs": 64, "max_num_batched_tokens": 32}, "max_num_batched_tokens"),
         (
             {"model": "m", "chunked_prefill": False, "max_model_len": 4096, "max_num_batched_tokens": 2048},
