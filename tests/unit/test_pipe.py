@@ -49,8 +49,12 @@ async def serving(folder: Path, answer: Answer) -> AsyncIterator[Server]:
             server.gone += 1
             writer.close()
 
-    async with await asyncio.start_unix_server(serve, str(path)):
+    listening = await asyncio.start_unix_server(serve, str(path))
+    try:
         yield server
+    finally:
+        # Without waiting: from Python 3.12 on that lasts until every connection is closed.
+        listening.close()
 
 
 async def test_a_connection_that_is_closed_is_told_at_once_to_whoever_waits(tmp_path: Path) -> None:
