@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from app.assignment import Assigned
-from app.errors import ClientGone
+from app.errors import ClientGone, DeadlineExceeded
 from app.outcomes import Facts, Outcomes, facts_of_fault, facts_of_given_up, is_fault
 
 _GIVEN_UP = (asyncio.CancelledError, GeneratorExit, ClientGone)
@@ -30,16 +30,17 @@ class Watched:
 
 @contextmanager
 def watched(
-    outcomes: Outcomes, assigned: Assigned, *, kind: str, tenant: str, answer: str
+    outcomes: Outcomes, assigned: Assigned, *, kind: str, tenant: str, answer: str, deadline: float
 ) -> Iterator[Watched]:
     """Record what comes of the block under the name `answer`. An error that is the caller's, or that any
-    release would have met, is none of the release's; a caller who gave up tells how long it took at least."""
+    release would have met, is none of the release's; a caller who gave up tells how long it took at least.
+    Whoever cuts the block off after its deadline, it was the answer that was late."""
     watch = Watched()
     try:
         yield watch
     except _GIVEN_UP:
         # After its answer a stream is closed in the same way.
-        watch.facts = watch.facts or facts_of_given_up(watch.seconds)
+        watch.facts = watch.facts or _cut_off(watch.seconds, deadline)
         raise
     except Exception as error:
         if is_fault(error):
@@ -63,3 +64,9 @@ def watched(
                     "facts": dict(watch.facts),
                 }
             )
+
+
+def _cut_off(seconds: float, deadline: float) -> Facts:
+    if asyncio.get_running_loop().time() < deadline:
+        return facts_of_given_up(seconds)
+    return facts_of_fault(DeadlineExceeded("The answer was not complete in time."), seconds)

@@ -172,7 +172,14 @@ class _Asked:
         tenant = question.where.tenant
         turn = partial(parts.admission.turn, tenant, question.deadline)
         telemetry.set_release(assigned.serving.release.id)
-        with watched(parts.outcomes, assigned, kind="chat", tenant=tenant, answer=self.name) as watch:
+        with watched(
+            parts.outcomes,
+            assigned,
+            kind="chat",
+            tenant=tenant,
+            answer=self.name,
+            deadline=question.deadline,
+        ) as watch:
             async with aclosing(parts.chat.ask(question, turn, assigned.serving)) as events:
                 async for one in events:
                     if isinstance(one, Sources):

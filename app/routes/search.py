@@ -70,7 +70,9 @@ async def hits_of(body: SearchRequest, inquiry: Inquiry, receive: Receive) -> di
     assigned = await parts.assigner.assign(body.model, caller, Conversation(named), named)
     telemetry.set_release(assigned.serving.release.id)
     name, limit = telemetry.request_id(), body.limit or assigned.serving.release.search.limit
-    with watched(parts.outcomes, assigned, kind="search", tenant=caller.tenant, answer=name) as watch:
+    with watched(
+        parts.outcomes, assigned, kind="search", tenant=caller.tenant, answer=name, deadline=deadline
+    ) as watch:
         async with Connected(receive), parts.admission.turn(caller.tenant, deadline) as place:
             found, release_id = await parts.search.find(
                 body.query,

@@ -140,7 +140,9 @@ async def _events(
 ) -> AsyncGenerator[SummaryEvent, None]:
     tenant, release, name = wanted.where.tenant, assigned.serving.release, telemetry.request_id()
     telemetry.set_release(release.id)
-    with watched(parts.outcomes, assigned, kind="summary", tenant=tenant, answer=name) as watch:
+    with watched(
+        parts.outcomes, assigned, kind="summary", tenant=tenant, answer=name, deadline=wanted.deadline
+    ) as watch:
         async with parts.admission.turn(tenant, wanted.deadline) as place:
             summarizing = parts.summarizer.summarize(wanted, place.pressure, assigned.serving)
             async with aclosing(summarizing) as events:

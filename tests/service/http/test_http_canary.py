@@ -660,6 +660,25 @@ async def test_a_caller_who_gives_up_tells_how_long_it_took(stand: Stand, asker:
     assert rows[0].facts["seconds"] >= 1.0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_does_not_come_in_its_time_is_a_fault(
+    stand: Stand, asker: Tenant, stream: bool
+) -> None:
+    """Its time is cut off from outside, and yet it is not the caller who gave up."""
+    trial = await stand.canary((0.99, 1_000))
+    hangs = Script(pieces=("There ", "are ", "28."), pace=60.0)
+    plays(stand, stand.candidate, lambda: Scripted(hangs, name="extractive"))
+    await prepared(stand, trial, share=1.0)
+    reply = await asker.http.post(
+        "/v1/chat/completions",
+        json={"messages": [{"role": "user", "content": QUESTION}], "stream": stream},
+        headers={"X-Request-Timeout": "0.5"},
+    )
+    assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
+    [row] = await stand.rows(trial)
+    assert (row.candidate, row.facts["fault"], row.facts["code"]) == (True, 1.0, "deadline_exceeded")
+
+
 async def test_a_trial_that_cannot_be_watched_is_stopped_with_the_reason(stand: Stand) -> None:
     services = stand.house.services
     broken = await services.trials.start("shadow", stand.candidate.id, {"pairs": "many"})
