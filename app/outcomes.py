@@ -122,6 +122,8 @@ class Outcomes:
                 await self.flush()
             except Exception:
                 log.exception("Outcomes of trials could not be written.")
+            if self._waiting:  # Behind rows that could not be written.
+                self._woken.set()
 
 
 def facts_of(answer: Answer | Summary, quality: Quality, seconds: float) -> Facts:

@@ -85,3 +85,17 @@ async def test_a_value_that_postgresql_refuses_is_a_defect_and_its_rows_are_coun
 async def test_a_value_that_postgresql_refuses_is_no_outage(engine: AsyncEngine) -> None:
     with pytest.raises(DBAPIError):
         await Access(engine).list_keys("a\x00b")
+
+
+async def test_what_waits_behind_rows_that_are_lost_is_written_without_being_woken_again(
+    engine: AsyncEngine, outcome: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.outcomes.AT_ONCE", 1)
+    kept = Outcomes(engine)
+    async with kept.writing():
+        kept.record({**outcome, "unit": "a\x00b"})
+        kept.record(outcome)
+        async with asyncio.timeout(10):
+            while not await _written(engine, outcome):
+                await asyncio.sleep(0.05)
+    assert (await _written(engine, outcome), kept.lost) == (1, 1)
