@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Field, field_validator
 from starlette.responses import Response
 
 from app.errors import ReleaseConflict
@@ -43,6 +43,16 @@ class StartTrial(Strict):
     )
     steps: list[Step] | None = Field(None, max_length=20, description="Canary: in place of the usual steps.")
     promote: Flag = Field(True, description="Canary: promote after the last step; else wait.")
+
+    @field_validator("steps")
+    @classmethod
+    def _grow(cls, steps: list[Step] | None) -> list[Step] | None:
+        """Conversations are counted by the share at which they were drawn: those of one step are not to be
+        taken for those of another."""
+        shares = [step.share for step in steps or ()]
+        if shares != sorted(set(shares)):
+            raise ValueError("the shares of the steps must grow")
+        return steps
 
 
 class Stop(Strict):

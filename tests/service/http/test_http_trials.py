@@ -216,6 +216,8 @@ async def test_only_an_operator_starts_and_stops_and_every_reader_sees_who_answe
         {"steps": [{"share": 1.5, "units": 10}]},
         {"steps": [{"share": 1, "units": 10}]},
         {"steps": [{"share": 0.1, "units": 0}]},
+        {"steps": [{"share": 0.1, "units": 9}, {"share": 0.1, "units": 10}]},
+        {"steps": [{"share": 0.2, "units": 9}, {"share": 0.1, "units": 10}]},
         {"share": 0},
         {"pairs": 0},
         {"nonsense": 1},
