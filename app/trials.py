@@ -189,7 +189,8 @@ class Trials:
         evidence: Mapping[str, Any],
         seconds: float = LEASE,
     ) -> bool:
-        """Let it have this share for so long; whether it still runs."""
+        """Let it have this share for so long; whether it still runs, at the step at which it was read. Who
+        read it before another controller took it on decides nothing any more."""
         values: dict[str, Any] = {
             "step": step,
             "share": share,
@@ -198,7 +199,8 @@ class Trials:
         }
         if step != trial.step:
             values["step_at"] = func.now()
-        statement = update(trials).where(trials.c.id == trial.id, trials.c.ended_at.is_(None)).values(values)
+        as_read = (trials.c.id == trial.id, trials.c.ended_at.is_(None), trials.c.step == trial.step)
+        statement = update(trials).where(*as_read).values(values)
         async with transaction(self._engine) as connection:
             renewed = await connection.execute(statement.returning(trials.c.id), {"seconds": seconds})
             moved = renewed.first() is not None

@@ -533,6 +533,21 @@ async def test_a_trial_that_has_ended_is_given_no_share_any_more(stand: Stand) -
     assert history[-1]["what"] == "release.canary.stopped"
 
 
+async def test_who_read_a_trial_before_its_step_decides_nothing_any_more(stand: Stand) -> None:
+    """Such as a controller that stood still while another one took over."""
+    services = stand.house.services
+    read = await stand.canary((0.1, 1), (0.5, 1_000))
+    assert await services.trials.renew(read, step=1, share=0.5, evidence={})
+    moved = await stand.trial(read)
+    assert not await services.trials.renew(read, step=1, share=0.5, evidence={})
+    assert not await services.trials.renew(read, step=0, share=0.1, evidence={})
+    now = await stand.trial(read)
+    assert (now.step, now.share, now.step_at) == (1, 0.5, moved.step_at)
+    noted = await services.release.history(stand.candidate.id)
+    steps = [one for one in noted if one["what"] == "release.step" and one["evidence"]["trial"] == read.id]
+    assert len(steps) == 1
+
+
 async def test_a_trial_does_not_begin_against_a_champion_that_was(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
