@@ -122,7 +122,7 @@ class Chat:
             degraded=degraded(
                 missing,
                 found.degraded,
-                _model(last, serving),
+                serving.other_model(last.model),
                 said.degraded,
                 await self._cache(question),
             ),
@@ -176,7 +176,8 @@ class Chat:
     ) -> tuple[Found, tuple[str, ...]]:
         async with deadline.within(question.deadline, "retrieval"):
             with stages.measure("rewrite"):
-                query, missing = await standalone(question, serving, self._product)
+                spare = spared(serving.release, rung)
+                query, missing = await standalone(question, serving, self._product, spare)
             with stages.measure("search"):
                 seconds = rerank_seconds(serving.release, question.deadline, rung)
                 params = serving.release.search
@@ -308,10 +309,6 @@ class Chat:
 
 def _revisions(hits: tuple[Hit, ...]) -> frozenset[int]:
     return frozenset(hit.chunk.revision for hit in hits)
-
-
-def _model(last: Delta, serving: Serving) -> tuple[str, ...]:
-    return () if last.model == serving.first_model else (f"model:{last.model}",)
 
 
 def _sampling(question: Question, default: Sampling) -> Sampling:

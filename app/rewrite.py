@@ -16,8 +16,11 @@ from llm.followup import TURNS
 from llm.types import Call, Message, Sampling, Scope
 
 
-async def standalone(question: Question, serving: Serving, product: str) -> tuple[str, tuple[str, ...]]:
-    """The query for this question and what was done without; without history it is the question."""
+async def standalone(
+    question: Question, serving: Serving, product: str, spare: int = 0
+) -> tuple[str, tuple[str, ...]]:
+    """The query for this question and what was done without; without history it is the question. `spare` is
+    that of `Call`."""
     *history, last = question.messages
     turns = [m for m in history if m.role != "system"][-TURNS:]
     if not turns:
@@ -34,13 +37,15 @@ async def standalone(question: Question, serving: Serving, product: str) -> tupl
         ),
         timeout=deadline.left(question.deadline) / 3,
         cache=question.cache,
+        spare=spare,
     )
     try:
         async with aclosing(serving.model.stream(call)) as deltas:
-            query = "".join([delta.text async for delta in deltas]).strip()
+            said = [delta async for delta in deltas]
     except LlmError:
         return last.content, ("rewrite",)
-    return (query or last.content), ()
+    query = "".join(delta.text for delta in said).strip()
+    return (query or last.content), serving.other_model(said[-1].model)
 
 
 def _transcript(turns: list[Message]) -> str:

@@ -26,6 +26,10 @@ class Serving:
     def first_model(self) -> str:
         return self.release.body.models[0].name
 
+    def other_model(self, name: str) -> tuple[str, ...]:
+        """What is told in `degraded` of the model that answered: nothing of the release's first."""
+        return () if name == self.first_model else (f"model:{name}",)
+
 
 Current = Callable[[], Serving]
 """The release that serves now; asked once at the start of every request."""

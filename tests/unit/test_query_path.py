@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from app import deadline
+from app.admission import Turn
 from app.answers import Answers
 from app.chat import Chat
 from app.errors import DeadlineExceeded, NothingToSummarize, SourceChanged
@@ -413,6 +414,39 @@ async def test_a_follow_up_is_searched_as_a_question_of_its_own() -> None:
     said = [m.content for m in model.calls[1].prompt.messages]
     assert any("It may be blocked." in content for content in said)
     assert "And what does it show then?" in said[-1]
+
+
+BEFORE = (Message("user", "How many days?"), Message("assistant", "Of what?"))
+
+
+async def test_a_follow_up_that_another_model_made_to_stand_alone_says_so_and_is_not_kept() -> None:
+    """The model came back for the answer itself, and yet what it answers from was searched for without it."""
+    big = Scripted(Script(error=ModelUnavailable("down")), ANSWER, name="big")
+    service = Service(Fallback([big, Extractive(None)]), with_model(load_release(DEFAULT_RELEASE), "big"))
+    for document_id, text in TEXTS.items():
+        await service.write(document_id, text)
+    asked = _question("And of paid leave?", *BEFORE)
+    for _ in range(2):
+        answer = [event async for event in service.chat.ask(asked)][-1]
+        assert isinstance(answer, Answer)
+        assert (answer.model, answer.cached) == ("big", None)
+        big.calls.clear()
+        assert answer.degraded == ("model:extractive",)
+
+
+async def test_under_load_no_spared_model_is_asked_to_make_a_follow_up_stand_alone() -> None:
+    @asynccontextmanager
+    async def crowded() -> AsyncIterator[Turn]:
+        yield Turn(1.0)
+
+    big = Scripted(ANSWER, name="big")
+    service = Service(Fallback([big, Extractive(None)]), with_model(load_release(DEFAULT_RELEASE), "big"))
+    await service.write("leave", TEXTS["leave"])
+    asked = _question("And of paid leave?", *BEFORE)
+    answer = [event async for event in service.chat.ask(asked, crowded)][-1]
+    assert isinstance(answer, Answer)
+    assert answer.degraded == ("model:extractive", "model:none")
+    assert big.calls == []
 
 
 async def test_passages_that_no_longer_hold_leave_room_for_those_that_do() -> None:
