@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,26 @@ async def test_a_release_that_cannot_be_loaded_has_failed_every_case(
     assert report.error
     assert said in report.error
     assert report.release.name == "broken"
+    assert len(report.results) == 5
+    assert all(score.value is None for result in report.results for score in result.scores.values())
+    for result in report.results:
+        parts = {"summary"} if result.case.kind == "summary" else {"chat", "search"}
+        assert result.sample.errors == dict.fromkeys(parts, report.error)
+
+
+async def test_an_evaluation_whose_instance_ends_before_it_is_asked_has_failed_every_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @asynccontextmanager
+    async def gone(release: Path | None) -> AsyncIterator[HttpTarget]:
+        async with HttpTarget(f"http://127.0.0.1:{free_port()}") as target:
+            yield target
+
+    monkeypatch.setattr("eval.run.private_instance", gone)
+    dataset = limited(load_dataset("handbook"), 5)
+    report = await evaluate_private(None, dataset, product="0.1.0", progress=_silent)
+    assert report.error
+    assert report.release.name == "default"
     assert len(report.results) == 5
     assert all(score.value is None for result in report.results for score in result.scores.values())
 

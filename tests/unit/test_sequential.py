@@ -68,8 +68,9 @@ def test_the_order_of_units_does_not_matter_and_many_at_once_are_one_after_the_o
 
 
 def test_harm_beyond_its_bounds_is_refused() -> None:
-    with pytest.raises(ValueError, match="harm"):
-        LabelTest([(RATIO, 1.0)]).update(True, SHARE, 1.5)
+    for harm in (-0.5, 1.5):
+        with pytest.raises(ValueError, match="harm"):
+            LabelTest([(RATIO, 1.0)]).update(True, SHARE, harm)
     with pytest.raises(ValueError, match="loss"):
         PairTest([(0.2, 1.0)]).update(-1.1)
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
-from app.assignment import Assigned, Assigner, Assignments, Conversation
+from app import deadline
+from app.assignment import KEPT, PREFIX, Assigned, Assigner, Assignments, Conversation, _draw
 from app.errors import ModelUnknown
-from app.release import Release
+from app.release import DEFAULT_RELEASE, Release, load_release
+from app.releases import OnTrial
 from app.serving import Serving
 from app.trials import Trial
 from app.types import Principal
+from app.watched import watched
 from llm.pipe import Line
 from tests.service.http.test_http_canary import Stand, prepared, rules, stand
 
@@ -133,3 +139,62 @@ async def test_a_candidate_whose_lease_is_over_is_nobodys_by_name(stand: Stand) 
     await stand.house.services.release.refresh()
     with pytest.raises(ModelUnknown, match="does not serve"):
         await assigned(stand, "c", model=model)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_as_many_conversations_are_drawn_as_the_share_says(share: float) -> None:
+    trial = OnTrial(trial="t", release=load_release(DEFAULT_RELEASE), share=share, until=0.0)
+    drawn = sum(_draw(trial, f"unit {n}") for n in range(2_000))
+    assert drawn == pytest.approx(2_000 * share, abs=90)
+
+
+async def test_a_question_counts_once_in_a_trial_whoever_asks_it(stand: Stand) -> None:
+    """And is worked out then whatever is kept, by whichever release it went to."""
+    trial = await canary(stand)
+    asked = f"leave-{trial.id}"
+    found = [await assigned(stand, asked, caller) for caller in (ANN, replace(ANN, key_id="bob"))]
+    assert [(one.counted, one.caching) for one in found] == [(True, "fill"), (False, None)]
+    assert all(one.enrolled for one in found)
+
+
+async def test_of_the_candidates_requests_those_that_do_not_count_are_recorded_too(stand: Stand) -> None:
+    """They are conversations that it has had."""
+    trial, outcomes = await canary(stand), stand.house.services.outcomes
+    for release in (stand.champion, stand.candidate):
+        name, _ = await drawn_to(stand, release.id, lambda n: f"{trial.id}-{n}")
+        again = await assigned(stand, name)
+        ends = deadline.after(20)
+        with watched(outcomes, again, kind="chat", tenant="acme", answer="a", deadline=ends) as watch:
+            watch.facts = {"fault": 0.0, "seconds": 0.1}
+    assert [(row.candidate, row.counted) for row in await stand.rows(trial)] == [(True, False)]
+
+
+async def test_a_former_champion_that_soaks_answers_anybody_by_name(stand: Stand) -> None:
+    await stand.house.services.promotions.promote(stand.candidate.id)
+    await stand.house.services.assigner._servings.prepare(stand.champion)
+    found = await assigned(stand, "c", model=f"plumbline@{stand.champion.id}")
+    assert (found.serving.release.id, found.caching) == (stand.champion.id, None)
+
+
+async def test_a_conversation_that_goes_on_is_remembered_anew(stand: Stand) -> None:
+    trial, line = await canary(stand), stand.house.services.assigner._assignments._line
+    name = f"long-{trial.id}"
+    key = f"{PREFIX}{ANN.tenant}:{enrolled_unit(await assigned(stand, name))}"
+    assert await line.ask("EXPIRE", key, "60")
+    await assigned(stand, name)
+    assert int(await line.ask("TTL", key)) > KEPT - 60
+
+
+async def test_a_lease_is_no_longer_for_a_ledger_that_is_slow_to_tell_of_it(stand: Stand) -> None:
+    trial = await canary(stand)
+    services = stand.house.services
+    assert await services.trials.renew(trial, step=0, share=0.5, evidence={}, seconds=60)
+    renewed = time.monotonic()
+    async with stand.engine.begin() as holding:
+        await holding.execute(text("LOCK TABLE trials IN ACCESS EXCLUSIVE MODE"))
+        looking = asyncio.create_task(services.release.refresh())
+        await asyncio.sleep(0.3)
+    await looking
+    now = services.release.standing().canary
+    assert now
+    assert renewed + 50 < now.until <= renewed + 60

@@ -12,13 +12,14 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError
 
 from app.errors import ReleaseConflict
 from app.release import Release, with_model
 from app.tables import outcomes
 from app.trials import Trial
 from app.wiring import Control
-from eval.controller import Controller
+from eval.controller import Controller, alone
 from eval.rules import Rules, load_rules
 from ingestion.errors import LedgerUnavailable
 from llm.errors import ModelRejected, ModelUnavailable
@@ -140,6 +141,7 @@ async def prepared(stand: Stand, trial: Trial, share: float | None = None) -> No
 
 async def test_nothing_is_routed_to_a_canary_that_nobody_watches(stand: Stand, asker: Tenant) -> None:
     trial = await stand.canary((0.99, 100))
+    assert not trial.live
     replies = [await ask(asker, f"c{n}") for n in range(8)]
     assert {reply["release"] for reply in replies} == {stand.champion.id}
     assert await stand.rows(trial) == []
@@ -539,6 +541,7 @@ async def test_who_read_a_trial_before_its_step_decides_nothing_any_more(stand: 
     read = await stand.canary((0.1, 1), (0.5, 1_000))
     assert await services.trials.renew(read, step=1, share=0.5, evidence={})
     moved = await stand.trial(read)
+    assert await services.trials.renew(moved, step=1, share=0.5, evidence={})
     assert not await services.trials.renew(read, step=1, share=0.5, evidence={})
     assert not await services.trials.renew(read, step=0, share=0.1, evidence={})
     now = await stand.trial(read)
@@ -588,6 +591,17 @@ async def test_a_promotion_ends_the_trials_of_others_as_stopped(stand: Stand) ->
     [ended] = [one for one in await services.trials.of(other.id) if one.id == beside.id]
     assert (ended.state, ended.share, ended.live) == ("stopped", 0.0, False)
     assert (await services.release.show(other.id)).state == "draft"
+
+
+async def test_a_controller_that_has_lost_its_place_watches_no_more(stand: Stand) -> None:
+    never = asyncio.Event()
+    async with alone(stand.engine, never) as held:
+        mine = await held.scalar(text("SELECT pg_backend_pid()"))
+        async with stand.engine.connect() as other:
+            await other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": mine})
+        with pytest.raises((DBAPIError, OSError)):
+            async with asyncio.timeout(10):
+                await stand.controller._watch(never, held)
 
 
 async def test_a_promotion_that_is_refused_is_told_and_not_tried_at_every_look(

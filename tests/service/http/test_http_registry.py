@@ -86,6 +86,17 @@ def promotions(registry: Registry, make_promotions: MakePromotions) -> Promotion
     return make_promotions(registry)
 
 
+async def _until_these_wait(engine: AsyncEngine, sessions: int) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    async with asyncio.timeout(20):
+        while True:
+            async with engine.connect() as connection:
+                found = await connection.scalar(text(f"{waiting} AND wait_event_type = 'Lock'"))
+            if found == sessions:
+                return
+            await asyncio.sleep(0.01)
+
+
 async def test_the_first_release_serves_and_says_that_it_was_never_evaluated(
     registry: Registry, first: Release
 ) -> None:
@@ -98,9 +109,14 @@ async def test_processes_that_start_at_once_agree_on_the_first_release(
     engine: AsyncEngine, first: Release, second: Release
 ) -> None:
     registries = [Registry(engine) for _ in range(4)]
-    await asyncio.gather(
-        *(one.start(release) for one, release in zip(registries, [first, second] * 2, strict=True))
-    )
+    async with engine.begin() as holding:
+        await holding.execute(text("LOCK TABLE pointers IN ACCESS EXCLUSIVE MODE"))
+        starts = [
+            asyncio.create_task(one.start(release))
+            for one, release in zip(registries, [first, second] * 2, strict=True)
+        ]
+        await _until_these_wait(engine, len(starts))
+    await asyncio.gather(*starts)
     assert len({one.champion().release.id for one in registries}) == 1
 
 
@@ -140,8 +156,10 @@ async def test_a_failed_evaluation_does_not_allow_promotion_and_a_passed_one_doe
     await registry.judge(second.id, {"lost": 3}, passed=False)
     with pytest.raises(ReleaseConflict):
         await promotions.promote(second.id)
+    assert (await registry.show(second.id)).state == "draft"
 
     await registry.judge(second.id, {"lost": 0}, passed=True)
+    assert (await registry.show(second.id)).state == "evaluated"
     await promotions.promote(second.id)
 
     assert (registry.champion().release.id, registry.champion().state) == (second.id, "champion")
@@ -295,6 +313,30 @@ async def test_of_two_who_move_the_pointer_at_once_the_later_is_refused(
         second.id: "soaking",
         third.id: "champion",
     }
+
+
+async def test_the_champion_is_not_promoted_again(
+    registry: Registry, first: Release, promotions: Promotions
+) -> None:
+    promoted = await promotions.promote(first.id, force=True, reason="once more")
+    assert (promoted.id, promoted.state) == (first.id, "champion")
+    assert [one["what"] for one in await registry.history(first.id)] == ["release.bootstrap"]
+
+
+async def test_a_promotion_waits_for_one_that_has_not_committed_and_is_refused_then(
+    registry: Registry, engine: AsyncEngine, first: Release, second: Release, promotions: Promotions
+) -> None:
+    third = with_model(first, "another-model")
+    for release in (second, third):
+        await registry.add(release)
+        await registry.judge(release.id, {}, passed=True)
+    async with engine.begin() as moving:
+        await moving.execute(text("SELECT release_id FROM pointers FOR UPDATE"))
+        promoting = asyncio.create_task(promotions.promote(second.id))
+        await _until_these_wait(engine, 1)
+        await moving.execute(text("UPDATE pointers SET release_id = :id"), {"id": third.id})
+    with pytest.raises(ReleaseConflict, match="became champion meanwhile"):
+        await promoting
 
 
 async def test_looking_at_who_serves_waits_for_no_promotion(registry: Registry, engine: AsyncEngine) -> None:

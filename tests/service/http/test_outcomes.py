@@ -12,8 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.access import Access
+from app.database import open_engine
+from app.embedded import free_port
 from app.outcomes import Outcomes
-from app.tables import outcomes, releases, trials
+from app.tables import outcomes, pairs, releases, trials
 
 
 @pytest.fixture
@@ -80,6 +82,42 @@ async def test_a_value_that_postgresql_refuses_is_a_defect_and_its_rows_are_coun
     with pytest.raises(DBAPIError):
         await kept.flush()
     assert (await _written(engine, outcome), kept.lost) == (0, 1)
+
+
+async def test_outcomes_and_pairs_that_come_in_turn_go_each_to_their_own(
+    engine: AsyncEngine, outcome: dict[str, Any]
+) -> None:
+    kept = Outcomes(engine)
+    apart = ("candidate", "unit", "propensity", "facts")
+    pair = {name: value for name, value in outcome.items() if name not in apart}
+    for _ in range(2):
+        kept.record(outcome)
+        kept.record_pair({**pair, "champion": {}, "candidate": {}})
+    await kept.flush()
+    async with engine.connect() as connection:
+        counted = select(func.count()).select_from(pairs).where(pairs.c.trial == outcome["trial"])
+        assert (await connection.execute(counted)).scalar_one() == 2
+    assert (await _written(engine, outcome), kept.lost) == (2, 0)
+
+
+async def test_what_has_no_room_to_wait_is_lost_and_counted(
+    engine: AsyncEngine, outcome: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.outcomes.MOST", 2)
+    kept = Outcomes(engine)
+    for _ in range(3):
+        kept.record(outcome)
+    await kept.flush()
+    assert (await _written(engine, outcome), kept.lost) == (2, 1)
+
+
+async def test_a_ledger_that_is_away_ends_nothing_that_writes_outcomes(outcome: dict[str, Any]) -> None:
+    nobody = open_engine(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none")
+    kept = Outcomes(nobody)
+    async with kept.writing():
+        kept.record(outcome)
+    assert kept.lost == 1
+    await nobody.dispose()
 
 
 async def test_a_value_that_postgresql_refuses_is_no_outage(engine: AsyncEngine) -> None:
