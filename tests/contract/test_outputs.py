@@ -132,6 +132,33 @@ async def test_erasing_follows_the_index_of_a_document_and_does_not_depend_on_it
     pipe.close()
 
 
+async def test_a_snapshot_that_began_before_is_waited_for_and_made_anew(empty_url: str) -> None:
+    outputs, pipe = RedisOutputs(empty_url, timeout=PATIENT), await Pipe.connect(empty_url, 5)
+    await outputs.put("kept", b"1", 60, ["t/a"])
+    await outputs.get("kept")
+    await pipe.ask("CONFIG", "SET", "rdb-key-save-delay", "20000")
+    try:
+        await pipe.ask("BGSAVE")
+    finally:
+        await pipe.ask("CONFIG", "SET", "rdb-key-save-delay", "0")
+    assert await outputs.settle() is not None
+    await outputs.aclose()
+    pipe.close()
+
+
+async def test_of_a_redis_that_appends_to_a_file_nothing_is_said_to_be_off_the_disk(empty_url: str) -> None:
+    outputs, pipe = RedisOutputs(empty_url, timeout=PATIENT), await Pipe.connect(empty_url, 5)
+    await pipe.ask("CONFIG", "SET", "appendonly", "yes")
+    try:
+        while b"aof_rewrite_in_progress:0" not in await pipe.ask("INFO", "persistence"):
+            await asyncio.sleep(0.01)
+        assert await outputs.settle() is None
+    finally:
+        await pipe.ask("CONFIG", "SET", "appendonly", "no")
+    await outputs.aclose()
+    pipe.close()
+
+
 async def test_an_index_lives_as_long_as_the_longest_of_its_outputs(empty_url: str) -> None:
     outputs = RedisOutputs(empty_url, timeout=PATIENT)
     pipe = await Pipe.connect(empty_url, 5)
