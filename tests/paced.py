@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-
-from eval.bench.paced import PacedServer
+from starlette.types import ASGIApp
 
 
 @contextmanager
-def serving(app: PacedServer) -> Iterator[str]:
+def serving(app: ASGIApp) -> Iterator[str]:
     """The application on loopback; its base URL, which ends in /v1."""
     config = uvicorn.Config(app, port=0, log_level=60, lifespan="off", ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import aiohttp
+import orjson
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from app.embedded import free_port
 from eval.bench.paced import PacedServer
@@ -48,6 +50,24 @@ async def test_text_arrives_whole_when_every_byte_comes_on_its_own(
     deltas = await drain(Vllm(url, "paced?length=3&bytes=1", client=client), call("Grüße?"))
     assert "".join(d.text for d in deltas) == "word0 word1 word2 "
     assert (deltas[-1].prompt_tokens, deltas[-1].output_tokens) == (2, 3)
+
+
+async def test_counts_that_a_later_event_does_not_tell_again_stand(client: aiohttp.ClientSession) -> None:
+    events: tuple[dict[str, object], ...] = (
+        {"choices": [{"delta": {"content": "word "}}], "usage": {"prompt_tokens": 2, "completion_tokens": 1}},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": None},
+        {"choices": [], "usage": {"prompt_tokens": 2}},
+    )
+    body = b"".join(b"data: %s\n\n" % orjson.dumps(one) for one in events) + b"data: [DONE]\n\n"
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    with serving(told) as address:
+        last = (await drain(Vllm(address, "told", client=client), call()))[-1]
+    assert (last.prompt_tokens, last.output_tokens) == (2, 1)
 
 
 async def test_the_first_words_arrive_before_the_last_are_written(

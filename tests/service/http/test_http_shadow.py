@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,17 @@ from llm.errors import ModelRejected
 from llm.scripted import Script, Scripted
 from llm.types import Call, Delta, Load
 from tests.service.http.house import Tenant
-from tests.service.http.test_http_canary import QUESTION, Stand, ask, asker, prepared, rules, stand
+from tests.service.http.test_http_canary import (
+    FINE,
+    QUESTION,
+    Stand,
+    ask,
+    asker,
+    plays,
+    prepared,
+    rules,
+    stand,
+)
 
 __all__ = ["asker", "rules", "stand"]
 
@@ -100,6 +111,21 @@ async def test_a_shadow_leaves_nothing_in_the_caches(stand: Stand, asker: Tenant
     assert reply["release"] == stand.candidate.id
     assert reply["plumbline"]["cached"] is None
     await services.trials.end(canary, "stopped", {"why": "over"})
+
+
+async def test_a_shadow_works_out_anew_what_it_was_asked_before(stand: Stand, asker: Tenant) -> None:
+    trial = await stand.house.services.trials.start("shadow", stand.candidate.id, {})
+    model = Scripted(FINE, name="extractive")
+    plays(stand, stand.candidate, lambda: model)
+    await stand.house.services.trials.renew(trial, step=0, share=1.0, evidence={}, seconds=60)
+    await stand.house.services.release.refresh()
+    cut_off = replace(FINE, finish="length")  # That is not kept.
+    with stand.house.stage.plays(cut_off):
+        async with asyncio.timeout(30):
+            while len(found := await pairs(stand, trial)) < 2:
+                await ask(asker, "c")
+                await asyncio.sleep(0.05)
+    assert len(model.calls) >= len(found)
 
 
 async def test_a_shadow_that_is_worse_ends_as_failed_before_it_answered_anybody(
