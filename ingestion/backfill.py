@@ -3,6 +3,10 @@
 Every document that readers can find has a job of its own for each such generation. It reads the version
 that is visible, and its result is shown only if that version still is: a flip, a delete or a newer version
 wins over it at any moment, and no ordinary job ever waits for one.
+
+A generation that took the place of another at once, with another version of the product, is filled by
+ordinary jobs, which bring the newest versions. Where one of these cannot be read, what readers saw before it
+is kept when the other generation goes, and brought by a job of this kind.
 """
 
 # SQL is put together from this file's constants only; every value is bound.
@@ -16,7 +20,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ingestion import generations, queue
+from ingestion import epochs, generations, queue
 from ingestion.revisions import retire_unseen
 from ingestion.types import Build, GenerationState, Placed
 from ingestion.written import Flip, Written, held, lock_documents, lock_jobs, places, succeed
@@ -28,6 +32,13 @@ REACH = 200
 _THESE = "unnest(CAST(:tenants AS text[]), CAST(:documents AS text[])) AS t(tenant, document_id)"
 # What readers see now, whichever generation they read.
 REFERENCE = "(SELECT id FROM generations WHERE state = 'serving' ORDER BY created_at LIMIT 1)"
+_TRAFFIC = "(SELECT id FROM generations WHERE state IN ('serving', 'rollback'))"
+
+
+def _source(generation: str) -> str:
+    """What a generation is filled from; for one that is read itself, that is what was kept."""
+    return f"CASE WHEN {generation} IN {_TRAFFIC} THEN '{generations.KEPT}' ELSE {REFERENCE} END"
+
 
 _AGAIN = text("DELETE FROM jobs WHERE generation = :id AND state IN ('failed', 'quarantined', 'cancelled')")
 _QUEUE = text(
@@ -64,13 +75,14 @@ _FOLLOW = text(
     CROSS JOIN unnest(CAST(:generations AS text[])) AS g(id)
     """
 )
-# What readers see of these documents and the generation, a job of its own or an ordinary one, lacks.
+# What readers see of these documents, or saw, and the generation, a job of its own or an ordinary one, lacks.
 _LACKING = text(
     f"""
     SELECT j.id, s.version FROM jobs j
-    JOIN visibility s ON s.tenant = j.tenant AND s.document_id = j.document_id AND s.generation = {REFERENCE}
+    JOIN visibility s ON s.tenant = j.tenant AND s.document_id = j.document_id
+      AND s.generation = {_source("j.generation")}
     LEFT JOIN visibility v ON v.tenant = j.tenant AND v.document_id = j.document_id
-      AND v.generation = j.generation AND v.version = s.version
+      AND v.generation = j.generation AND v.version >= s.version
     WHERE j.id = ANY(CAST(:ids AS uuid[])) AND v.version IS NULL
     """
 )
@@ -83,9 +95,11 @@ _SHOW = text(
     FROM unnest(CAST(:tenants AS text[]), CAST(:documents AS text[]), CAST(:revisions AS bigint[]),
                 CAST(:generations AS text[]), CAST(:chunks AS int[]))
       AS w(tenant, document_id, revision, generation, chunks)
-    JOIN visibility s ON s.tenant = w.tenant AND s.document_id = w.document_id AND s.generation = {REFERENCE}
+    JOIN visibility s ON s.tenant = w.tenant AND s.document_id = w.document_id
+      AND s.generation = {_source("w.generation")}
     ON CONFLICT (tenant, document_id, generation) DO UPDATE
     SET revision = excluded.revision, version = excluded.version, chunks = excluded.chunks
+    RETURNING tenant, collection AS name
     """
 )
 _SPEND = text(
@@ -159,6 +173,55 @@ _RETIRED = text(
     WHERE v.generation = :id ORDER BY v.tenant, v.document_id LIMIT :limit FOR UPDATE OF d SKIP LOCKED
     """
 )
+_KEPT_OF = f"v.tenant = t.tenant AND v.document_id = t.document_id AND v.generation = '{generations.KEPT}'"
+_KEEP = (
+    text(
+        f"""
+        DELETE FROM visibility v USING {_THESE} JOIN visibility o USING (tenant, document_id)
+        WHERE {_KEPT_OF} AND o.generation = :id AND o.version > v.version
+        """
+    ),
+    text(
+        f"""
+        UPDATE visibility v SET generation = '{generations.KEPT}' FROM {_THESE}
+        WHERE v.tenant = t.tenant AND v.document_id = t.document_id AND v.generation = :id
+          AND NOT EXISTS (SELECT FROM visibility s WHERE s.tenant = v.tenant AND s.document_id = v.document_id
+                          AND s.generation IN ({REFERENCE}, '{generations.KEPT}'))
+        """
+    ),
+)
+_KEPT = text(
+    f"""
+    SELECT v.tenant, v.document_id FROM visibility v
+    JOIN documents d ON d.tenant = v.tenant AND d.id = v.document_id
+    WHERE v.generation = '{generations.KEPT}' AND (v.tenant, v.document_id) > (:tenant, :document)
+    ORDER BY v.tenant, v.document_id LIMIT :limit FOR UPDATE OF d SKIP LOCKED
+    """
+)
+_LET_GO = text(
+    f"""
+    DELETE FROM visibility v USING {_THESE}
+    WHERE {_KEPT_OF} AND NOT EXISTS (
+        SELECT FROM {_TRAFFIC} AS g WHERE NOT EXISTS (
+            SELECT FROM visibility s WHERE s.tenant = v.tenant AND s.document_id = v.document_id
+              AND s.generation = g.id))
+    """
+)
+# Once a generation: what could not be read stays kept for the next one.
+_BRING = text(
+    f"""
+    INSERT INTO jobs (id, tenant, document_id, version, priority, generation)
+    SELECT gen_random_uuid(), v.tenant, v.document_id, v.version, :priority, g.id
+    FROM {_THESE} JOIN visibility v ON {_KEPT_OF}
+    JOIN documents d ON d.tenant = v.tenant AND d.id = v.document_id CROSS JOIN {_TRAFFIC} AS g
+    WHERE NOT EXISTS (SELECT FROM visibility s WHERE s.tenant = v.tenant AND s.document_id = v.document_id
+                      AND s.generation = g.id)
+      AND NOT EXISTS (SELECT FROM jobs j WHERE j.tenant = v.tenant AND j.document_id = v.document_id
+                      AND (j.generation IS NULL AND j.version = d.newest_version
+                           AND j.state IN ('queued', 'running')
+                           OR j.generation = g.id AND j.version = v.version))
+    """
+)
 
 
 async def again(connection: AsyncConnection, generation: str) -> None:
@@ -193,9 +256,9 @@ async def follow(connection: AsyncConnection, fresh: Sequence[Written], generati
 
 
 async def fill(connection: AsyncConnection, written: Sequence[Written]) -> dict[str, Flip]:
-    """Show each of these revisions in the generation that its job fills, if its fence holds, that is still
-    being built and lacks the version that was read, which readers still see. The outcome of each, by job
-    id."""
+    """Show each of these revisions in the generation that its job fills, if its fence holds, that is not
+    given up and lacks the version that was read, which readers still see, or saw at last. The outcome of
+    each, by job id."""
     await lock_documents(connection, written)
     jobs = await lock_jobs(connection, written)
     states = await generations.lock_states(connection)
@@ -210,7 +273,7 @@ async def fill(connection: AsyncConnection, written: Sequence[Written]) -> dict[
         if outcomes[one.job.id] == "flipped" and jobs[one.job.id].state == "running"
     }
     if shown:
-        await _show(connection, list(shown.values()))
+        await _show(connection, list(shown.values()), states)
     await queue.supersede(connection, outcomes)
     return outcomes
 
@@ -225,18 +288,23 @@ def _judge(
     if ended:
         return ended
     wanted = lacking.get(written.job.id) == written.job.version
-    built = states.get(written.job.generation or "") in generations.UNFINISHED
-    return "flipped" if wanted and built else "superseded"
+    return "flipped" if wanted and written.job.generation in states else "superseded"
 
 
-async def _show(connection: AsyncConnection, shown: Sequence[Written]) -> None:
+async def _show(
+    connection: AsyncConnection, shown: Sequence[Written], states: Mapping[str, GenerationState]
+) -> None:
     filled = [str(one.job.generation) for one in shown]
     rows = {
         "revisions": [one.revision for one in shown],
         "generations": filled,
         "chunks": [one.chunks[generation] for one, generation in zip(shown, filled, strict=True)],
     }
-    await connection.execute(_SHOW, {**places(shown), **rows})
+    changed = await connection.execute(_SHOW, {**places(shown), **rows})
+    if any(states[generation] in generations.TRAFFIC for generation in filled):
+        await epochs.rise(connection, {(row.tenant, row.name) for row in changed})
+        for generation in generations.being_built(states):
+            await follow(connection, shown, generation)
     await succeed(connection, shown)
     await retire_unseen(connection, places(shown))
     spent = {
@@ -284,9 +352,29 @@ async def some(connection: AsyncConnection, generation: str, limit: int) -> list
 
 
 async def clear(connection: AsyncConnection, generation: str, limit: int) -> int:
-    """Hide up to `limit` documents in a retired generation; how many that were."""
+    """Hide up to `limit` documents in a retired generation; how many that were. What readers of the one that
+    serves do not see is kept, in the newest of the versions that there are."""
     rows = (await connection.execute(_RETIRED, {"id": generation, "limit": limit})).all()
     these = {"tenants": [row.tenant for row in rows], "documents": [row.document_id for row in rows]}
+    for statement in _KEEP:
+        await connection.execute(statement, {**these, "id": generation})
     await connection.execute(_EMPTY, {**these, "generations": [generation]})
     await retire_unseen(connection, these)
     return len(rows)
+
+
+async def bring_back(
+    connection: AsyncConnection, after: tuple[str, str], limit: int
+) -> tuple[str, str] | None:
+    """Of up to `limit` documents of which something is kept, after the (tenant, id) given: let it go where
+    readers see the document, else queue a job that brings it back, unless something newer is under way. The
+    last of them, None if there are no more."""
+    values = {"tenant": after[0], "document": after[1], "limit": limit}
+    rows = (await connection.execute(_KEPT, values)).all()
+    if not rows:
+        return None
+    these = {"tenants": [row.tenant for row in rows], "documents": [row.document_id for row in rows]}
+    await connection.execute(_LET_GO, these)
+    await retire_unseen(connection, these)
+    await connection.execute(_BRING, {**these, "priority": generations.REINDEX_PRIORITY})
+    return (rows[-1].tenant, rows[-1].document_id) if len(rows) == limit else None

@@ -25,6 +25,9 @@ from retrieval.types import IndexSpec
 
 REINDEX_PRIORITY = 11
 """Behind whatever somebody waits for."""
+KEPT = "!"
+"""Stands for a generation with what readers saw of a document in one that is gone, while those that take
+traffic lack it."""
 TRAFFIC: frozenset[GenerationState] = frozenset({"serving", "rollback"})
 WRITTEN_BY_ALL = TRAFFIC | {"joining"}
 UNFINISHED: frozenset[GenerationState] = frozenset({"building", "joining"})

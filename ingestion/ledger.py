@@ -471,9 +471,16 @@ class Ledger:
             return await history.forget(connection, after, age, HISTORY_BATCH)
 
     async def clear(self, generation: str) -> int:
-        """Hide some of the documents of a retired generation; how many that were."""
+        """Hide some of the documents of a retired generation; how many that were. What readers cannot find
+        any more is kept, unseen."""
         async with transaction(self._engine) as connection:
             return await backfill.clear(connection, generation, SWEEP_BATCH)
+
+    async def bring_back(self, after: tuple[str, str]) -> tuple[str, str] | None:
+        """See to some of what is kept, after the (tenant, document) given: it is let go, or a job brings it
+        back. Where to go on, None at the end."""
+        async with transaction(self._engine) as connection:
+            return await backfill.bring_back(connection, after, SWEEP_BATCH)
 
     @asynccontextmanager
     async def removing(self, generation: str) -> AsyncIterator[bool]:

@@ -46,12 +46,12 @@ _SOURCE = (
 )
 # What the job was accepted with is what its document has now, or the job is stale.
 _JOB = ", ".join(f"j.{name}" for name in COLUMNS if name not in ("size", "media_type"))
-# A generation is filled with what readers see in the one that serves.
+# A generation is filled with what readers see, or saw (`generations.KEPT`).
 _SEEN = """
     s.version AS newest_version, s.version IS NULL AS deleted, s.collection, s.title, s.filename,
     s.media_type, coalesce(s.size, 0) AS size, s.content_hash, s.metadata, s.groups
     FROM jobs j LEFT JOIN visibility s
-      ON s.tenant = j.tenant AND s.document_id = j.document_id AND s.generation = :serving
+      ON s.tenant = j.tenant AND s.document_id = j.document_id AND s.generation = :source
 """
 
 _EXPIRED = text(
@@ -232,11 +232,12 @@ async def lease_backfill(
     """The same of jobs that fill a generation, all of them the same one."""
     states = await generations.states(connection)
     serving = next((one for one, state in states.items() if state == "serving"), None)
-    building = generations.being_built(states)
+    filled = list(states)
     # One that makes no progress must not keep the others waiting.
-    random.shuffle(building)
-    for generation in building:
-        values = {"generation": generation, "serving": serving}
+    random.shuffle(filled)
+    for generation in filled:
+        source = generations.KEPT if states[generation] in generations.TRAFFIC else serving
+        values = {"generation": generation, "source": source}
         rows = await _expired(connection, _EXPIRED_BACKFILL, {**values, "limit": limit})
         room = limit - len(rows)
         if room > 0 and not _suspect(rows):

@@ -1,5 +1,5 @@
 """The sweeper: removes from the store the rows of every revision that nobody may see or write any more, and
-whole generations that no release may come back to.
+whole generations that no release may come back to; what readers saw only there it has brought back.
 
 A stalled writer may still write after its lease ran out, and the store cannot check a fence. So a retired
 revision is looked at at once, and again when one lease and one call deadline have passed since; only then
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 1.0
 LONGEST_PAUSE = 5.0
+START = ("", "")
 
 
 class Sweeper:
@@ -42,6 +43,7 @@ class Sweeper:
         self._store = store
         self._window = lease + call_deadline
         self._removed = removed
+        self._after = START
 
     async def run(self, stop: asyncio.Event) -> None:
         pause = INTERVAL
@@ -61,6 +63,7 @@ class Sweeper:
         for generation in known:
             if generation.state == "retired":
                 await self._remove(generation.id)
+        self._after = await self._ledger.bring_back(self._after) or START
         await self._ledger.expire()
         again, final = await self._ledger.due(self._window)
         due = [*again, *final]

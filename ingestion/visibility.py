@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ingestion import backfill, generations, queue
+from ingestion import backfill, epochs, generations, queue
 from ingestion.revisions import retire_unseen
 from ingestion.types import GenerationState
 from ingestion.written import Flip, Written, held, lock_documents, lock_jobs, places, succeed
@@ -55,16 +55,6 @@ _HIDE = text(
 _RETIRE_ALL = text(
     "UPDATE revisions SET state = 'retired', retired_at = now(), look_at = now() "
     "WHERE tenant = :tenant AND document_id = ANY(CAST(:ids AS text[])) AND state IN ('writing', 'visible')"
-)
-_RAISE = text(
-    """
-    UPDATE collections SET epoch = epoch + 1
-    FROM (SELECT c.tenant, c.name FROM collections c
-          JOIN unnest(CAST(:tenants AS text[]), CAST(:names AS text[])) AS n(tenant, name)
-            ON c.tenant = n.tenant AND c.name = n.name
-          ORDER BY c.tenant, c.name FOR UPDATE OF c) AS changed
-    WHERE collections.tenant = changed.tenant AND collections.name = changed.name
-    """
 )
 
 
@@ -113,7 +103,7 @@ async def _show(
         await backfill.follow(connection, [one for one in fresh if generation not in one.chunks], generation)
     await succeed(connection, fresh)
     await retire_unseen(connection, these)
-    await _raise_epochs(connection, changed)
+    await epochs.rise(connection, changed)
 
 
 def _rows(fresh: Sequence[Written], known: Collection[str]) -> dict[str, list[Any]]:
@@ -134,12 +124,7 @@ async def hide(
     these = {"tenant": tenant, "ids": ids}
     changed = _names(await connection.execute(_HIDE, these))
     await connection.execute(_RETIRE_ALL, these)
-    await _raise_epochs(connection, changed | {(tenant, name) for name in collections})
-
-
-async def _raise_epochs(connection: AsyncConnection, changed: Collection[tuple[str, str]]) -> None:
-    names = {"tenants": [tenant for tenant, _ in changed], "names": [name for _, name in changed]}
-    await connection.execute(_RAISE, names)
+    await epochs.rise(connection, changed | {(tenant, name) for name in collections})
 
 
 def _names(rows: Iterable[Row[Any]]) -> set[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from sqlalchemy import Row, text
 
-from ingestion import documents, visibility, written
+from ingestion import documents, epochs, visibility, written
 from ingestion.documents import Accepted, Claim
 from ingestion.ledger import Ledger
 from ingestion.transaction import transaction
@@ -223,7 +223,7 @@ BUGS: Mapping[str, Bug] = {
         Bug(
             name="epoch stays",
             rules=frozenset({"deleted text", "older version"}),
-            patches=((visibility, "_raise_epochs", _raises_none),),
+            patches=((epochs, "rise", _raises_none),),
         ),
     )
 }

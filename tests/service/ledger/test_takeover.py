@@ -1,0 +1,252 @@
+"""A generation of another version of the product takes over at once, before anything is in it; what readers
+could find before they find again, or something newer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ingestion.blobs import Blobs
+from ingestion.errors import Conflict
+from ingestion.ledger import Ledger
+from ingestion.purger import Purger
+from ingestion.reads import Reads
+from ingestion.sweeper import Sweeper
+from ingestion.types import Job, JobError, Lease
+from ingestion.written import Flip, Written
+from retrieval.stores.memory import MemoryStore
+from retrieval.types import Filter, IndexSpec
+
+Accept = Callable[..., Awaitable[Job]]
+LeaseOne = Callable[..., Awaitable[Lease]]
+Write = Callable[..., Awaitable[Written]]
+Show = Callable[[], Awaitable[tuple[Flip, int]]]
+Switch = Callable[[str, str], Awaitable[None]]
+
+ACME = Filter(tenant="acme", groups=None)
+BROKEN = JobError(code="damaged", message="It cannot be read.")
+
+
+@pytest.fixture
+def upgraded(spec: IndexSpec) -> IndexSpec:
+    """What the champion's index is to the next version of the product."""
+    return replace(spec, parser="2")
+
+
+@pytest.fixture
+def sweep(ledger: Ledger, store: MemoryStore) -> Callable[[], Awaitable[int]]:
+    return Sweeper(ledger, store, lease=0, call_deadline=0).sweep
+
+
+Sweep = Callable[[], Awaitable[int]]
+
+
+@pytest.fixture
+def shown(reads: Reads) -> Callable[[IndexSpec], Awaitable[dict[str, int]]]:
+    """The revision of every document that can be found in a generation."""
+
+    async def shown(spec: IndexSpec) -> dict[str, int]:
+        found = await reads.contents(spec.generation, ACME, 1_000)
+        return {document: revision for document, revision, _ in found}
+
+    return shown
+
+
+Shown = Callable[[IndexSpec], Awaitable[dict[str, int]]]
+
+
+@pytest.fixture
+def fill(ledger: Ledger, written: Write) -> Callable[[], Awaitable[list[Lease]]]:
+    """Take every job that fills a generation to its end."""
+
+    async def fill() -> list[Lease]:
+        leases = await ledger.lease_backfill("b", 30, 50)
+        await ledger.flip([await written(lease) for lease in leases])
+        return leases
+
+    return fill
+
+
+Fill = Callable[[], Awaitable[list[Lease]]]
+
+
+@pytest.mark.parametrize("newest", ["quarantined", "cancelled", "queued"])
+async def test_a_version_that_readers_saw_comes_back_where_a_newer_one_cannot_be_read(
+    ledger: Ledger,
+    reads: Reads,
+    accept: Accept,
+    show: Show,
+    lease_one: LeaseOne,
+    upgraded: IndexSpec,
+    sweep: Sweep,
+    fill: Fill,
+    shown: Shown,
+    newest: str,
+) -> None:
+    first = await accept("handbook", "one", groups=frozenset({"staff"}))
+    await show()
+    second = await accept("handbook", "two")
+    if newest == "quarantined":
+        await ledger.quarantine((await lease_one()).job, BROKEN)
+    elif newest == "cancelled":
+        await ledger.cancel("acme", second.id)
+    await ledger.ensure_generation(upgraded, "hashing")
+    await sweep()
+    if newest == "queued":
+        assert await ledger.lease_backfill("b", 30, 50) == [], "it may be read yet"
+        await ledger.quarantine((await lease_one()).job, BROKEN)
+        await sweep()
+    epoch = await reads.epoch(ACME)
+    (lease,) = await fill()
+    assert (lease.job.version, lease.groups) == (first.version, frozenset({"staff"}))
+    assert (await shown(upgraded)).keys() == {"handbook"}
+    assert await reads.epoch(ACME) != epoch
+    await sweep()
+    assert await ledger.lease_backfill("b", 30, 50) == []
+
+
+async def test_its_file_is_kept_until_a_newer_version_is_shown(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    show: Show,
+    lease_one: LeaseOne,
+    written: Write,
+    upgraded: IndexSpec,
+    store: MemoryStore,
+    sweep: Sweep,
+    fill: Fill,
+    tmp_path: Path,
+) -> None:
+    purger = Purger(ledger, store, Blobs(str(tmp_path)), window=0.0)
+    await accept("handbook", "one")
+    await show()
+    await accept("handbook", "two")
+    await ledger.quarantine((await lease_one()).job, BROKEN)
+    await ledger.ensure_generation(upgraded, "hashing")
+    await sweep()
+    (filling,) = await ledger.lease_backfill("b", 30, 50)
+    await ledger.quarantine(filling.job, BROKEN)
+    for _ in range(2):
+        await sweep()
+        assert await purger.collect() == 0
+        assert await fill() == [], "it is tried once"
+    await accept("handbook", "three")
+    done = replace(await written(await lease_one()), chunks={upgraded.generation: 3})
+    assert await ledger.flip([done]) == {done.job.id: "flipped"}
+    await sweep()
+    assert await purger.collect() == 2
+    async with engine.connect() as connection:
+        left = await connection.scalars(text("SELECT generation FROM visibility"))
+        assert left.all() == [upgraded.generation]
+
+
+async def test_an_older_version_that_is_brought_back_late_does_not_replace_a_newer_one(
+    ledger: Ledger,
+    accept: Accept,
+    show: Show,
+    lease_one: LeaseOne,
+    written: Write,
+    upgraded: IndexSpec,
+    sweep: Sweep,
+    shown: Shown,
+) -> None:
+    for name in ("updated", "deleted"):
+        await accept(name, "one")
+        await show()
+        await accept(name, "two")
+        await ledger.quarantine((await lease_one()).job, BROKEN)
+    await ledger.ensure_generation(upgraded, "hashing")
+    await sweep()
+    late = [await written(lease) for lease in await ledger.lease_backfill("b", 30, 50)]
+    assert len(late) == 2
+    await ledger.delete("acme", None, "deleted")
+    await accept("updated", "three")
+    done = replace(await written(await lease_one()), chunks={upgraded.generation: 3})
+    await ledger.flip([done])
+    await ledger.flip(late)
+    assert await shown(upgraded) == {"updated": done.revision}
+
+
+async def test_what_is_read_anew_needs_nothing_else(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    show: Show,
+    lease_one: LeaseOne,
+    written: Write,
+    upgraded: IndexSpec,
+    sweep: Sweep,
+    shown: Shown,
+) -> None:
+    await accept("handbook")
+    _, before = await show()
+    await ledger.ensure_generation(upgraded, "hashing")
+    await sweep()
+    assert [one.id for one in await ledger.generations()] == [upgraded.generation], "the other one is gone"
+    assert await ledger.lease_backfill("b", 30, 50) == []
+    done = replace(await written(await lease_one()), chunks={upgraded.generation: 3})
+    await ledger.flip([done])
+    await sweep()
+    assert await shown(upgraded) == {"handbook": done.revision}
+    async with engine.connect() as connection:
+        states = text(f"SELECT state FROM revisions WHERE revision = {before}")
+        assert await connection.scalar(states) == "swept"
+
+
+async def test_what_comes_back_reaches_every_generation_beside_the_one_that_serves(
+    ledger: Ledger,
+    accept: Accept,
+    show: Show,
+    lease_one: LeaseOne,
+    spec: IndexSpec,
+    upgraded: IndexSpec,
+    switch: Switch,
+    sweep: Sweep,
+    fill: Fill,
+    shown: Shown,
+) -> None:
+    await accept("handbook", "one")
+    await show()
+    await accept("handbook", "two")
+    await ledger.quarantine((await lease_one()).job, BROKEN)
+    await ledger.ensure_generation(upgraded, "hashing")
+    candidate, next_one = replace(upgraded, chunk_tokens=32), replace(upgraded, chunk_tokens=16)
+    await ledger.build_generation(next_one, "hashing")
+    await switch(next_one.generation, upgraded.generation)
+    await ledger.build_generation(candidate, "hashing")
+    await sweep()
+    while await fill():
+        pass
+    for one in (upgraded, candidate, next_one):
+        assert (await shown(one)).keys() == {"handbook"}
+
+
+async def test_it_comes_back_to_the_version_of_the_product_before_as_well(
+    ledger: Ledger,
+    accept: Accept,
+    show: Show,
+    lease_one: LeaseOne,
+    spec: IndexSpec,
+    upgraded: IndexSpec,
+    sweep: Sweep,
+    fill: Fill,
+    shown: Shown,
+) -> None:
+    await accept("handbook", "one")
+    await show()
+    await accept("handbook", "two")
+    await ledger.quarantine((await lease_one()).job, BROKEN)
+    await ledger.ensure_generation(upgraded, "hashing")
+    with pytest.raises(Conflict, match="being removed"):
+        await ledger.ensure_generation(spec, "hashing")
+    await sweep()
+    await ledger.ensure_generation(spec, "hashing")
+    await sweep()
+    assert len(await fill()) == 1
+    assert (await shown(spec)).keys() == {"handbook"}
