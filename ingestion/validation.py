@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ingestion.errors import Quarantined
+from ingestion.generations import REINDEX_PRIORITY
 from ingestion.ledger import Ledger
 from ingestion.rules import NONE, OTHER, Breach, Rule, Rules, missing_metadata
 from ingestion.types import Lease, Parsed
@@ -60,8 +61,8 @@ class Validation:
 
     async def check(self, lease: Lease, parsed: Parsed) -> None:
         """Note on the job and its document which rules are broken. Raises `Quarantined` for one that
-        refuses. What fills a generation was accepted before."""
-        if lease.job.generation is not None:
+        refuses. What is indexed anew was let in before."""
+        if lease.job.generation is not None or lease.job.priority == -REINDEX_PRIORITY:
             return
         rules = await self._rules(lease)
         if rules == NONE and not parsed.notes and not lease.job.warnings:

@@ -12,12 +12,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingestion.blobs import Blobs
-from ingestion.errors import Conflict
+from ingestion.errors import Conflict, Quarantined
 from ingestion.ledger import Ledger
 from ingestion.purger import Purger
 from ingestion.reads import Reads
+from ingestion.rules import Rules
 from ingestion.sweeper import Sweeper
-from ingestion.types import Job, JobError, Lease
+from ingestion.types import Job, JobError, Lease, Parsed
+from ingestion.validation import Validation
 from ingestion.written import Flip, Written
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import Filter, IndexSpec
@@ -225,6 +227,21 @@ async def test_what_comes_back_reaches_every_generation_beside_the_one_that_serv
         pass
     for one in (upgraded, candidate, next_one):
         assert (await shown(one)).keys() == {"handbook"}
+
+
+async def test_what_was_let_in_once_is_not_refused_by_rules_that_came_later(
+    ledger: Ledger, accept: Accept, show: Show, lease_one: LeaseOne, upgraded: IndexSpec
+) -> None:
+    await accept("handbook")
+    await show()
+    rules = Rules(min_characters=1_000, refuse=frozenset({"min_characters"}))
+    await ledger.set_rules("acme", "default", rules)
+    await ledger.ensure_generation(upgraded, "hashing")
+    parsed = Parsed(title=None, text="text", blocks=())
+    await Validation(ledger).check(await lease_one(), parsed)
+    await accept("handbook", "another")
+    with pytest.raises(Quarantined):
+        await Validation(ledger).check(await lease_one(), parsed)
 
 
 async def test_it_comes_back_to_the_version_of_the_product_before_as_well(
