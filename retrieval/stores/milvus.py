@@ -212,9 +212,14 @@ class MilvusStore:
         if not await client.has_collection(name, timeout=self._timeout):
             await self._refuse_old_layouts(name, client)
             schema = _schema(dimension, lite=self._lite)
-            await client.create_collection(
-                name, schema=schema, consistency_level="Strong", timeout=self._timeout
-            )
+            try:
+                await client.create_collection(
+                    name, schema=schema, consistency_level="Strong", timeout=self._timeout
+                )
+            except MilvusException:
+                # Another process may have been quicker.
+                if not await self._has(name, client):
+                    raise
         # Milvus Lite searches without: an index there is a second copy of the vectors on disk, its BM25
         # parameters do not arrive, and a server that restarts forgets that the collection was loaded.
         for field, index in ({} if self._lite else _indexes()).items():

@@ -575,6 +575,11 @@ async def test_a_dropped_generation_is_gone_until_it_is_prepared_again(store: St
     await store.upsert(generation, [row(2)])
     assert await ids(store, generation, everyone()) == ["2-0"]
 
+    await store.drop(generation)
+    await store.prepare(generation, SPEC)
+    await store.upsert(generation, [row(3)])
+    assert await ids(store, generation, everyone()) == ["3-0"]
+
 
 async def test_a_generation_that_was_never_prepared_is_a_fault(store: Store) -> None:
     unknown = uuid.uuid4().hex[:16]
@@ -604,6 +609,24 @@ async def test_another_client_sees_what_this_one_wrote(make_store: MakeStore) ->
         await writer.drop(generation)
         await writer.close()
         await reader.close()
+
+
+@pytest.mark.parametrize("make_store", SERVED, indirect=True)
+async def test_clients_that_prepare_a_generation_at_once_can_all_write_it(make_store: MakeStore) -> None:
+    """Every process does, when an instance starts."""
+    clients = [make_store() for _ in range(6)]
+    generation = uuid.uuid4().hex[:16]
+    await asyncio.gather(*(client.ping() for client in clients))
+    await asyncio.gather(*(client.prepare(generation, SPEC) for client in clients))
+    try:
+        for revision, client in enumerate(clients):
+            await client.upsert(generation, [row(revision)])
+        found = await ids(clients[0], generation, everyone())
+        assert sorted(found) == [f"{revision}-0" for revision in range(len(clients))]
+    finally:
+        await clients[0].drop(generation)
+        for client in clients:
+            await client.close()
 
 
 @pytest.mark.parametrize("make_store", SERVED, indirect=True)
