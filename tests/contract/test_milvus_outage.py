@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, cast
 import grpc
 import numpy as np
 import pytest
+from pymilvus import AsyncMilvusClient
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
 from app import embedded
@@ -275,6 +277,29 @@ async def test_a_connection_that_leads_nowhere_is_given_up_for_another(milvus_ur
         for one in relays:
             one.cancel()
         await asyncio.gather(*relays, return_exceptions=True)
+
+
+async def test_a_deletion_that_milvus_refuses_without_a_word_is_a_fault(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows would be taken to be gone. pymilvus does not look at the answer."""
+    store, generation = MilvusStore(milvus_uri), uuid.uuid4().hex[:16]
+
+    async def refused(*asked: object, **how: object) -> dict[str, int]:
+        return {"delete_count": 0}
+
+    try:
+        await store.prepare(generation, SPEC)
+        await store.upsert(generation, [row(1)])
+        with monkeypatch.context() as patched:
+            patched.setattr(AsyncMilvusClient, "delete", refused)
+            with pytest.raises(StoreUnavailable, match="did not delete every row"):
+                await store.remove(generation, [1])
+        await store.remove(generation, [1])
+        assert await store.read(generation, "acme", ["1-0"]) == []
+    finally:
+        await store.drop(generation)
+        await store.close()
 
 
 class Old(milvus_pb2_grpc.MilvusServiceServicer):  # type: ignore[misc]

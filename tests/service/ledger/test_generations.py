@@ -325,6 +325,32 @@ async def test_after_the_switch_every_job_writes_both_and_switching_back_loses_n
     assert await shown(spec) == {"a": done.revision}
 
 
+async def test_no_job_that_fills_it_waits_after_the_switch(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    show: Show,
+    spec: IndexSpec,
+    other: IndexSpec,
+    lease_one: LeaseOne,
+    written: Write,
+    switch: Switch,
+) -> None:
+    """An ordinary one did its work, or it would be taken to hold the generation up."""
+    await accept("a")
+    await show()
+    await _build(ledger, other)
+    (lease,) = await ledger.lease_backfill("b", 30, 1)
+    await ledger.release([lease.job], BROKEN)
+    await ledger.join_generation(other.generation, 60.0)
+    await accept("a", "two")
+    await ledger.flip([await written(await lease_one(), other.generation)])
+    await switch(other.generation, spec.generation)
+    async with engine.connect() as connection:
+        left = text("SELECT count(*) FROM jobs WHERE generation IS NOT NULL AND state = 'queued'")
+        assert await connection.scalar(left) == 0
+
+
 async def test_a_job_leased_before_the_switch_does_not_undo_it(
     ledger: Ledger,
     accept: Accept,

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ingestion import visibility
 from ingestion.documents import Accepted
 from ingestion.errors import Conflict, NotFound
 from ingestion.estimates import FIRST_LATENCY
@@ -616,6 +618,10 @@ async def test_jobs_are_listed_newest_first_and_by_state(ledger: Ledger, accept:
     queued = JobQuery(states=("queued",))
     assert [job.id for job in await ledger.jobs("acme", queued, limit=10)] == [second.id]
     assert [job.id for job in await ledger.jobs("acme", limit=10, before=second.id)] == [first.id]
+    since = JobQuery(since=second.created_at, states=("queued",))
+    assert [job.id for job in await ledger.jobs("acme", since, limit=10)] == [second.id]
+    later = JobQuery(since=second.created_at + timedelta(microseconds=1), states=("queued",))
+    assert await ledger.jobs("acme", later, limit=10) == []
 
 
 async def test_jobs_are_counted_listed_and_tried_again_by_reason(
@@ -661,6 +667,31 @@ async def test_all_that_waits_and_runs_in_a_collection_can_be_cancelled(
     assert await ledger.cancel_jobs("acme", JobQuery(collection="scans")) == 2
     assert await ledger.flip([running]) == {running.job.id: "lost"}
     assert (await ledger.job("acme", other.id)).state == "queued"
+
+
+async def test_what_has_ended_or_ends_meanwhile_is_not_cancelled_with_many(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    show: Show,
+    somebody_waits: SomebodyWaits,
+) -> None:
+    ended = await accept("ended")
+    await show()
+    ending = await accept("ending")
+    done = await written(await lease_one())
+    waiting = await accept("waiting")
+    async with engine.begin() as connection:
+        await visibility.flip(connection, [done])
+        cancelling = asyncio.create_task(ledger.cancel_jobs("acme", JobQuery()))
+        await somebody_waits()
+    assert await cancelling == 1
+    states = [(await ledger.job("acme", job.id)).state for job in (ended, ending, waiting)]
+    assert states == ["succeeded", "succeeded", "cancelled"]
+    assert (await ledger.document("acme", None, "ending")).visible
+    assert await ledger.cancel_jobs("acme", JobQuery()) == 0
 
 
 async def test_a_caller_of_some_groups_changes_no_other_groups_jobs(ledger: Ledger, accept: Accept) -> None:
@@ -731,8 +762,10 @@ async def test_workers_are_listed_with_what_they_hold_and_whether_they_are_heard
     await _pass(engine, "UPDATE workers SET beat_at = beat_at - interval '1 minute' WHERE pid = 8")
     assert [one.state for one in await ledger.workers()] == ["working", "lost"]
     assert (await ledger.operation()).workers == {"working": 1, "lost": 1}
+    assert (await ledger.queue(None)).workers == 1
     await ledger.present(worker, {**ABOUT, "stopping": True})
     assert (await ledger.workers())[0].state == "stopping"
+    assert (await ledger.queue(None)).workers == 0
     # Another has long taken its place: it is told of, and no alarm any more.
     await _pass(engine, "UPDATE workers SET beat_at = beat_at - interval '1 hour' WHERE pid = 8")
     assert [one.state for one in await ledger.workers()] == ["stopping", "lost"]
