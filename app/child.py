@@ -98,29 +98,32 @@ class Child:
     async def _live(self) -> None:
         failures, restarted_at = 0, 0.0
         while True:
-            process = await self._spawn()
             began = time.monotonic()
-            probe = asyncio.create_task(self._probe(restarted_at))
             try:
-                code = await process.wait()
-            finally:
-                probe.cancel()
-                _kill_group(process.pid)
+                code = await self._run(restarted_at)
+                how, hopeless = _how(code), code == CANNOT_START
+            except OSError as error:  # The machine has no memory or no file left for it, and may have again.
+                how, hopeless = f"could not be started ({error.strerror})", False
             if self._stopping:
                 return
             failures = 1 if time.monotonic() - began > STEADY else failures + 1
-            self._give_up_if_hopeless(code, failures)
+            if not self._was_ready and (hopeless or failures >= ATTEMPTS):
+                raise StartFailed(self._last_words(f"{self.name} {how}"))
             self.ready.clear()
             delay = delay_after(failures)
-            self._say(f"{self.name} {_how(code)}; starting it again in {delay:.1f} s")
+            self._say(f"{self.name} {how}; starting it again in {delay:.1f} s")
             restarted_at = time.monotonic()
             await asyncio.sleep(delay)
 
-    def _give_up_if_hopeless(self, code: int, failures: int) -> None:
-        if self._was_ready:
-            return
-        if failures >= ATTEMPTS or code == CANNOT_START:
-            raise StartFailed(self._last_words(f"{self.name} {_how(code)}"))
+    async def _run(self, restarted_at: float) -> int:
+        """One process, from its start to its end; its exit code."""
+        process = await self._spawn()
+        probe = asyncio.create_task(self._probe(restarted_at))
+        try:
+            return await process.wait()
+        finally:
+            probe.cancel()
+            _kill_group(process.pid)
 
     async def _probe(self, restarted_at: float) -> None:
         """Set `ready` when a client gets an answer."""

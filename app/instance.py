@@ -15,7 +15,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -54,15 +54,23 @@ def hold(data: Path, url: str) -> Iterator[None]:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = _locked(data / "lock")
     except OSError as error:
-        raise InstanceError(f"The data folder {data} cannot be used: {error.strerror}.") from None
+        raise _unusable(data, error) from None
     try:
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "url": url}))
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "url": url}))
+            file.flush()
+        except OSError as error:
+            raise _unusable(data, error) from None
         yield
     finally:
         (data / "lock").unlink(missing_ok=True)
-        file.close()
+        with suppress(OSError):  # What could not be written is in its buffer still.
+            file.close()
+
+
+def _unusable(data: Path, error: OSError) -> InstanceError:
+    return InstanceError(f"The data folder {data} cannot be used: {error.strerror}.")
 
 
 def _locked(path: Path) -> IO[str]:

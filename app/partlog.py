@@ -7,6 +7,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -24,7 +25,11 @@ _LEVELS_THAT_MATTER = frozenset({"warning", "error", "critical"})
 
 class _QuietOnFullDisk(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name it overrides)
-        """A line that cannot be written is dropped: a full disk must not stop the part that wrote it."""
+        """A line that cannot be written is dropped: a full disk must not stop the part that wrote it. The
+        file is opened anew for the next one: of a stream that failed nothing more may come."""
+        failed, self.stream = self.stream, None
+        with suppress(OSError, ValueError):
+            failed.close()
 
 
 class PartLog:

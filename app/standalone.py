@@ -209,20 +209,19 @@ class Standalone:
     def _announce(self, supervisor: Supervisor, sockets: Path) -> None:
         urls = {child.name: child.part.url for child in supervisor.children}
         settings = self.settings
-        instance.announce(
-            self.data,
-            instance.Running(
-                pid=os.getpid(),
-                url=self.url,
-                database_url=urls.get("postgres") or _plain(settings.database_url),
-                redis_url=urls.get("redis") or _plain(settings.redis_url),
-                milvus_uri=urls.get("milvus") or settings.milvus_uri or "",
-                sockets=str(sockets),
-                processes={
-                    child.name: known for child in supervisor.children if (known := _known(child.pid))
-                },
-            ),
+        now = instance.Running(
+            pid=os.getpid(),
+            url=self.url,
+            database_url=urls.get("postgres") or _plain(settings.database_url),
+            redis_url=urls.get("redis") or _plain(settings.redis_url),
+            milvus_uri=urls.get("milvus") or settings.milvus_uri or "",
+            sockets=str(sockets),
+            processes={child.name: known for child in supervisor.children if (known := _known(child.pid))},
         )
+        try:
+            instance.announce(self.data, now)
+        except OSError as error:  # A full disk must not end the care for what has just been started again.
+            self.say(f"{self.data / 'run.json'} could not be written: {error.strerror}.")
 
 
 def _check_release(settings: Settings) -> None:

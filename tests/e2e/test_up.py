@@ -171,6 +171,26 @@ def test_a_part_that_is_killed_comes_back(instance: Up, part: str) -> None:
     eventually(instance.healthy, f"not healthy after {part} was killed")
 
 
+def test_parts_come_back_while_the_disk_is_full(instance: Up) -> None:
+    def redis() -> int | None:
+        found = [one.pid for one in instance.family() if one.name() == "redis-server"]
+        return found[0] if found else None
+
+    full = instance.data / "run.partial"
+    full.symlink_to("/dev/full")
+    try:
+        seen: list[int | None] = [None]
+        for _ in range(2):
+            eventually(lambda: redis() not in seen, "redis was not started again")
+            seen.append(redis())
+            os.kill(seen[-1] or 0, signal.SIGKILL)
+        eventually(lambda: redis() not in seen, "redis was not started again")
+    finally:
+        full.unlink()
+    assert "run.json could not be written: No space left on device" in instance.said()
+    eventually(instance.healthy, "not healthy after redis was killed twice")
+
+
 def test_the_first_key_is_made_before_any_key_exists(instance: Up) -> None:
     made = plumbline("keys", "create", "alice", "--scope", "read", "--json", "--data", str(instance.data))
     assert made.returncode == 0, made.stderr

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from app import instance
-from app.instance import InstanceBusy, Running
+from app.instance import InstanceBusy, InstanceError, Running
 from app.partlog import PartLog
 from app.standalone import PortTaken, check_port
 
@@ -30,6 +30,13 @@ def test_a_lock_left_by_a_killed_process_does_not_block(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text(json.dumps({"pid": 1, "url": "http://127.0.0.1:1"}))
     with instance.hold(tmp_path, ""):
         assert instance.is_held(tmp_path)
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("/dev/full")
+    with pytest.raises(InstanceError, match=f"{tmp_path} cannot be used"), instance.hold(tmp_path, ""):
+        pass
+    assert not (tmp_path / "lock").exists()
 
 
 def test_what_runs_is_known_only_while_it_runs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 import textwrap
@@ -239,6 +240,39 @@ async def test_warnings_reach_the_terminal_and_chatter_only_the_file(tmp_path: P
     log.close()
     assert shown == ["p | WARNING: 100% full"]
     assert "all is well" in (tmp_path / "p.log").read_text()
+
+
+async def test_a_log_goes_on_after_the_disk_was_full_and_can_be_closed_while_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "p.log"
+    path.symlink_to("/dev/full")
+    log = PartLog("p", tmp_path, print, always=False)
+    log.feed(b"lost\n")
+    path.unlink()
+    log.feed(b"kept\n")
+    path.rename(tmp_path / "before.log")
+    log.close()
+    assert (tmp_path / "before.log").read_text() == "kept\n"
+    path.symlink_to("/dev/full")
+    log = PartLog("p", tmp_path, print, always=False)
+    log.feed(b"lost\n")
+    log.close()
+
+
+async def test_a_child_that_cannot_be_started_for_a_while_comes_back(tmp_path: Path) -> None:
+    said: Said = []
+    kept = child(python_part("p", SLEEPS, tmp_path), tmp_path, said)
+    await kept.start(20)
+    first = kept.pid
+    assert first
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: any("could not be started (Too many open files)" in one for one in said))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    await eventually(lambda: kept.pid not in (None, first))
+    await kept.stop(asyncio.Event())
 
 
 async def test_what_a_caller_sent_begins_no_line_and_moves_no_cursor(tmp_path: Path) -> None:
