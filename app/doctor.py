@@ -9,6 +9,7 @@ import platform
 import shutil
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -305,6 +306,10 @@ class _Away(Exception):
     """A part does not answer as it should."""
 
 
+_A_MEBIBYTE = "CREATE TEMPORARY TABLE written AS SELECT repeat('x', 1000) FROM generate_series(1, 1000)"
+_FORBIDDEN = "42501"
+
+
 async def _postgres(url: str) -> str:
     from sqlalchemy import text
     from sqlalchemy.exc import SQLAlchemyError
@@ -317,11 +322,27 @@ async def _postgres(url: str) -> str:
         try:
             async with engine.connect() as connection:
                 found = (await connection.execute(text("SHOW server_version"))).scalar_one()
+                # A server whose disk is full, or which only follows another one, answers as well as any.
+                with _allowed():
+                    await connection.execute(text(_A_MEBIBYTE))
+                await connection.rollback()
         finally:
             await engine.dispose()
     except (OSError, SQLAlchemyError, SettingsError) as error:
-        raise _Away(str(error) or "no answer") from None
+        raise _Away(str(getattr(error, "orig", None) or error) or "no answer") from None
     return f"PostgreSQL {found}"
+
+
+@contextmanager
+def _allowed() -> Iterator[None]:
+    """An account that may make no tables of its own proves nothing."""
+    from sqlalchemy.exc import ProgrammingError
+
+    try:
+        yield
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", None) != _FORBIDDEN:
+            raise
 
 
 async def _redis(url: str) -> str:

@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+from sqlalchemy import make_url, text
+
+from app.database import open_engine
 from app.doctor import Finding, examine
 from app.settings import load_settings
 from tests.weaviate_stand_in import stand_in
@@ -84,3 +87,30 @@ async def test_a_port_that_an_api_listens_on_is_in_order_and_any_other_use_is_no
         ]
         server.shutdown()
     assert states == ["ok", "fail"]
+
+
+async def test_a_database_that_answers_and_takes_nothing_more_is_not_in_order(
+    tmp_path: Path, database_url: str
+) -> None:
+    async def found(account: str) -> Finding:
+        url = make_url(database_url).set(username=account).render_as_string(hide_password=False)
+        findings = await examine(load_settings({}, data=tmp_path, database_url=url))
+        return next(finding for finding in findings if finding.name == "postgres")
+
+    admin = open_engine(database_url).execution_options(isolation_level="AUTOCOMMIT")
+    database = make_url(database_url).database
+    async with admin.connect() as connection:
+        await connection.execute(text("CREATE ROLE reader LOGIN"))
+        try:
+            await connection.execute(text("ALTER ROLE reader SET default_transaction_read_only = on"))
+            only_reads = await found("reader")
+            await connection.execute(text("ALTER ROLE reader RESET default_transaction_read_only"))
+            await connection.execute(text(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC"))
+            cannot_try = await found("reader")
+        finally:
+            await connection.execute(text(f"GRANT TEMPORARY ON DATABASE {database} TO PUBLIC"))
+            await connection.execute(text("DROP ROLE reader"))
+    await admin.dispose()
+    assert only_reads.state == "fail"
+    assert only_reads.detail.endswith("cannot execute CREATE TABLE AS in a read-only transaction")
+    assert cannot_try.state == "ok"
