@@ -67,6 +67,11 @@ class Metrics:
         self._oldest = self._gauge(
             "plumbline_queue_oldest_seconds", "How long the first of the documents that wait has waited."
         )
+        self._held_up = self._gauge(
+            "plumbline_jobs_held_up",
+            "Of the documents that wait, those that were tried already, by what kept them from their end.",
+            "code",
+        )
         self._paused = self._gauge("plumbline_queue_paused", "Whether all leasing is paused.")
         self._workers = self._gauge(
             "plumbline_workers",
@@ -176,11 +181,14 @@ class Metrics:
         lie."""
         self._jobs.clear()
         self._workers.clear()
+        self._held_up.clear()
         self._oldest.set(now.oldest_seconds if now else math.nan)
         self._paused.set(now.paused if now else math.nan)
         if now is not None:
             for state, jobs in now.jobs.items():
                 self._jobs.labels(state).set(jobs)
+            for code, jobs in now.held_up.items():
+                self._held_up.labels(code).set(jobs)
             for kind, workers in now.workers.items():
                 self._workers.labels(kind).set(workers)
 

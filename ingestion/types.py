@@ -162,14 +162,16 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """What waits and runs, of one tenant or of all. `oldest_seconds` is how long the first has waited,
-    `rate` in jobs a second over those that succeeded lately, `eta_seconds` until all of it is done (None
+    """What waits and runs, of one tenant or of all. `oldest_seconds` is how long the first has waited, from
+    its first try on if it waits again; `held_up` counts those that do, by what kept them from their end;
+    `rate` is in jobs a second over those that succeeded lately, `eta_seconds` until all of it is done (None
     when unknown)."""
 
     queued: int
     queued_bytes: int
     running: int
     oldest_seconds: float | None
+    held_up: Mapping[str, int]
     rate: float | None
     eta_seconds: float | None
     workers: int
@@ -201,11 +203,12 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What an operator watches, of all tenants: jobs by state, how long the first has waited, workers by
-    state, and whether all leasing is paused."""
+    """What an operator watches, of all tenants: jobs by state, how long the first has waited, those that wait
+    again (as in `Queue`), workers by state, and whether all leasing is paused."""
 
     jobs: Mapping[JobState, int]
     oldest_seconds: float
+    held_up: Mapping[str, int]
     workers: Mapping[WorkerState, int]
     paused: bool
 

@@ -96,11 +96,13 @@ def _tell(queue: dict[str, Any], as_json: bool) -> None:
         return
     rate, eta, oldest = queue["rate"], queue["eta_seconds"], queue["oldest_seconds"]
     size = queue["queued_bytes"] / 2**20
+    held_up = [f"{count} by {code}" for code, count in sorted(queue["held_up"].items())]
     told = {
         "state": queue["state"],
         "waiting": f"{queue['queued']} documents, {size:.1f} MiB",
         "running": queue["running"],
         "oldest": None if oldest is None else console.duration(oldest),
+        "held up": ", ".join(held_up),
         "rate": None if rate is None else f"{rate:.1f} documents/s",
         "left": "not known" if eta is None else console.duration(eta),
         "workers": queue["workers"],

@@ -103,6 +103,7 @@ def queue_json(queue: Queue) -> dict[str, Any]:
         "queued_bytes": queue.queued_bytes,
         "running": queue.running,
         "oldest_seconds": queue.oldest_seconds,
+        "held_up": dict(queue.held_up),
         "rate": queue.rate,
         "eta_seconds": queue.eta_seconds,
         "workers": queue.workers,

@@ -395,6 +395,9 @@ class QueueReply(BaseModel):
     queued_bytes: int
     running: int
     oldest_seconds: Seconds | None
+    held_up: dict[str, int] = Field(
+        description="Of those that wait, how many were tried already, by what kept them from their end."
+    )
     rate: float | None = Field(description="Jobs a second, lately.")
     eta_seconds: Seconds | None = Field(description=NONE_IS_UNKNOWN)
     workers: int

@@ -210,6 +210,7 @@ def test_a_drain_ends_when_nothing_runs_any_more(server: Server) -> None:
         "queued_bytes": 10,
         "running": 1,
         "oldest_seconds": 3.0,
+        "held_up": {"store_unavailable": 3, "embedder_unavailable": 1},
         "rate": None,
         "eta_seconds": None,
         "workers": 1,
@@ -221,7 +222,9 @@ def test_a_drain_ends_when_nothing_runs_any_more(server: Server) -> None:
     assert drained.exit_code == 0
     assert json.loads(drained.stdout)["state"] == "drained"
     server.reply("/v1/queue/resume", {**now, "state": "open"})
-    assert "not known" in run("queue", "resume", "--url", server.url).stdout
+    told = run("queue", "resume", "--url", server.url).stdout
+    assert "not known" in told
+    assert "1 by embedder_unavailable, 3 by store_unavailable" in told
 
 
 def test_metadata_and_groups_go_with_every_file(server: Server, tmp_path: Any) -> None:

@@ -783,3 +783,22 @@ async def test_an_operator_sees_what_waits_how_long_and_what_went_wrong(
     assert now.jobs == {"queued": 1, "running": 0, "failed": 0, "quarantined": 1}
     assert now.oldest_seconds == pytest.approx(90, abs=20)
     assert not now.paused
+
+
+async def test_what_waits_again_is_counted_by_its_reason_and_has_waited_since_it_was_tried(
+    ledger: Ledger, engine: AsyncEngine, accept: Accept, lease_one: LeaseOne
+) -> None:
+    await accept("tried")
+    await ledger.release([(await lease_one()).job], DOWN, delay=5)
+    await _pass(engine, "UPDATE jobs SET started_at = started_at - interval '90 seconds'")
+    await accept("fresh")
+    of_all, own, others = await ledger.operation(), await ledger.queue("acme"), await ledger.queue("globex")
+    for now in (of_all, own):
+        assert now.held_up == {"store_unavailable": 1}
+        assert now.oldest_seconds == pytest.approx(90, abs=20)
+    assert (of_all.jobs["queued"], own.queued) == (2, 2)
+    assert (others.queued, others.held_up, others.oldest_seconds) == (0, {}, None)
+    while batch := await ledger.lease("w", 30, 8):
+        await ledger.quarantine(batch[0].job, DOWN)
+        await _pass(engine, "UPDATE jobs SET run_after = now() - interval '1 second'")
+    assert (await ledger.operation()).held_up == {}
