@@ -73,6 +73,16 @@ _NOTHING = "-"
 _CHANNEL = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 
+def _given_up_after(timeout: float) -> list[tuple[str, int]]:
+    """A connection that leads nowhere, as when a machine is gone or an address has moved, is given up once it
+    was silent for half of this while something was asked, and then for all of it. gRPC itself waits for a
+    minute."""
+    return [
+        ("grpc.keepalive_time_ms", round(500 * timeout)),
+        ("grpc.http2.ping_timeout_ms", round(1_000 * timeout)),
+    ]
+
+
 class WeaviateStore:
     """A `Store` in the Weaviate at `url`; connects when first used, and again when the connection was lost.
 
@@ -265,7 +275,7 @@ class WeaviateStore:
             auth_credentials=Auth.api_key(self._api_key) if self._api_key else None,
             additional_config=AdditionalConfig(
                 timeout=Timeout(init=self._timeout, query=self._timeout, insert=self._timeout),
-                grpc_config=GrpcConfig(channel_options=_CHANNEL),
+                grpc_config=GrpcConfig(channel_options=[*_CHANNEL, *_given_up_after(self._timeout)]),
             ),
             # They would also ask the package index for the client's newest version.
             skip_init_checks=True,

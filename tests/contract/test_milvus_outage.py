@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import numpy as np
@@ -22,6 +22,7 @@ from app import embedded
 from retrieval.errors import StoreUnavailable
 from retrieval.stores.milvus import MilvusStore
 from retrieval.types import Chunk, Dense, Filter, IndexSpec, Keyword, Query, Row, Span
+from tests.losing import losing
 
 SPEC = IndexSpec(
     embedder="e" * 64,
@@ -238,30 +239,9 @@ async def test_enough_waiting_rows_do_not_wait_for_the_time_to_pass(server: Serv
 
 
 async def test_a_connection_that_leads_nowhere_is_given_up_for_another(milvus_uri: str) -> None:
-    """A machine that is gone closes nothing."""
     host, _, port = milvus_uri.removeprefix("http://").partition(":")
-    lost, relays = asyncio.Event(), list["asyncio.Task[Any]"]()
-
-    async def relay(number: int, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while content := await source.read(2**16):
-                if number or not lost.is_set():
-                    target.write(content)
-        target.close()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        number = len(relays)
-        relays.append(cast("asyncio.Task[Any]", asyncio.current_task()))
-        inner, outer = await asyncio.open_connection(host, port)
-        try:
-            await asyncio.gather(relay(number, reader, outer), relay(number, inner, writer))
-        finally:
-            outer.transport.abort()
-            writer.transport.abort()
-
-    server = await asyncio.start_server(connected, "127.0.0.1")
-    store = MilvusStore(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=1.0)
-    try:
+    async with losing(host, int(port)) as (address, lost):
+        store = MilvusStore(f"http://{address}", timeout=1.0)
         await store.ping()
         lost.set()
         with pytest.raises(StoreUnavailable):
@@ -271,12 +251,7 @@ async def test_a_connection_that_leads_nowhere_is_given_up_for_another(milvus_ur
                 with suppress(StoreUnavailable):
                     await store.ping()
                     break
-    finally:
         await store.close()
-        server.close()
-        for one in relays:
-            one.cancel()
-        await asyncio.gather(*relays, return_exceptions=True)
 
 
 async def test_a_deletion_that_milvus_refuses_without_a_word_is_a_fault(

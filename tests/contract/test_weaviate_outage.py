@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from app.stores import open_store
 from retrieval.errors import RowInvalid, StoreUnavailable
 from retrieval.stores.weaviate import WeaviateStore
 from retrieval.types import Chunk, Dense, Filter, IndexSpec, Keyword, Row, Span
+from tests.losing import losing
 from tests.weaviate_stand_in import MOST_AT_ONCE, Servicer, stand_in
 
 SPEC = IndexSpec(
@@ -89,6 +91,24 @@ async def test_a_silent_server_is_a_typed_error_in_time() -> None:
             with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.3 s"):
                 await store.ping()
         await store.close()
+
+
+async def test_a_connection_that_leads_nowhere_is_given_up_for_another() -> None:
+    with stand_in() as server:
+        host, _, port = str(server.grpc_url).rpartition("//")[2].partition(":")
+        async with losing(host, int(port)) as (address, lost):
+            store = WeaviateStore(server.url, grpc_url=f"http://{address}", timeout=1.0)
+            await store.prepare(GENERATION, SPEC)
+            await store.upsert(GENERATION, [row(1)])
+            lost.set()
+            with pytest.raises(StoreUnavailable):
+                await found(store)
+            async with asyncio.timeout(20):
+                while True:
+                    with suppress(StoreUnavailable):
+                        assert await found(store) == {1}
+                        break
+            await store.close()
 
 
 async def test_a_server_that_cannot_negate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
