@@ -36,6 +36,8 @@ _WORD = re.compile(
     rf"(?P<word>{_PRINTED}(?:{_WITHIN}*{_PRINTED})?)(?:{_UNPRINTED.pattern})?(?P<hyphen>[{_HYPHENS}])?|[{_LINE_ENDS}]"
 )
 """A word, with the hyphen that breaks it; or the end of a line."""
+_NO_INK = 0.1
+"""Points: a glyph that is not even so high is blank. An empty one is a thousandth of its type size high."""
 
 
 _FOUR = struct.Struct("4f")
@@ -111,17 +113,15 @@ class _Reader:
                     words[-1] = _with_hyphen(words[-1], word.text)
                 words = by_turn.setdefault(turn, [])
                 words.append(word)
-            if hyphen:
-                breaks += 1
-                odd.discard(match.start(2))
+            breaks += hyphen is not None
             line += not printed or hyphen is not None
         self._found.characters += len(text) - sum(map(text.count, _BETWEEN)) - breaks
-        self._found.unreadable += len(odd)
+        self._found.unreadable += odd
         return by_turn
 
-    def _text(self) -> tuple[str, set[int]]:
-        """The page's characters, with nothing printed in place of those that the file gives no meaning; and
-        where these are, unless they stand between words."""
+    def _text(self) -> tuple[str, int]:
+        """The page's characters, with nothing printed in place of those that the file gives no meaning, and
+        how many these are. Such a one is no hyphen or line end, whatever its code; a blank one is a space."""
         page, places = self._page, range(pdfium.FPDFText_CountChars(self._page))
         codes = list(map(_unicode, repeat(page), places))
         if max(codes, default=0) > sys.maxunicode:
@@ -129,10 +129,17 @@ class _Reader:
         text = "".join(map(chr, codes))
         unmapped = list(map(_is_unmapped, repeat(page), places))
         if 1 not in unmapped:
-            return text, set()
-        odd = {at for at in places if unmapped[at] == 1 and text[at] not in _BETWEEN}
-        shown = (c if at not in odd or c in _HYPHENS else "\0" for at, c in enumerate(text))
-        return "".join(shown), odd
+            return text, 0
+        text = "".join(
+            c if unmapped[at] != 1 else " " if self._is_blank(at) else "\0" for at, c in enumerate(text)
+        )
+        return text, text.count("\0")
+
+    def _is_blank(self, index: int) -> bool:
+        """Whether a character leaves no ink."""
+        left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+        pdfium.FPDFText_GetCharBox(self._page, index, left, right, bottom, top)
+        return top.value - bottom.value < _NO_INK
 
     def _word(self, text: str, first: int, last: int, line: int, broken: bool) -> tuple[int, Word]:
         """The word with these outermost characters, and the quarter turns that it is turned by."""

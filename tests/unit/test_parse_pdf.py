@@ -357,6 +357,20 @@ def test_letters_without_a_meaning_need_text_recognition() -> None:
     assert reason(content) == "needs_ocr"
 
 
+def test_a_blank_without_a_meaning_is_a_space_whatever_its_code() -> None:
+    """The codes are those of a hyphen that ends a line, of a line end and of a letter."""
+    drawing = b"BT /F1 12 Tf 20 200 Td (Perceived\\002ease\\012of\\101use of a system) Tj ET"
+    content = made(
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count 1/Kids[3 0 R]>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 900 300]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(drawing), drawing),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding 6 0 R>>",
+        b"<</Type/Encoding/BaseEncoding/WinAnsiEncoding/Differences[2/g3 10/g3 65/g3]>>",
+    )
+    assert parse(content, "a.pdf", None).text == "Perceived ease of use of a system"
+
+
 def test_a_word_broken_at_the_end_of_a_line_is_whole_and_a_compound_keeps_its_hyphen() -> None:
     pdf = new()
     pdf.add_page()
