@@ -252,24 +252,32 @@ class Pipeline:
                 vectors[n] = vector
                 done[owners[n]] += 1
                 drafts[owners[n]].reused += 1
-        order = sorted((same[0] for same in places.values()), key=lambda n: len(texts[n]))
+        order = sorted(places.values(), key=lambda same: len(texts[same[0]]))
         seconds = 0.0
-        for start in range(0, len(order), self.texts):
-            chosen = order[start : start + self.texts]
+        while order := self._still_wanted(order, owners, drafts):
+            chosen, order = [same[0] for same in order[: self.texts]], order[self.texts :]
             await self._let_first()
-            async with self._turn(len(order)):
+            async with self._turn(len(places)):
                 begun = time.monotonic()
                 vectors[chosen] = await indexer.embed([texts[n] for n in chosen])
                 seconds += time.monotonic() - begun
             for n in chosen:
                 done[owners[n]] += 1
-            if len(order) > self.texts:
+            if len(places) > self.texts:
                 counts = [(one.job, n, len(one.texts)) for one, n in zip(drafts, done, strict=True)]
                 await self._progress("embed", counts)
         for first, *others in places.values():
             vectors[others] = vectors[first]
         _share(drafts, seconds)
         return vectors
+
+    def _still_wanted(
+        self, order: Sequence[list[int]], owners: Sequence[int], drafts: Sequence[Draft]
+    ) -> list[list[int]]:
+        """The texts of `order` that any draft wants whose job is not over, as one that was cancelled is."""
+        held = {id(draft) for draft in self._held(drafts)}
+        wanted = [id(draft) in held for draft in drafts]
+        return [same for same in order if any(wanted[owners[n]] for n in same)]
 
     def _turn(self, texts: int) -> AbstractAsyncContextManager[object]:
         """One of the few turns at the embedder; a document of few texts needs none, since the embedder lets

@@ -628,6 +628,54 @@ async def test_a_group_is_embedded_while_another_is_written_and_no_third_before_
     assert len(embedded) == 8
 
 
+async def test_what_is_left_of_a_cancelled_document_is_not_embedded(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    indexer: Indexer,
+    make_worker: MakeWorker,
+    ended: Ended,
+    outcomes: Outcomes,
+) -> None:
+    """What it shares with another document of its batch is, for that one."""
+    embedded = list[str]()
+    plain = indexer.embedder
+
+    class Cancelling:
+        spec = plain.spec
+        token_spans = staticmethod(plain.token_spans)
+
+        async def embed(self, texts: Sequence[str]) -> Matrix:
+            embedded.extend(texts)
+            if not outcomes.attempts:
+                await ledger.cancel("acme", long.id)
+                async with asyncio.timeout(30):
+                    while not outcomes.attempts:
+                        await asyncio.sleep(0.02)
+            return await plain.embed(texts)
+
+    parts = [f"# Part\n\nThe {'great ' * n}whale." for n in range(6)]
+    documents = [("long", parts), ("short", [parts[0], parts[5]])]
+    long, short = await intake.put(
+        "acme",
+        [
+            NewDocument(id=name, content="\n\n".join(p).encode(), filename="a.md", title="Whales")
+            for name, p in documents
+        ],
+    )
+    worker = make_worker(
+        store,
+        lease=3.0,
+        indexers=[replace(indexer, embedder=Cancelling())],
+        crew=replace(ORDINARY, lanes=1, texts=1),
+    )
+    states = [job.state for job in await ended(worker, [long, short])]
+    assert states == ["cancelled", "succeeded"]
+    assert outcomes.said() == ["lost", "succeeded"]
+    assert len(embedded) == 2
+    assert (await intake.get("acme", None, "short")).chunks == 2
+
+
 async def test_the_rows_of_a_long_document_are_handed_to_the_store_together(
     intake: Intake, make_worker: MakeWorker, ended: Ended, outcomes: Outcomes
 ) -> None:
