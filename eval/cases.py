@@ -2,8 +2,9 @@
 
 Ours is a folder with `dataset.toml` and `cases.jsonl`, of which the shipped ones are under `datasets/`. Its
 `[corpus]` names a `folder` of files, beside it or inside one of our packages (`package`), or a `file` of
-texts as BEIR has them. The fingerprint covers every byte of corpus and cases. `dataset.toml` may pin it, and
-the shipped ones do, so that content cannot change under the same version unnoticed.
+texts as BEIR has them. A row of `cases.jsonl` is a `Case`. The fingerprint covers every byte of corpus and
+cases. `dataset.toml` may pin it, and the shipped ones do, so that content cannot change under the same
+version unnoticed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from eval.decoding import decoded
+from eval.metrics.ranking import HALF, overlap
 from eval.types import Case, Dataset, DatasetInvalid, DatasetRef, Gold, SourceDocument
+from ingestion.errors import Quarantined, UnsupportedType
+from ingestion.parse import parse
 
 BEIR_DEPTH = 10
 """Hits asked for in a retrieval-only set: published figures are nDCG@10."""
@@ -88,11 +93,12 @@ def load_folder(folder: Path) -> Dataset:
             f"Data set {about['name']!r} {about['version']}: corpus or cases have changed. Raise the version "
             f'in {folder / "dataset.toml"} until its fingerprint is the one computed, now "{found}".'
         )
-    cases = tuple(_case(row) for row in rows(folder / "cases.jsonl"))
+    cases = tuple(_cases(folder / "cases.jsonl"))
     _require_unique(cases, str(folder))
     _require_documents(cases, documents)
+    _require_quotes(cases, documents)
     ref = DatasetRef(name=about["name"], version=about["version"], fingerprint=found)
-    return Dataset(ref=ref, licence=about["licence"], cases=cases, documents=documents)
+    return Dataset(ref=ref, licence=about.get("licence", "none stated"), cases=cases, documents=documents)
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def _about(path: Path) -> dict[str, Any]:
         about = tomllib.loads(_read(path))
     except tomllib.TOMLDecodeError as error:
         raise DatasetInvalid(f"{path} is not TOML: {error}.") from None
-    missing = {"name", "version", "licence", "corpus"} - about.keys()
+    missing = {"name", "version", "corpus"} - about.keys()
     if missing:
         raise DatasetInvalid(f"{path} has no {', '.join(sorted(missing))}.")
     return about
@@ -122,28 +128,18 @@ def _files(corpus: Path) -> Iterator[SourceDocument]:
             yield SourceDocument(id=document_id(relative), content=path.read_bytes(), filename=path.name)
 
 
-def _case(row: dict[str, Any]) -> Case:
-    try:
-        case = Case(
-            id=row["id"],
-            question=row["question"],
-            tags=tuple(row.get("tags", ())),
-            gold=tuple(
-                Gold(gold["document_id"], gold.get("quote"), float(gold.get("gain", 1)))
-                for gold in row["gold"]
-            ),
-            reference=row["reference"],
-            kind=row.get("kind", "question"),
-            language=row.get("language", "en"),
-            words=row.get("words"),
-        )
-    except KeyError as error:
-        raise DatasetInvalid(f"Case {row.get('id', '?')!r} has no {error}.") from None
-    if case.kind not in ("question", "summary"):
-        raise DatasetInvalid(f"Case {case.id!r}: {case.kind!r} is no kind; question and summary are.")
-    if case.kind == "summary" and not case.gold:
-        raise DatasetInvalid(f"Case {case.id!r} names nothing to summarize.")
-    return case
+def _cases(path: Path) -> Iterator[Case]:
+    number = 0
+    for number, row in enumerate(rows(path), 1):
+        try:
+            case = decoded(Case, row)
+        except TypeError as error:
+            raise DatasetInvalid(f"{path}, case {number} (id {row.get('id')!r}): {error}.") from None
+        if case.kind == "summary" and not case.gold:
+            raise DatasetInvalid(f"Case {case.id!r} names nothing to summarize.")
+        yield case
+    if not number:
+        raise DatasetInvalid(f"{path} holds no case.")
 
 
 def _beir(folder: Path) -> Dataset:
@@ -194,9 +190,12 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(_read(path).split("\n"), 1):
         if line.strip():
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise DatasetInvalid(f"{path}, line {number}: {error}.") from None
+            if not isinstance(row, dict):
+                raise DatasetInvalid(f"{path}, line {number} is no object.")
+            yield row
 
 
 def _read(path: Path) -> str:
@@ -220,3 +219,29 @@ def _require_documents(cases: Sequence[Case], documents: Sequence[SourceDocument
         for gold in case.gold:
             if gold.document_id not in known:
                 raise DatasetInvalid(f"Case {case.id!r}: the corpus has no document {gold.document_id!r}.")
+
+
+def _require_quotes(cases: Sequence[Case], documents: Sequence[SourceDocument]) -> None:
+    """A quote that is nowhere would count as not found, whatever a release does."""
+    contents = {document.id: document for document in documents}
+    texts: dict[str, str] = {}
+    for case in cases:
+        for gold in case.gold:
+            if gold.quote is None:
+                continue
+            if gold.document_id not in texts:
+                texts[gold.document_id] = _text(contents[gold.document_id])
+            if overlap(texts[gold.document_id], gold.quote) < HALF:
+                raise DatasetInvalid(
+                    f"Case {case.id!r}: the text of {gold.document_id!r} does not hold its quote "
+                    f"{gold.quote!r}."
+                )
+
+
+def _text(document: SourceDocument) -> str:
+    if document.filename is None:
+        return document.content.decode()
+    try:
+        return parse(document.content, document.filename, None).text
+    except (Quarantined, UnsupportedType) as error:
+        raise DatasetInvalid(f"Document {document.id!r} is quoted and cannot be read: {error}") from None

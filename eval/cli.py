@@ -83,7 +83,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @commands.command()
 def run(
     dataset: Annotated[
-        str, typer.Option(help="A shipped data set, or a folder in BEIR's layout.")
+        str,
+        typer.Option(
+            help="A shipped data set, or a folder: one of your own (dataset.toml and cases.jsonl, as "
+            "eval/README.md says), or in BEIR's layout."
+        ),
     ] = "handbook",
     release: Annotated[Path | None, typer.Option(help="Release file to run in a private instance.")] = None,
     url: Annotated[str | None, typer.Option(help="A running instance that already has the corpus.")] = None,
@@ -148,7 +152,8 @@ def import_(
     language: Annotated[str, typer.Option(help="Code of the questions' language.")] = "en",
     licence: Annotated[str, typer.Option(help="Licence of the source.")] = "see the source",
 ) -> None:
-    """Make a data set for `run --dataset` of questions that others wrote."""
+    """Make a data set for `run --dataset` of questions that others wrote. One of your own needs none of this:
+    eval/README.md."""
     from eval.squad import import_squad
 
     with _failures():

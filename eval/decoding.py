@@ -8,7 +8,8 @@ service says may have more fields, which `lenient` drops.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import MISSING, Field, is_dataclass
+from dataclasses import fields as dataclass_fields
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -49,8 +50,15 @@ def _dataclass(kind: Any, value: Any, lenient: bool) -> Any:
     unknown = fields.keys() - hints.keys()
     if unknown and not lenient:
         raise TypeError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
+    needed = {field.name for field in dataclass_fields(kind) if _is_needed(field)} - fields.keys()
+    if needed:
+        raise TypeError(f"{kind.__name__} lacks {', '.join(sorted(needed))}")
     known = hints.keys() & fields.keys()
     return kind(**{name: _decoded(hints[name], fields[name], lenient) for name in known})
+
+
+def _is_needed(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _plain(kind: Any, value: Any) -> Any:

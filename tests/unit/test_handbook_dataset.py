@@ -167,7 +167,12 @@ def test_a_folder_may_bring_its_corpus_as_files_or_as_texts(tmp_path: Path) -> N
     ("change", "said"),
     [
         ({"gold": [{"document_id": "none.md"}]}, "no document 'none.md'"),
-        ({"kind": "essay"}, "no kind"),
+        ({"gold": [{"document_id": "d", "quote": "Two"}]}, "'d' does not hold its quote 'Two'"),
+        ({"gold": ["d"]}, r"cases.jsonl, case 1 \(id 'one'\): 'd' is no dict"),
+        ({"gold": None}, "None is no list"),
+        ({"answer": "It."}, "has no answer"),
+        ({"id": 1}, "1 is no str"),
+        ({"kind": "essay"}, "'essay' is none of question, summary"),
         ({"kind": "summary", "gold": []}, "nothing to summarize"),
     ],
 )
@@ -179,6 +184,28 @@ def test_a_case_that_cannot_be_asked_is_refused(tmp_path: Path, change: dict[str
         'name = "x"\nversion = "1"\nlicence = "none"\n[corpus]\nfile = "texts.jsonl"\n'
     )
     with pytest.raises(DatasetInvalid, match=said):
+        load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("cases", "said"),
+    [("", "holds no case"), ('"one"\n', "line 1 is no object"), ('{"id": "one"}\n', "lacks gold, question")],
+)
+def test_what_holds_no_cases_is_refused(tmp_path: Path, cases: str, said: str) -> None:
+    (tmp_path / "cases.jsonl").write_text(cases)
+    (tmp_path / "texts.jsonl").write_text('{"_id": "d", "text": "One"}\n')
+    (tmp_path / "dataset.toml").write_text('name = "x"\nversion = "1"\n[corpus]\nfile = "texts.jsonl"\n')
+    with pytest.raises(DatasetInvalid, match=said):
+        load_dataset(str(tmp_path))
+
+
+def test_a_quoted_document_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    gold = [{"document_id": "a.pdf", "quote": "It."}]
+    (tmp_path / "cases.jsonl").write_text(json.dumps({"id": "one", "question": "What?", "gold": gold}))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.pdf").write_bytes(b"%PDF-1.7 cut short")
+    (tmp_path / "dataset.toml").write_text('name = "x"\nversion = "1"\n[corpus]\nfolder = "files"\n')
+    with pytest.raises(DatasetInvalid, match=r"'a.pdf' is quoted and cannot be read: The PDF is damaged"):
         load_dataset(str(tmp_path))
 
 
