@@ -82,7 +82,8 @@ async def paced(
 async def served(url: str, model: str, in_flight: int, tokens: int, rounds: int, say: Say) -> dict[str, Any]:
     """A model that runs at `url`, which ends in `/v1`; `in_flight` answers under way all the time."""
     load, size = os.getloadavg()[0], in_flight * ROUND
-    say("collecting prompts")
+    async with Connection(url):  # One that is not there is told before a service is started for it.
+        say("collecting prompts")
     prompts = await _prompts(model, tokens, in_flight + size * rounds)
     told = []
     async with bed.made() as one:

@@ -97,6 +97,8 @@ def test_a_model_that_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None
     )
     assert done.returncode == 2
     assert "Nothing answers at" in done.stderr
+    # Before anything was started for it.
+    assert "collecting prompts" not in done.stderr
     assert not list(tmp_path.glob("plumbline-bench-*"))
 
 
