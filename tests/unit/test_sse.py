@@ -83,6 +83,7 @@ async def test_a_caller_who_hangs_up_ends_the_answer_and_nothing_else() -> None:
     assert task.cancelling() == 0
 
 
+@pytest.mark.asyncio(loop_scope="function")  # In the loop of all tests others' tasks come and go.
 async def test_a_stream_that_has_ended_leaves_nothing_behind() -> None:
     before, taken, stopping = asyncio.all_tasks(), list[bytes](), asyncio.Event()
     stream = EventStream(_spoken(b"a", pause=0, ended=[]), until=stopping)

@@ -131,7 +131,12 @@ async def _built(
     database_url: str, redis_url: str, embedder: Encoder, folder: Path, stack: AsyncExitStack
 ) -> House:
     settings = load_settings(
-        {}, data=folder, upload_limit=UPLOAD_LIMIT, question_limit=QUESTION_LIMIT, request_timeout=30.0
+        {},
+        data=folder,
+        upload_limit=UPLOAD_LIMIT,
+        question_limit=QUESTION_LIMIT,
+        request_timeout=30.0,
+        stall=0.0,
     )
     engine = open_engine(database_url)
     stack.push_async_callback(engine.dispose)
