@@ -23,7 +23,7 @@ PR_SET_PDEATHSIG = 1
 def main(arguments: list[str]) -> None:
     parent, number, user, nice, *command = arguments
     if int(nice):
-        _yield_to_others(int(nice))
+        yield_to_others(int(nice))
     if user != "-":
         _become(user)
     _bind_to_parent(int(parent), int(number))
@@ -33,11 +33,14 @@ def main(arguments: list[str]) -> None:
     os.execv(command[0], command)  # noqa: S606  (no shell is what we want)
 
 
-def _yield_to_others(nice: int) -> None:
-    """Where the kernel groups processes by session (autogroup), niceness counts within a session only, and
-    that of the session is a file."""
-    os.nice(nice)
+def yield_to_others(nice: int) -> None:
+    """This process, with all its threads. Where the kernel groups processes by session (autogroup), niceness
+    counts within a session only, and that of the session is a file."""
+    lowered = os.nice(nice)
     if sys.platform == "linux":
+        for thread in pathlib.Path("/proc/self/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):  # It may have ended.
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), lowered)
         with contextlib.suppress(OSError):
             pathlib.Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
 

@@ -101,11 +101,12 @@ class Standalone:
         environment = {**self._environment(parts), **(model.environment if model else {})}
         loading = asyncio.create_task(self._load(model, supervisor, announce)) if model else None
         await asyncio.sleep(0)  # The model is started first, to be stopped after the API.
+        worker = ("worker", "--nice", str(WORKER_NICE))
         workers = [
-            self._quiet(name, "worker", WORKER_READY, environment, announce, nice=WORKER_NICE)
+            self._quiet(name, worker, WORKER_READY, environment, announce)
             for name in _worker_names(self.settings.workers)
         ]
-        controller = self._quiet("controller", "controller", CONTROLLER_READY, environment, announce)
+        controller = self._quiet("controller", ("controller",), CONTROLLER_READY, environment, announce)
         api = self._child(self._api(environment), announce)
         # Both stop side by side: what the API still accepts while it drains is queued, and kept.
         stopping = threading.Event()
@@ -160,16 +161,15 @@ class Standalone:
         async def ready() -> None:
             await asyncio.to_thread(_ask_api, host, port)
 
-        return self._own("api", "serve", environment, ready)
+        return self._own("api", ("serve",), environment, ready)
 
     def _quiet(
         self,
         name: str,
-        command: str,
+        command: tuple[str, ...],
         awaited: str,
         environment: Mapping[str, str],
         announce: Callable[[], None],
-        nice: int = 0,
     ) -> Child:
         """A process that listens nowhere: it is ready when its log says so."""
         log = self._log(name, awaited)
@@ -178,26 +178,23 @@ class Standalone:
             if not log.heard:
                 raise NotReady(name)
 
-        return Child(self._own(name, command, environment, ready, nice=nice), log, self.say, announce)
+        return Child(self._own(name, command, environment, ready), log, self.say, announce)
 
     def _own(
         self,
         name: str,
-        command: str,
+        command: tuple[str, ...],
         environment: Mapping[str, str],
         ready: Callable[[], Awaitable[None]],
-        *,
-        nice: int = 0,
     ) -> Part:
         return Part(
             name=name,
-            command=(sys.executable, "-m", "app.cli", command),
+            command=(sys.executable, "-m", "app.cli", *command),
             url=self.url,
             ready=ready,
             environment={**environment, **OWN},
             folder=Path.cwd(),  # What the settings name by a relative path is meant from here.
             patience=self.settings.grace + AFTER_GRACE,
-            nice=nice,
         )
 
     def _child(self, part: Part, announce: Callable[[], None]) -> Child:

@@ -23,10 +23,10 @@ import psutil
 from app import launcher
 from app.embedded import free_port
 from app.stores import KINDS
+from app.supervisor import START_TIMEOUT
 from eval.target import HttpTarget
 from eval.types import InstanceFailed
 
-START = 180.0
 STOP = 60.0
 _ELSEWHERE = (
     "DATABASE_URL",
@@ -138,12 +138,12 @@ async def _spawn(command: Sequence[str], log: Path) -> asyncio.subprocess.Proces
 
 
 async def _until_ready(target: HttpTarget, process: asyncio.subprocess.Process, log: Path) -> None:
-    deadline = asyncio.get_running_loop().time() + START
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT
     while not await target.ready():
         if process.returncode is not None:
             raise InstanceFailed(f"It ended with {process.returncode} before it was ready: {_end(log)}")
         if asyncio.get_running_loop().time() > deadline:
-            raise InstanceFailed(f"It was not ready in {START:.0f} s: {_end(log)}")
+            raise InstanceFailed(f"It was not ready in {START_TIMEOUT:.0f} s: {_end(log)}")
         await asyncio.sleep(0.2)
 
 

@@ -36,7 +36,12 @@ def serve(
         main.run(settings)
 
 
-def worker(data: console.Data = None) -> None:
+def worker(
+    data: console.Data = None,
+    nice: Annotated[
+        int, typer.Option(min=0, max=19, help="Lower its share of a busy processor, once it is ready.")
+    ] = 0,
+) -> None:
     """Run one worker, which indexes documents. Needs DATABASE_URL and a store (such as MILVUS_URI)."""
     import asyncio
 
@@ -45,7 +50,7 @@ def worker(data: console.Data = None) -> None:
     with console.start_failures():
         from app.cli.workerprocess import run
 
-        asyncio.run(run(load_settings(data=data)))
+        asyncio.run(run(load_settings(data=data), nice))
 
 
 def version(as_json: console.AsJson = False) -> None:

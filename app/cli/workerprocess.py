@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from app import stalls, telemetry
+from app.launcher import yield_to_others
 from app.settings import Settings
 from app.standalone import WORKER_READY
 from app.supervisor import signals
@@ -16,14 +17,17 @@ from app.wiring import open_worker
 log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings) -> None:
-    """Work until SIGINT or SIGTERM; jobs in hand go back to the queue. A second signal does not wait."""
+async def run(settings: Settings, nice: int = 0) -> None:
+    """Work until SIGINT or SIGTERM; jobs in hand go back to the queue. A second signal does not wait. `nice`
+    is for the work, not for getting ready: somebody waits for that."""
     telemetry.log_to_stderr(settings.log_level)
     flush = telemetry.start("plumbline-worker", os.environ)
     stop, hurry = asyncio.Event(), asyncio.Event()
     try:
         with signals(stop, hurry):
             async with open_worker(settings) as work:
+                if nice:
+                    yield_to_others(nice)
                 log.info(WORKER_READY)
                 with stalls.watched(settings.stall):
                     await _until(hurry, asyncio.ensure_future(work(stop)))

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from app.embedded import free_port
+from app.standalone import WORKER_NICE
 from tests.live import Instance
 
 ELSEWHERE = (
@@ -33,7 +34,7 @@ ELSEWHERE = (
     "RELEASE",
 )
 READY = "Plumbline is ready"
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 def environment() -> dict[str, str]:
@@ -140,6 +141,9 @@ def test_up_gets_ready_and_says_where(instance: Up) -> None:
     assert f"http://127.0.0.1:{instance.port}" in instance.said()
     for part in ("postgres", "redis", "milvus", "worker", "api"):
         assert f"ready    {part}" in instance.said()
+    own = psutil.Process().nice()
+    assert psutil.Process(instance.pid_of("worker")).nice() == min(own + WORKER_NICE, 19)
+    assert psutil.Process(instance.pid_of("api")).nice() == own
 
 
 def test_a_second_up_on_the_same_folder_is_refused_and_names_the_holder(instance: Up) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable
@@ -229,6 +230,21 @@ async def test_a_part_that_yields_to_others_does_so_between_sessions_too(tmp_pat
     if group.exists():
         await eventually(lambda: group.read_text().strip().endswith("nice 7"))
     await supervisor.stop()
+
+
+def test_a_process_that_yields_does_so_with_all_its_threads() -> None:
+    code = """
+import os, threading
+from app.launcher import yield_to_others
+end = threading.Event()
+threading.Thread(target=end.wait).start()
+yield_to_others(7)
+threads = os.listdir("/proc/self/task")
+print(len(threads), {os.getpriority(os.PRIO_PROCESS, int(each)) for each in threads})
+end.set()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"2 {{{min(psutil.Process().nice() + 7, 19)}}}\n"
 
 
 async def test_warnings_reach_the_terminal_and_chatter_only_the_file(tmp_path: Path) -> None:
