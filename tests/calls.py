@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from llm.language import not_found
 from llm.prompts import load_template, render_passages
@@ -32,6 +33,12 @@ def asked(
     )
     sampling = Sampling(max_tokens=tokens, stop=stop)
     return Call(prompt=prompt, sampling=sampling, scope=SCOPE, timeout=20.0)
+
+
+def endless(timeout: float) -> Call:
+    """What a model with random weights would now and then end by itself, were it let to."""
+    wanted = call("Tell me everything.", tokens=3500, timeout=timeout)
+    return replace(wanted, sampling=replace(wanted.sampling, min_tokens=3500))
 
 
 async def drain(model: ChatModel, wanted: Call) -> list[Delta]:

@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 _OF_THE_PAGE = ("page", "page_accessible", "page_address", "page_rights", "page_texts", "page_under_way")
 _BROWSER = tuple(f"browser/test_{name}.py" for name in (*_OF_THE_PAGE, "release_page"))
 _SAMPLED = (*_BROWSER, "e2e/test_openai_client.py", "e2e/test_up.py")
-_VLLM = ("e2e/test_judge.py", "e2e/test_vllm.py", "e2e/test_vllm_up.py")
+_VLLM = ("e2e/test_vllm.py", "e2e/test_vllm_judge.py", "e2e/test_vllm_up.py")
 TOGETHER = {**dict.fromkeys(_SAMPLED, "sampled"), **dict.fromkeys(_VLLM, "vLLM")}
 """Files that go to one worker, since they share what is dear: an instance with the sample takes as long to
 start as fifty tests do, and a vLLM 3 GB."""

@@ -34,6 +34,7 @@ def tiny_model(vllm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def vllm_server(
     vllm_python: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VllmServer]:
-    """Up for the whole run (it takes about 90 s to start). Tests that kill it must be the last."""
+    """Up for the whole run (it takes about 90 s to start), but for the tests of the judge, the last:
+    they kill it."""
     with serving(vllm_python, tiny_model, tmp_path_factory.mktemp("vllm"), eager=True) as server:
         yield server

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
-from llm.errors import ModelRejected, ModelUnavailable, StreamBroken
-from llm.types import Call
+from llm.errors import ModelRejected, StreamBroken
 from llm.vllm import Vllm
-from tests.calls import call, drain
+from tests.calls import call, drain, endless
 from tests.vllm_server import VllmServer
 
 # Starting vLLM takes minutes on a busy machine, and the first test waits for it.
@@ -24,12 +22,6 @@ async def settled(server: VllmServer, name: str, value: float) -> float:
     while (now := await asyncio.to_thread(server.metric, name)) != value and time.monotonic() < end:
         await asyncio.sleep(0.1)
     return now
-
-
-def endless(timeout: float) -> Call:
-    """What a model with random weights would now and then end by itself, were it let to."""
-    asked = call("Tell me everything.", tokens=3500, timeout=timeout)
-    return replace(asked, sampling=replace(asked.sampling, min_tokens=3500))
 
 
 @pytest.fixture
@@ -106,17 +98,3 @@ async def test_a_deadline_in_mid_stream_breaks_it_and_frees_the_slot(
     with pytest.raises(StreamBroken, match="time was up"):
         await drain(model, endless(3.0))
     assert await settled(vllm_server, "vllm:num_requests_running", 0) == 0
-
-
-async def test_zz_a_server_killed_in_mid_stream_breaks_the_stream(
-    model: Vllm, vllm_server: VllmServer
-) -> None:
-    """Last in the run: the server does not come back."""
-    stream = model.stream(endless(60))
-    await anext(stream)
-    vllm_server.kill()
-    with pytest.raises(StreamBroken):
-        _ = [delta async for delta in stream]
-    await stream.aclose()
-    with pytest.raises(ModelUnavailable):
-        await drain(model, call("Are you there?"))

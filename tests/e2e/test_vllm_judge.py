@@ -1,10 +1,12 @@
 """Tier 2 on a real vLLM with a tiny model of random weights: its verdicts mean nothing, but they are made,
-kept and lost as a large model's are."""
+kept and lost as a large model's are. The last tests with this server: it is killed while it judges."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,11 @@ from eval.report import aggregates
 from eval.run import evaluate
 from eval.target import HttpTarget
 from eval.types import Report, Score
+from llm.errors import ModelUnavailable, StreamBroken
+from llm.vllm import Vllm
+from tests.calls import call, drain, endless
 from tests.live import Instance
-from tests.vllm_server import MODEL, VllmServer, serving
+from tests.vllm_server import MODEL, VllmServer
 
 # Starting vLLM takes minutes on a busy machine, and the first test waits for it.
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -27,16 +32,8 @@ CASES = 10
 MIDWAY = 12
 """Verdicts after which the judge is killed: there are some hundred."""
 BOUNDS = Bounds(characters=40, items=3, tokens=700)
+ANSWERED = "vllm:request_success_total"
 JUDGED = {name for name in CATALOGUE if about(name).tier == 2}
-
-
-@pytest.fixture(scope="module")
-def judge_server(
-    vllm_python: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[VllmServer]:
-    """A server of its own: the last test but one kills it."""
-    with serving(vllm_python, tiny_model, tmp_path_factory.mktemp("judge"), eager=True) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -45,35 +42,67 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("verdicts")
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A run in which the judge was there all along, and how often it was asked."""
+
+    report: Report
+    asked: float
+
+
 @pytest.fixture(scope="module")
-async def whole(judge_server: VllmServer, sampled: Instance, kept: Path) -> Report:
-    return await _evaluated(judge_server, sampled, kept)
+async def whole(vllm_server: VllmServer, sampled: Instance, kept: Path) -> Whole:
+    before = vllm_server.metric(ANSWERED)
+    report = await _evaluated(vllm_server, sampled, kept)
+    return Whole(report, vllm_server.metric(ANSWERED) - before)
 
 
-async def test_every_metric_that_asks_a_judge_gets_its_verdicts_in_json_of_the_schema(
-    judge_server: VllmServer, whole: Report
-) -> None:
-    found = {name: one for name, one in aggregates(whole).items() if name in JUDGED}
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A run in which the judge was killed midway, and what came of a stream that it was sending."""
+
+    report: Report
+    stream: Exception | None
+
+
+@pytest.fixture(scope="module")
+async def killed(
+    vllm_server: VllmServer, sampled: Instance, whole: Whole, tmp_path_factory: pytest.TempPathFactory
+) -> Killed:
+    folder = tmp_path_factory.mktemp("midway")
+
+    async def kill() -> Exception | None:
+        while len(list(folder.rglob("*.json"))) < MIDWAY:
+            await asyncio.sleep(0.01)
+        model = Vllm(vllm_server.url, vllm_server.model)
+        async with aclosing(model), aclosing(model.stream(endless(60))) as stream:
+            await anext(stream)
+            vllm_server.kill()
+            try:
+                _ = [delta async for delta in stream]
+            except Exception as error:
+                return error
+        return None
+
+    killing = asyncio.create_task(kill())
+    report = await _evaluated(vllm_server, sampled, folder)
+    return Killed(report, await killing)
+
+
+async def test_every_metric_that_asks_a_judge_gets_its_verdicts_in_json_of_the_schema(whole: Whole) -> None:
+    found = {name: one for name, one in aggregates(whole.report).items() if name in JUDGED}
     assert set(found) == JUDGED
     assert {name: one.failed for name, one in found.items() if one.failed} == {}
     assert all(0 <= one.mean <= 1 for one in found.values())
-    assert whole.judge == f"{MODEL} x1"
-    assert judge_server.metric("vllm:request_success_total") > CASES
+    assert whole.report.judge == f"{MODEL} x1"
+    assert whole.asked > CASES
 
 
 async def test_a_judge_killed_midway_is_counted_and_changes_no_other_score(
-    judge_server: VllmServer, sampled: Instance, whole: Report, tmp_path: Path
+    whole: Whole, killed: Killed
 ) -> None:
-    async def kill() -> None:
-        while len(list(tmp_path.rglob("*.json"))) < MIDWAY:
-            await asyncio.sleep(0.01)
-        judge_server.kill()
-
-    killing = asyncio.create_task(kill())
-    report = await _evaluated(judge_server, sampled, tmp_path)
-    await killing
-    lost = 0
-    for before, after in zip(whole.results, report.results, strict=True):
+    report, lost = killed.report, 0
+    for before, after in zip(whole.report.results, report.results, strict=True):
         assert _lasting(after.scores) == _lasting(before.scores)
         assert set(after.scores) == set(before.scores)
         failed = [score for name, score in after.scores.items() if name in JUDGED and score.value is None]
@@ -91,12 +120,21 @@ async def test_a_judge_killed_midway_is_counted_and_changes_no_other_score(
         assert row.endswith(f"| {one.cases} | {one.failed} |")
 
 
-async def test_what_was_judged_once_needs_no_judge_again(
-    judge_server: VllmServer, sampled: Instance, whole: Report, kept: Path
+async def test_a_stream_of_a_server_that_is_killed_breaks_and_the_next_does_not_begin(
+    vllm_server: VllmServer, killed: Killed
 ) -> None:
-    assert judge_server.process.poll() is not None
-    again = await _evaluated(judge_server, sampled, kept)
-    for before, after in zip(whole.results, again.results, strict=True):
+    assert isinstance(killed.stream, StreamBroken)
+    async with aclosing(Vllm(vllm_server.url, vllm_server.model)) as model:
+        with pytest.raises(ModelUnavailable):
+            await drain(model, call("Are you there?"))
+
+
+async def test_what_was_judged_once_needs_no_judge_again(
+    vllm_server: VllmServer, sampled: Instance, whole: Whole, killed: Killed, kept: Path
+) -> None:
+    assert vllm_server.process.poll() is not None
+    again = await _evaluated(vllm_server, sampled, kept)
+    for before, after in zip(whole.report.results, again.results, strict=True):
         assert {name: after.scores[name] for name in after.scores.keys() & JUDGED} == {
             name: before.scores[name] for name in before.scores.keys() & JUDGED
         }
