@@ -29,14 +29,15 @@ fi
 step "checks"
 make --no-print-directory check
 
-# Those that compute go to as many processes as there are processors, while vLLM is on its way. The rest run one after
-# the other: they start whole instances, and time matters to some.
-many=(tests/unit tests/architecture tests/service/ledger)
+# Spread over as many processes as there are processors. Those that start whole instances come last: one of them needs
+# vLLM, which is on its way meanwhile.
+spread=(--numprocesses "$(nproc)" --max-worker-restart 2)
+whole=(tests/browser tests/chaos tests/e2e)
 failed=
 if [ $# = 0 ]; then
-  step "tests of units and of the ledger, in $(nproc) processes"
-  .venv/bin/python -m pytest --numprocesses "$(nproc)" --max-worker-restart 2 "${many[@]}" || failed=1
-  set -- tests "${many[@]/#/--ignore=}"
+  step "tests of parts, in $(nproc) processes"
+  .venv/bin/python -m pytest "${spread[@]}" tests "${whole[@]/#/--ignore=}" || failed=1
+  set -- "${spread[@]}" "${whole[@]}"
 fi
 
 if [ -n "$vllm" ]; then
