@@ -77,10 +77,10 @@ PRODUCT = version("plumbline")
 OUTPUTS = f"{PRODUCT}/{extractive.version()}"
 """What kept outputs depend on beside the release, which names the built-in model and not its version."""
 LONGEST_WRITE = 4 * STORE_TIMEOUT
+"""Seconds for which a write that was given up may still be carried out: it waits for others, then makes
+requests of its own."""
 GLANCE = 2
 """Documents whose rows readiness looks for in the store."""
-"""A write that was given up may still be carried out for so long: it waits for others, then makes requests
-of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
