@@ -5,13 +5,18 @@ watched in shadow and canary.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from eval.metrics.catalogue import CATALOGUE
 from eval.types import RulesInvalid
 
+SHADOW_HARMS: Final = frozenset({"faults", "degraded", "flawed", "declined", "slow", "unsupported"})
+CANARY_HARMS: Final = SHADOW_HARMS | {"disliked"}
+"""What a trial can be watched for. Nobody reads a shadow's answers, so nobody dislikes one."""
 DEFAULT_RULES = Path(__file__).with_name("rules.toml")
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -108,6 +113,7 @@ class CanaryRules(_Strict):
         shares = [step.share for step in self.steps]
         if shares != sorted(set(shares)):
             raise ValueError("the shares of the canary's steps must grow")
+        _known(self.metrics, CANARY_HARMS)
         for name, metric in self.metrics.items():
             if min(metric.alternatives)[0] <= metric.ratio:
                 raise ValueError(f"the alternatives of {name} must be above its ratio {metric.ratio:g}")
@@ -127,6 +133,7 @@ class ShadowRules(_Strict):
 
     @model_validator(mode="after")
     def _stakes(self) -> Self:
+        _known(self.metrics, SHADOW_HARMS)
         for name, metric in self.metrics.items():
             if max(metric.alternatives)[0] >= 1:
                 raise ValueError(f"the alternatives of {name} are stakes and must be below 1")
@@ -152,8 +159,10 @@ class Rules(_Strict):
 
 
 def load_rules(path: Path = DEFAULT_RULES) -> Rules:
+    """Raises `RulesInvalid` for a file that cannot be used. A metric that there is none of is refused too:
+    passed over, as one that a data set does not have, it would guard nothing."""
     try:
-        return Rules.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        rules = Rules.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RulesInvalid(f"Cannot read the rules {path}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -161,3 +170,19 @@ def load_rules(path: Path = DEFAULT_RULES) -> Rules:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise RulesInvalid(f"{path}: {problems}.") from None
+    if wrong := "; ".join(_misnamed(rules)):
+        raise RulesInvalid(f"{path}: {wrong}.")
+    return rules
+
+
+def _misnamed(rules: Rules) -> Iterator[str]:
+    for name, rule in rules.metrics.items():
+        if name not in CATALOGUE:
+            yield f"metrics.{name}: there is no such metric; reports name those that there are"
+        elif rule.direction != CATALOGUE[name].direction:
+            yield f'metrics.{name}: its direction is "{CATALOGUE[name].direction}"'
+
+
+def _known(metrics: Iterable[str], harms: frozenset[str]) -> None:
+    if unknown := sorted(set(metrics) - harms):
+        raise ValueError(f"nothing tells {', '.join(unknown)}; there are {', '.join(sorted(harms))}")

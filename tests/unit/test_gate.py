@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,22 @@ from typing import Literal
 import pytest
 from typer.testing import CliRunner
 
+from eval.canary import AT_ONCE, DISLIKED, SLOW, UNSUPPORTED
 from eval.cli import commands
 from eval.gate import judge
 from eval.markdown import report_markdown, verdict_markdown
 from eval.report import aggregates, dump, read, report_json, verdict_json
-from eval.rules import CostRule, MetricRule, Rules, SliceRule, SmallRule, load_rules
+from eval.rules import (
+    CANARY_HARMS,
+    DEFAULT_RULES,
+    SHADOW_HARMS,
+    CostRule,
+    MetricRule,
+    Rules,
+    SliceRule,
+    SmallRule,
+    load_rules,
+)
 from eval.types import (
     CannotJudge,
     Case,
@@ -37,10 +49,10 @@ from eval.types import (
 )
 
 FAULTS: tuple[Fault, ...] = ("release", "judge")
-RULES = Rules(metrics={"recall": MetricRule(margin=0.05)}, clustered=False)
+RULES = Rules(metrics={"context_recall": MetricRule(margin=0.05)}, clustered=False)
 COSTS = RULES.model_copy(
     update={
-        "metrics": {"recall": MetricRule(margin=0.05, role="guard")},
+        "metrics": {"context_recall": MetricRule(margin=0.05, role="guard")},
         "costs": {
             "tokens": CostRule(measure="output_tokens", most=1.2, floor=10),
             "slowest": CostRule(measure="seconds", statistic="p95", most=1.5, floor=0.25),
@@ -66,7 +78,7 @@ def test_a_worse_release_fails_and_names_the_metric_and_the_worst_cases() -> Non
     verdict = judge(_report(lambda i: 1.0), _report(lambda i: 0.0 if i < 10 else 1.0), RULES)
     assert not verdict.passed
     [check] = [check for check in verdict.checks if not check.passed]
-    assert check.name == "recall"
+    assert check.name == "context_recall"
     assert check.difference
     assert check.difference.mean == pytest.approx(-0.25)
     assert check.difference.high < -0.05
@@ -85,7 +97,7 @@ def test_a_loss_within_the_margin_passes_and_one_that_cannot_be_ruled_out_fails(
 
 def test_less_is_better_where_the_rule_says_so() -> None:
     rules = RULES.model_copy(
-        update={"metrics": {"recall": MetricRule(margin=0.1, direction="lower", worst=9.0, best=0.0)}}
+        update={"metrics": {"context_recall": MetricRule(margin=0.1, direction="lower", worst=9.0, best=0.0)}}
     )
     assert judge(_report(lambda i: 1.0), _report(lambda i: 0.2), rules).passed
     assert not judge(_report(lambda i: 1.0), _report(lambda i: 2.0), rules).passed
@@ -95,7 +107,7 @@ def test_missing_cases_fail_even_when_the_rest_is_better() -> None:
     baseline, candidate = _report(lambda i: 0.2), _report(lambda i: 1.0)
     verdict = judge(baseline, replace(candidate, results=candidate.results[1:]), RULES)
     failed = {check.name: check.reason for check in verdict.checks if not check.passed}
-    assert set(failed) == {"cases", "recall"}
+    assert set(failed) == {"cases", "context_recall"}
     assert "case-00" in failed["cases"]
 
 
@@ -238,19 +250,20 @@ def test_a_loss_that_may_be_none_is_not_said_to_be_shown() -> None:
 def test_the_worst_cases_are_those_of_the_metrics_that_failed_each_in_the_one_where_it_lost_most() -> None:
     rules = Rules(
         metrics={
-            "recall": MetricRule(margin=0.05),
+            "context_recall": MetricRule(margin=0.05),
             "flaws": MetricRule(margin=0.05, direction="lower", worst=1.0, best=0.0),
             "taste": MetricRule(margin=0.5, role="guard"),
         },
         clustered=False,
     )
     before = _scored(
-        _report(lambda i: 1.0), {"recall": lambda i: 1.0, "flaws": lambda i: 0.0, "taste": lambda i: 1.0}
+        _report(lambda i: 1.0),
+        {"context_recall": lambda i: 1.0, "flaws": lambda i: 0.0, "taste": lambda i: 1.0},
     )
     after = _scored(
         _report(lambda i: 1.0),
         {
-            "recall": lambda i: 0.2 if i < 2 else 1.0,
+            "context_recall": lambda i: 0.2 if i < 2 else 1.0,
             "flaws": lambda i: 0.9 if i in (1, 2) else 0.0,
             "taste": lambda i: 0.0 if i == 3 else 1.0,
         },
@@ -259,7 +272,7 @@ def test_the_worst_cases_are_those_of_the_metrics_that_failed_each_in_the_one_wh
     assert [(one.case_id, one.metric) for one in verdict.regressions] == [
         ("case-01", "flaws"),
         ("case-02", "flaws"),
-        ("case-00", "recall"),
+        ("case-00", "context_recall"),
     ]
 
 
@@ -307,7 +320,7 @@ def test_a_loss_that_was_seen_fails_although_the_judge_lost_scores_too(
 def test_the_releases_own_failures_weigh_more_than_the_judges() -> None:
     candidate = _with_failures(_report(lambda i: 1.0), 4)
     results = [
-        replace(result, scores={"recall": Score(None, "away", "judge")}) if i > 30 else result
+        replace(result, scores={"context_recall": Score(None, "away", "judge")}) if i > 30 else result
         for i, result in enumerate(candidate.results)
     ]
     verdict = judge(_report(lambda i: 0.9), replace(candidate, results=tuple(results)), RULES)
@@ -412,7 +425,7 @@ def test_a_file_that_is_no_report_is_told_so(tmp_path: Path) -> None:
 
 
 def test_a_mean_counts_failures_and_never_drops_them() -> None:
-    found = aggregates(_with_failures(_report(lambda i: 1.0), 20))["recall"]
+    found = aggregates(_with_failures(_report(lambda i: 1.0), 20))["context_recall"]
     assert (found.mean, found.cases, found.failed) == (0.5, 40, 20)
 
 
@@ -428,20 +441,48 @@ def test_an_answer_cannot_redraw_the_report() -> None:
 def test_the_markdown_begins_with_the_verdict() -> None:
     report = _report(lambda i: 1.0)
     assert verdict_markdown(judge(report, report, RULES)).startswith("# PASS: default")
-    assert "| recall | 1.000 |" in report_markdown(report)
+    assert "| context_recall | 1.000 |" in report_markdown(report)
 
 
 def test_the_shipped_rules_load_and_unknown_keys_are_refused(tmp_path: Path) -> None:
     assert "context_recall" in load_rules().metrics
-    (tmp_path / "rules.toml").write_text("[metrics.recall]\nmargin = 0.1\nmargn = 2\n")
+    (tmp_path / "rules.toml").write_text("[metrics.context_recall]\nmargin = 0.1\nmargn = 2\n")
     with pytest.raises(RulesInvalid, match="margn"):
         load_rules(tmp_path / "rules.toml")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[metrics.groundednes]\nmargin = 0.1\n", "metrics.groundednes: there is no such metric"),
+        ("[metrics.empty]\nmargin = 0.1\n", 'metrics.empty: its direction is "lower"'),
+    ],
+)
+def test_a_rule_that_would_guard_nothing_is_refused(tmp_path: Path, written: str, said: str) -> None:
+    (tmp_path / "rules.toml").write_text(written)
+    with pytest.raises(RulesInvalid, match=said):
+        load_rules(tmp_path / "rules.toml")
+
+
+@pytest.mark.parametrize(("trial", "harm"), [("canary", "fault"), ("shadow", "disliked")])
+def test_what_no_trial_tells_cannot_be_watched(tmp_path: Path, trial: str, harm: str) -> None:
+    shipped = DEFAULT_RULES.read_text()
+    rules, found = re.subn(rf"^\[{trial}.metrics.slow]", f"[{trial}.metrics.{harm}]", shipped, flags=re.M)
+    assert found == 1
+    (tmp_path / "rules.toml").write_text(rules)
+    with pytest.raises(RulesInvalid, match=f"{trial}: .*nothing tells {harm}; there are .*slow"):
+        load_rules(tmp_path / "rules.toml")
+
+
+def test_what_can_be_watched_is_what_trials_tell() -> None:
+    assert {*AT_ONCE, SLOW, UNSUPPORTED} == SHADOW_HARMS
+    assert {*SHADOW_HARMS, DISLIKED} == CANARY_HARMS
 
 
 def test_the_exit_code_decides(tmp_path: Path) -> None:
     good, bad = _saved(tmp_path, "good", 1.0), _saved(tmp_path, "bad", 0.0)
     rules = tmp_path / "rules.toml"
-    rules.write_text("[metrics.recall]\nmargin = 0.05\n")
+    rules.write_text("[metrics.context_recall]\nmargin = 0.05\n")
     runner = CliRunner()
 
     def gate(*arguments: str) -> int:
@@ -462,7 +503,7 @@ def test_the_exit_code_decides(tmp_path: Path) -> None:
 def test_the_last_line_says_the_outcome(tmp_path: Path) -> None:
     good, bad = _saved(tmp_path, "good", 1.0), _saved(tmp_path, "bad", 0.0)
     rules = tmp_path / "rules.toml"
-    rules.write_text("[metrics.recall]\nmargin = 0.05\n")
+    rules.write_text("[metrics.context_recall]\nmargin = 0.05\n")
     ended = CliRunner().invoke(commands, ["gate", good, bad, "--rules", str(rules)])
     assert ended.stderr.splitlines()[-1].startswith("FAIL: ")
     assert "may not" in ended.stderr.splitlines()[-1]
@@ -500,12 +541,12 @@ def _result(i: int, value: float, answer: str) -> CaseResult:
     return CaseResult(
         case=Case(id=f"case-{i:02}", question=f"question {i}", gold=(Gold(f"doc-{i // 4}", "quote"),)),
         sample=Sample(case_id=f"case-{i:02}", reply=reply, hits=(passage,), errors={}),
-        scores={"recall": Score(value)},
+        scores={"context_recall": Score(value)},
     )
 
 
 def _with_failures(report: Report, count: int, fault: Fault = "release") -> Report:
-    lost = {"recall": Score(None, "the request failed", fault)}
+    lost = {"context_recall": Score(None, "the request failed", fault)}
     results = [
         replace(result, scores=lost) if i < count else result for i, result in enumerate(report.results)
     ]
@@ -531,11 +572,11 @@ def _turned(report: Report) -> Report:
 
 
 def _rules(rule: MetricRule) -> Rules:
-    return RULES.model_copy(update={"metrics": {"recall": rule}})
+    return RULES.model_copy(update={"metrics": {"context_recall": rule}})
 
 
 def _metric(verdict: Verdict) -> Check:
-    return next(check for check in verdict.checks if check.name == "recall")
+    return next(check for check in verdict.checks if check.name == "context_recall")
 
 
 def _tagged(report: Report, language: Callable[[int], str]) -> Report:
