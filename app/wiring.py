@@ -50,7 +50,7 @@ from ingestion.erase import Eraser, Step
 from ingestion.erasesteps import FilesStep, IndexStep, LedgerStep, LogStep, Stated
 from ingestion.errors import Conflict, LedgerUnavailable
 from ingestion.forgetter import Forgetter
-from ingestion.indexers import Indexer, OpenIndexers
+from ingestion.indexers import Indexer, OpenIndexers, is_of_this_version
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.parse import PARSER_VERSION
@@ -548,7 +548,7 @@ def _opener(embedders: Embedders) -> Callable[[Generation], Awaitable[Indexer]]:
                 f"The embedder {known.embedder!r} here is not the one that the index generation {known.id} "
                 "is made with: its files differ."
             )
-        if known.spec.generation != known.id or known.spec.parser != PARSER_VERSION:
+        if not is_of_this_version(known):
             raise EmbedderUnavailable(f"The index generation {known.id} is of another version of Plumbline.")
         return Indexer(known.spec, embedder, analyzer(known.spec.analyzer))
 

@@ -17,7 +17,8 @@ from app.release import DEFAULT_RELEASE, Release, load_release
 from app.serving import Serving
 from app.similarity import Similarity
 from app.summarize import Summarizer
-from ingestion.chunk import chunk, header
+from ingestion.chunk import header
+from ingestion.chunkers import CHUNKERS
 from ingestion.parse import PARSER_VERSION, parse
 from ingestion.types import Piece
 from llm.extractive import Extractive
@@ -120,7 +121,9 @@ class InProcess:
 def cut(document: Text, spec: IndexSpec, embedder: Encoder) -> list[Piece]:
     """As the product cuts it."""
     parsed = parse(document.text.encode(), None, "text/plain")
-    return chunk(parsed, spec, document.title, embedder.token_spans, embedder.spec.max_tokens)
+    return CHUNKERS[spec.chunker](
+        parsed, spec, document.title, embedder.token_spans, embedder.spec.max_tokens
+    )
 
 
 def _chunk(document: Text, revision: int, ordinal: int, piece: Piece) -> Chunk:

@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ingestion.chunk import chunk, header
+from ingestion.chunk import header
+from ingestion.chunkers import CHUNKERS
 from ingestion.ledger import Ledger
+from ingestion.parse import PARSER_VERSION
 from ingestion.types import Generation, Parsed, Piece
+from retrieval.analyze import ANALYZERS
 from retrieval.embedders.prefixed import behind
 from retrieval.errors import EmbedderUnavailable
 from retrieval.types import Analyzer, Encoder, IndexSpec, Matrix, Store
@@ -30,7 +33,8 @@ class Indexer:
     def texts(self, parsed: Parsed, title: str) -> list[tuple[Piece, str]]:
         """The document's chunks, each with the text that is embedded and analyzed for it."""
         window = self.embedder.spec.max_tokens
-        pieces = chunk(parsed, self.spec, title, self.embedder.token_spans, window)
+        cut = CHUNKERS[self.spec.chunker]
+        pieces = cut(parsed, self.spec, title, self.embedder.token_spans, window)
         return [(piece, self.indexed(title, piece.heading, piece.text)) for piece in pieces]
 
     def indexed(self, title: str, heading: str, text: str) -> str:
@@ -43,6 +47,17 @@ class Indexer:
 
     async def embed(self, indexed: Sequence[str]) -> Matrix:
         return await self.embedder.embed(behind(self.spec.document_prefix, indexed))
+
+
+def is_of_this_version(known: Generation) -> bool:
+    """Whether what runs here reads, cuts and analyzes documents as this generation's were."""
+    spec = known.spec
+    return (
+        spec.generation == known.id
+        and spec.parser == PARSER_VERSION
+        and spec.chunker in CHUNKERS
+        and spec.analyzer in ANALYZERS
+    )
 
 
 class Indexers(Protocol):

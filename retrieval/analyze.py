@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import Stemmer
@@ -55,9 +55,9 @@ def analyzer(name: str) -> Analyzer:
 
     Raises `ValueError` for an unknown name."""
     try:
-        return _ANALYZERS[name]()
+        return ANALYZERS[name]()
     except KeyError:
-        raise ValueError(f"There is no analyzer {name!r}; there are {', '.join(_ANALYZERS)}.") from None
+        raise ValueError(f"There is no analyzer {name!r}; there are {', '.join(ANALYZERS)}.") from None
 
 
 class SnowballEnglish:
@@ -130,7 +130,7 @@ def languages(question: str) -> frozenset[str]:
     return frozenset(_heard(question)[1])
 
 
-_ANALYZERS: dict[str, Callable[[], Analyzer]] = {
+ANALYZERS: Mapping[str, Callable[[], Analyzer]] = {
     Snowball.name: Snowball,
     SnowballEnglish.name: SnowballEnglish,
     Plain.name: Plain,

@@ -4,19 +4,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.release import IndexPart
 from ingestion.chunk import _LONG, SPECIAL_TOKENS, chunk, header
+from ingestion.chunkers import CHUNKERS
 from ingestion.errors import Quarantined, UnsupportedType
-from ingestion.parse import parse
+from ingestion.indexers import is_of_this_version
+from ingestion.parse import PARSER_VERSION, parse
 from ingestion.parse.builder import Builder
 from ingestion.sandbox_wire import ANSWER, decode_answer, encode_parsed
 from ingestion.tokens import _STRETCH, TokenSpans
-from ingestion.types import BlockKind, Parsed, Piece
+from ingestion.types import BlockKind, Generation, Parsed, Piece
+from retrieval.analyze import ANALYZERS
 from retrieval.embedders.openvino import find_model
 from retrieval.types import IndexSpec
 
@@ -296,6 +300,25 @@ def test_text_without_tokens_has_no_passages() -> None:
     assert chunk(parsed, SPEC, "", lambda text: [], WINDOW) == []
 
 
+# What every chunker does
+
+
+def test_a_release_names_a_chunker_or_an_analyzer_that_there_is() -> None:
+    for field, known in (("chunker", CHUNKERS), ("analyzer", ANALYZERS)):
+        assert set(get_args(IndexPart.model_fields[field].annotation)) == set(known)
+
+
+def test_an_index_that_is_cut_read_or_analyzed_in_a_way_that_is_not_here_is_of_another_version() -> None:
+    def known(**changes: str) -> bool:
+        spec = replace(SPEC, **{"parser": PARSER_VERSION, **changes})  # type: ignore[arg-type]
+        return is_of_this_version(Generation(spec.generation, spec, "serving", "e"))
+
+    assert known()
+    assert not known(chunker="sentences")
+    assert not known(analyzer="klingon")
+    assert not known(parser="0")
+
+
 def fits(piece: Piece, title: str, spec: IndexSpec, token_spans: TokenSpans) -> bool:
     whole = header(spec, title, piece.heading) + piece.text
     return len(token_spans(whole)) + SPECIAL_TOKENS <= WINDOW
@@ -322,6 +345,7 @@ LINES = st.lists(
 ).map("\n".join)
 
 
+@pytest.mark.parametrize("chunker", CHUNKERS)
 @given(
     text=LINES,
     filename=st.sampled_from(["a.md", "a.txt", "a.html"]),
@@ -330,14 +354,14 @@ LINES = st.lists(
     token_spans=st.sampled_from(TOKENIZERS),
 )
 def test_every_token_lands_in_a_passage_that_fits_and_is_an_exact_slice(
-    text: str, filename: str, title: str, overlap: int, token_spans: TokenSpans
+    chunker: str, text: str, filename: str, title: str, overlap: int, token_spans: TokenSpans
 ) -> None:
     try:
         parsed = parse(text.encode("utf-8", "replace"), filename, None)
     except (Quarantined, UnsupportedType):
         return
-    spec = replace(SPEC, chunk_overlap=overlap)
-    pieces = chunk(parsed, spec, title, token_spans, WINDOW)
+    spec = replace(SPEC, chunker=chunker, chunk_overlap=overlap)
+    pieces = CHUNKERS[chunker](parsed, spec, title, token_spans, WINDOW)
     assert not uncovered(parsed, pieces, token_spans)
     for piece in pieces:
         assert piece.text == parsed.text[piece.span.start : piece.span.end] == piece.text.strip() != ""
@@ -365,6 +389,7 @@ def structured(draw: st.DrawFn) -> Parsed:
     return builder.build(None)
 
 
+@pytest.mark.parametrize("chunker", CHUNKERS)
 @given(
     parsed=structured(),
     title=st.text(alphabet="ab ", max_size=40),
@@ -372,10 +397,10 @@ def structured(draw: st.DrawFn) -> Parsed:
     token_spans=st.sampled_from([*TOKENIZERS, first_word_by_letters]),
 )
 def test_nothing_is_cut_off_by_the_window_whatever_is_said_again_before_it(
-    parsed: Parsed, title: str, overlap: int, token_spans: TokenSpans
+    chunker: str, parsed: Parsed, title: str, overlap: int, token_spans: TokenSpans
 ) -> None:
-    spec = replace(SPEC, chunk_overlap=overlap)
-    pieces = chunk(parsed, spec, title, token_spans, WINDOW)
+    spec = replace(SPEC, chunker=chunker, chunk_overlap=overlap)
+    pieces = CHUNKERS[chunker](parsed, spec, title, token_spans, WINDOW)
     assert not uncovered(parsed, pieces, token_spans)
     headers = {parsed.text[b.header.start : b.header.end] for b in parsed.blocks if b.header}
     for piece in pieces:
@@ -386,7 +411,8 @@ def test_nothing_is_cut_off_by_the_window_whatever_is_said_again_before_it(
     assert [p.span.start for p in pieces] == sorted(p.span.start for p in pieces)
 
 
-def test_with_the_real_tokenizer_every_passage_fits_its_window() -> None:
+@pytest.mark.parametrize("chunker", CHUNKERS)
+def test_with_the_real_tokenizer_every_passage_fits_its_window(chunker: str) -> None:
     from tokenizers import Tokenizer
 
     model = find_model("all-MiniLM-L6-v2", None)
@@ -398,12 +424,12 @@ def test_with_the_real_tokenizer_every_passage_fits_its_window() -> None:
         offsets: list[tuple[int, int]] = tokenizer.encode(text, add_special_tokens=False).offsets
         return offsets
 
-    spec = replace(SPEC, chunk_tokens=200, chunk_overlap=20)
+    spec = replace(SPEC, chunker=chunker, chunk_tokens=200, chunk_overlap=20)
     hard = "Ünïcödé ﬁne “quotes” — naïve 日本語の文章です。 x²+y³≥z₁ http://a.b/c?d=e&f=%20 " * 60
     parsed = markdown(
         f"# {'Long heading of many words ' * 8}\n\n{hard}\n\n## Code\n\n```\n{'a_b(c)[d];' * 400}\n```\n"
     )
-    pieces = chunk(parsed, spec, "A title, not too short", token_spans, 256)
+    pieces = CHUNKERS[chunker](parsed, spec, "A title, not too short", token_spans, 256)
     for piece in pieces:
         whole = header(spec, "A title, not too short", piece.heading) + piece.text
         assert len(tokenizer.encode(whole).ids) <= 256
