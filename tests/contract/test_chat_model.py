@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -33,17 +33,21 @@ def url() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["scripted", "extractive", "vllm", "wrapped"])
+MODELS: Mapping[str, Callable[[ChatModel], ChatModel]] = {
+    "scripted": lambda served: Scripted(Script(pieces=("There are 28 days", " of paid leave. [1]"))),
+    "extractive": lambda served: Extractive(),
+    "vllm": lambda served: served,
+    "wrapped": lambda served: Fallback(
+        [Cached(Breaker(served), MemoryOutputs(), ttl=60, product="1"), Extractive()]
+    ),
+}
+"""Each given one behind a URL. A new one needs a line here."""
+
+
+@pytest.fixture(params=MODELS)
 async def model(request: pytest.FixtureRequest, url: str) -> AsyncIterator[ChatModel]:
-    scripted = Scripted(Script(pieces=("There are 28 days", " of paid leave. [1]")))
     served = Vllm(url, ECHO)
-    models: dict[str, ChatModel] = {
-        "scripted": scripted,
-        "extractive": Extractive(),
-        "vllm": served,
-        "wrapped": Fallback([Cached(Breaker(served), MemoryOutputs(), ttl=60, product="1"), Extractive()]),
-    }
-    yield models[request.param]
+    yield MODELS[request.param](served)
     await served.aclose()
 
 

@@ -45,17 +45,22 @@ async def over_http(
         )
 
 
-@pytest.fixture(params=["openvino", "http", "sentence-transformers"])
-def embedder(
-    request: pytest.FixtureRequest, local: OpenVinoEmbedder, over_http: Encoder
-) -> Iterator[Encoder]:
-    if request.param == "sentence-transformers":
-        pytest.importorskip("sentence_transformers", reason="the extra `torch` is not installed")
-        loaded = SentenceTransformersEmbedder.load(NAME, find_model(NAME, None))
-        yield loaded
-        loaded.close()
-        return
-    yield {"openvino": local, "http": over_http}[request.param]
+@pytest.fixture(scope="module")
+def by_torch() -> Iterator[Encoder]:
+    pytest.importorskip("sentence_transformers", reason="the extra `torch` is not installed")
+    loaded = SentenceTransformersEmbedder.load(NAME, find_model(NAME, None))
+    yield loaded
+    loaded.close()
+
+
+FIXTURES = {"openvino": "local", "http": "over_http", "sentence-transformers": "by_torch"}
+"""What gives each embedder. A new one needs a line here."""
+
+
+@pytest.fixture(params=FIXTURES)
+def embedder(request: pytest.FixtureRequest) -> Encoder:
+    made: Encoder = request.getfixturevalue(FIXTURES[request.param])
+    return made
 
 
 async def test_vectors_are_the_models_in_the_order_of_the_texts(

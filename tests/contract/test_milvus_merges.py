@@ -15,11 +15,10 @@ import pytest
 
 from app import embedded
 from retrieval.stores.milvus import MilvusStore
-from retrieval.types import Dense, Filter
+from retrieval.types import Dense
 from tests.conftest import _until_ready
-from tests.contract.test_store import SPEC, axis, near, row
+from tests.contract.rows import SPEC, axis, everyone, near, row
 
-EVERYONE = Filter(tenant="acme", groups=None)
 PATIENCE = 120.0
 FILES = 4
 """Of a size, which are merged."""
@@ -69,7 +68,7 @@ async def store(held: str) -> AsyncIterator[MilvusStore]:
 
 async def _found(store: MilvusStore) -> set[int]:
     """The revisions that a search finds."""
-    hits = await store.search(SPEC.generation, Dense(axis(0)), EVERYONE, 50, frozenset())
+    hits = await store.search(SPEC.generation, Dense(axis(0)), everyone(), 50, frozenset())
     return {hit.chunk.revision for hit in hits}
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
@@ -21,23 +20,12 @@ from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 from app import embedded
 from retrieval.errors import StoreUnavailable
 from retrieval.stores.milvus import MilvusStore
-from retrieval.types import Chunk, Dense, Filter, IndexSpec, Keyword, Query, Row, Span
+from retrieval.types import Keyword, Query
+from tests.contract.rows import ANYTHING, SPEC, everyone, row
 from tests.losing import losing
 
-SPEC = IndexSpec(
-    embedder="e" * 64,
-    dimension=4,
-    chunker="structure-1",
-    chunk_tokens=250,
-    chunk_overlap=0,
-    header_template="",
-    analyzer="plain",
-    parser="1",
-)
 GENERATION = SPEC.generation
-VECTOR = np.array([1, 0, 0, 0], np.float32)
-EVERYONE = Filter(tenant="acme", groups=None)
-QUERIES: list[Query] = [Dense(VECTOR), Keyword("word")]
+QUERIES: list[Query] = [ANYTHING, Keyword("text")]
 
 SILENT_PINGS = {"grpc.http2.max_pings_without_data": 0, "grpc.keepalive_permit_without_calls": 1}
 
@@ -79,34 +67,14 @@ class Server:
 
 
 @pytest.fixture
-def server(parts_folder: Path) -> Iterator[Server]:
-    server = Server(parts_folder / f"outage-{embedded.free_port()}")
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "milvus")
     yield server
     server.kill()
 
 
-def row(revision: int) -> Row:
-    chunk = Chunk(
-        id=f"{revision}-0",
-        tenant="acme",
-        collection="default",
-        document_id=f"doc-{revision}",
-        revision=revision,
-        ordinal=0,
-        content_hash="c" * 64,
-        title="",
-        heading="",
-        text="A word.",
-        page=1,
-        span=Span(0, 7),
-        groups=frozenset(),
-        metadata={},
-    )
-    return Row(chunk=chunk, vector=VECTOR, terms="word")
-
-
 async def found(store: MilvusStore, query: Query) -> set[int]:
-    hits = await store.search(GENERATION, query, EVERYONE, 100, frozenset())
+    hits = await store.search(GENERATION, query, everyone(), 100, frozenset())
     return {hit.chunk.revision for hit in hits}
 
 

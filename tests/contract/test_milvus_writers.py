@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app import embedded
 from retrieval.stores.milvus import MilvusStore
-from retrieval.types import Dense, Keyword, Query, Row, Span
-from tests.contract.test_milvus_outage import EVERYONE, GENERATION, SPEC, VECTOR, Server, row
+from retrieval.types import Keyword, Query, Row
+from tests.contract.rows import ANYTHING, DIMENSION, SPEC, everyone, row
+from tests.contract.test_milvus_outage import GENERATION, Server
 
 WRITERS = 3
 ROUNDS = 8
@@ -23,8 +23,8 @@ ROWS = 20
 
 
 @pytest.fixture
-def server(parts_folder: Path) -> Iterator[Server]:
-    started = Server(parts_folder / f"writers-{embedded.free_port()}")
+def server(tmp_path: Path) -> Iterator[Server]:
+    started = Server(tmp_path / "milvus")
     yield started
     started.kill()
 
@@ -34,8 +34,8 @@ def _rows(revision: int) -> list[Row]:
     dice = np.random.default_rng(revision)
     return [
         Row(
-            chunk=replace(one.chunk, id=f"{revision}-{n}", ordinal=n, span=Span(0, 7)),
-            vector=dice.standard_normal(4).astype(np.float32),
+            chunk=replace(one.chunk, id=f"{revision}-{n}", ordinal=n),
+            vector=dice.standard_normal(DIMENSION).astype(np.float32),
             terms=f"word r{revision} n{n}",
         )
         for n in range(ROWS)
@@ -44,7 +44,7 @@ def _rows(revision: int) -> list[Row]:
 
 async def _all(store: MilvusStore, query: Query, revisions: Sequence[int]) -> dict[int, int]:
     """How many rows of each of these revisions are found."""
-    hits = await store.search(GENERATION, query, EVERYONE, 16_000, frozenset())
+    hits = await store.search(GENERATION, query, everyone(), 16_000, frozenset())
     found = [hit.chunk.revision for hit in hits]
     return {revision: found.count(revision) for revision in revisions if revision in found}
 
@@ -58,7 +58,7 @@ async def _write(url: str, number: int) -> list[str]:
             kept, gone = 1_000 * number + 2 * turn, 1_000 * number + 2 * turn + 1
             await asyncio.gather(store.upsert(GENERATION, _rows(kept)), store.upsert(GENERATION, _rows(gone)))
             await store.remove(GENERATION, [gone])
-            for query in (Dense(VECTOR), Keyword("word")):
+            for query in (ANYTHING, Keyword("word")):
                 found = await _all(store, query, [kept, gone])
                 if found != {kept: ROWS}:
                     wrong.append(f"{type(query).__name__}: {found} of {kept}, without {gone}")
@@ -82,8 +82,8 @@ async def test_what_several_processes_write_is_whole_at_once_and_after_a_kill(se
     kept = [1_000 * number + 2 * turn for number in range(WRITERS) for turn in range(ROUNDS)]
     store = MilvusStore(server.url)
     try:
-        for query in (Dense(VECTOR), Keyword("word")):
-            hits = await store.search(GENERATION, query, EVERYONE, 16_000, frozenset())
+        for query in (ANYTHING, Keyword("word")):
+            hits = await store.search(GENERATION, query, everyone(), 16_000, frozenset())
             assert len(hits) == len(kept) * ROWS
             assert {hit.chunk.revision for hit in hits} == set(kept)
     finally:
@@ -101,7 +101,7 @@ async def test_a_row_scores_the_same_however_its_neighbours_were_flushed_and_mer
         await store.remove(GENERATION, [5, 6])
         scores = set[tuple[float, ...]]()
         for _ in range(20):
-            hits = await store.search(GENERATION, Keyword("word r7"), EVERYONE, 100, frozenset())
+            hits = await store.search(GENERATION, Keyword("word r7"), everyone(), 100, frozenset())
             assert {hit.chunk.revision for hit in hits} == set(range(1, 13)) - {5, 6}
             assert [hit.chunk.revision for hit in hits[:3]] == [7, 7, 7]
             scores.add(tuple(round(hit.score, 6) for hit in hits[:1]))

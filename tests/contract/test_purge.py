@@ -20,11 +20,10 @@ import pytest
 from app import embedded
 from retrieval.errors import StoreUnavailable
 from retrieval.stores.milvus import MilvusStore
-from retrieval.types import Dense, Filter, IndexSpec, Keyword, Row
+from retrieval.types import Dense, IndexSpec, Keyword, Row
 from tests.conftest import _until_ready
-from tests.contract.test_store import SPEC, axis, near, row
+from tests.contract.rows import SPEC, axis, everyone, near, row
 
-EVERYONE = Filter(tenant="acme", groups=None)
 CANARY = "zanzibarquokka"
 
 
@@ -82,7 +81,7 @@ async def store(port: int) -> AsyncIterator[MilvusStore]:
 
 async def found(store: MilvusStore, generation: str, terms: str = "") -> set[str]:
     query = Keyword(terms) if terms else Dense(axis(0))
-    hits = await store.search(generation, query, EVERYONE, 10_000, frozenset())
+    hits = await store.search(generation, query, everyone(), 10_000, frozenset())
     return {hit.chunk.id for hit in hits}
 
 
@@ -92,7 +91,7 @@ async def test_removed_rows_leave_the_files_and_the_others_stay(store: MilvusSto
     await store.upsert(generation, [*planted(1, 3), *planted(2, 2, CANARY)])
     await store.upsert(generation, [*planted(3, 2, CANARY), *planted(4, 2)])
     # Its index is in memory by now, and must be the right one afterwards.
-    before = await store.search(generation, Keyword("plain"), EVERYONE, 10, frozenset())
+    before = await store.search(generation, Keyword("plain"), everyone(), 10, frozenset())
     await store.remove(generation, [2, 3])
     assert CANARY in texts_in(folder)
 
@@ -101,7 +100,7 @@ async def test_removed_rows_leave_the_files_and_the_others_stay(store: MilvusSto
     assert CANARY not in texts_in(folder)
     assert await found(store, generation) == {"1-0", "1-1", "1-2", "4-0", "4-1"}
     assert await found(store, generation, CANARY) == set()
-    after = await store.search(generation, Keyword("plain"), EVERYONE, 10, frozenset())
+    after = await store.search(generation, Keyword("plain"), everyone(), 10, frozenset())
     assert {hit.chunk.id for hit in after} == {hit.chunk.id for hit in before}
     await store.drop(generation)
 
@@ -118,7 +117,7 @@ async def test_scores_after_a_purge_are_those_of_an_index_that_never_held_the_ro
     await store.remove(purged, [2])
     await store.purge(purged)
     told = [
-        await store.search(one, Keyword("rare words"), EVERYONE, 9, frozenset()) for one in (purged, fresh)
+        await store.search(one, Keyword("rare words"), everyone(), 9, frozenset()) for one in (purged, fresh)
     ]
     assert [hit.chunk.id for hit in told[0]] == [hit.chunk.id for hit in told[1]]
     assert [hit.score for hit in told[0]] == pytest.approx([hit.score for hit in told[1]])

@@ -7,54 +7,41 @@ The memory store says what is right; where both can be asked, the answers are co
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from pymilvus import AsyncMilvusClient, DataType
 
 from retrieval.errors import FilterInvalid, RowInvalid, StoreUnavailable
 from retrieval.stores.memory import MemoryStore
-from retrieval.stores.milvus import MilvusStore
 from retrieval.types import (
     And,
-    Chunk,
     Condition,
-    Dense,
     Exists,
     Filter,
-    IndexSpec,
     Keyword,
     MetadataValue,
     Not,
     OneOf,
     Query,
     Range,
-    Row,
-    Span,
     Store,
-    Vector,
 )
-from tests.contract.stores import EVERY, HOSTILE, SERVED, MakeStore, maker
-
-DIMENSION = 16
-SPEC = IndexSpec(
-    embedder="e" * 64,
-    dimension=DIMENSION,
-    chunker="structure-1",
-    chunk_tokens=250,
-    chunk_overlap=0,
-    header_template="{title} {heading}",
-    analyzer="plain",
-    parser="1",
-)
+from tests.contract.rows import ANYTHING, SPEC, everyone, ids, near, row
+from tests.contract.stores import EVERY, HOSTILE, SERVED, At, MakeStore, maker, opener
 
 
 @pytest.fixture(params=EVERY)
 def make_store(request: pytest.FixtureRequest) -> MakeStore:
     return maker(request)
+
+
+@pytest.fixture(params=SERVED)
+def at(request: pytest.FixtureRequest) -> At:
+    return opener(request)
 
 
 @pytest.fixture
@@ -73,69 +60,9 @@ async def generation(store: Store) -> AsyncIterator[str]:
     await store.drop(name)
 
 
-def axis(number: int) -> Vector:
-    vector = np.zeros(DIMENSION, np.float32)
-    vector[number] = 1
-    return vector
-
-
-def near(share: float) -> Vector:
-    """A unit vector whose cosine to `axis(0)` is `share`."""
-    return np.asarray(share * axis(0) + np.sqrt(1 - share * share) * axis(1), np.float32)
-
-
-def row(
-    revision: int,
-    ordinal: int = 0,
-    *,
-    tenant: str = "acme",
-    collection: str = "default",
-    document_id: str = "",
-    groups: Iterable[str] = (),
-    metadata: Mapping[str, MetadataValue] | None = None,
-    text: str = "some text",
-    terms: str = "some text",
-    vector: Vector | None = None,
-) -> Row:
-    chunk = Chunk(
-        id=f"{revision}-{ordinal}",
-        tenant=tenant,
-        collection=collection,
-        document_id=document_id or f"doc-{revision}",
-        revision=revision,
-        ordinal=ordinal,
-        content_hash="c" * 64,
-        title="The title",
-        heading="Part > Section",
-        text=text,
-        page=None,
-        span=Span(3, 3 + len(text)),
-        groups=frozenset(groups),
-        metadata=metadata or {},
-    )
-    return Row(chunk=chunk, vector=axis(0) if vector is None else vector, terms=terms)
-
-
-def everyone(tenant: str = "acme", **more: object) -> Filter:
-    return Filter(tenant=tenant, groups=None, **more)  # type: ignore[arg-type]
-
-
-ANYTHING = Dense(axis(0))
 DEEP: Condition = Exists("k")
 for _ in range(8):
     DEEP = Not(DEEP)
-
-
-async def ids(
-    store: Store,
-    generation: str,
-    where: Filter,
-    query: Query = ANYTHING,
-    limit: int = 100,
-    exclude: Iterable[int] = (),
-) -> list[str]:
-    hits = await store.search(generation, query, where, limit, frozenset(exclude))
-    return [hit.chunk.id for hit in hits]
 
 
 # What was written is found
@@ -673,40 +600,20 @@ async def test_text_that_is_no_unicode_is_refused_with_all_rows_of_its_call(
     assert await ids(store, generation, everyone()) == []
 
 
-# What only Milvus has
-
-
-async def test_a_row_that_milvus_cannot_hold_is_refused_whole(milvus_uri: str) -> None:
-    milvus = MilvusStore(milvus_uri)
-    generation = uuid.uuid4().hex[:16]
-    await milvus.prepare(generation, SPEC)
-    try:
-        for bad in (row(2, text="é" * 40_000), row(2, text="\ud800")):
-            with pytest.raises(RowInvalid, match="text of chunk '2-0'"):
-                await milvus.upsert(generation, [row(1), bad])
-        await milvus.upsert(generation, [row(3, text="é" * 32_767)])
-        assert await ids(milvus, generation, everyone()) == ["3-0"]
-    finally:
-        await milvus.drop(generation)
-        await milvus.close()
-
-
-async def test_more_numbers_than_milvus_can_compare_are_refused(milvus_uri: str) -> None:
-    milvus = MilvusStore(milvus_uri)
-    with pytest.raises(RowInvalid, match="17 numbers and dates"):
-        await milvus.upsert("any", [row(1, metadata={f"n{n}": n for n in range(17)})])
-    await milvus.close()
-
-
-async def test_an_index_of_an_earlier_version_is_refused_and_does_not_seem_empty(milvus_uri: str) -> None:
-    generation = uuid.uuid4().hex[:16]
-    async with AsyncMilvusClient(milvus_uri) as client:
-        schema = client.create_schema()
-        schema.add_field("id", DataType.VARCHAR, max_length=8, is_primary=True)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=4)
-        await client.create_collection(f"pl_{generation}", schema=schema)
-        milvus = MilvusStore(milvus_uri)
-        with pytest.raises(StoreUnavailable, match="written by an earlier version"):
-            await milvus.prepare(generation, SPEC)
-        await milvus.close()
-        await client.drop_collection(f"pl_{generation}")
+@pytest.mark.parametrize("answers", [False, True], ids=["nobody listens", "silent"])
+async def test_every_call_to_a_store_that_is_away_is_a_typed_error_in_time(at: At, answers: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not answers:
+            server.close()
+        store = at(f"http://127.0.0.1:{port}", 0.3)
+        calls = [
+            *(store.ping(), store.prepare(SPEC.generation, SPEC), store.upsert(SPEC.generation, [row(1)])),
+            *(ids(store, SPEC.generation, everyone(), query) for query in (ANYTHING, Keyword("text"))),
+            *(store.read(SPEC.generation, "acme", ["1-0"]), store.vectors(SPEC.generation, "acme", ["1-0"])),
+            *(store.remove(SPEC.generation, [1]), store.purge(SPEC.generation), store.drop(SPEC.generation)),
+        ]
+        async with asyncio.timeout(30):
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        await store.close()
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * len(calls)

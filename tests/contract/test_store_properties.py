@@ -22,13 +22,11 @@ from hypothesis import strategies as st
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import (
     And,
-    Chunk,
     Condition,
     Dense,
     Exists,
     Filter,
     Hit,
-    IndexSpec,
     Keyword,
     MetadataValue,
     Not,
@@ -36,22 +34,10 @@ from retrieval.types import (
     Or,
     Range,
     Row,
-    Span,
-    Vector,
 )
+from tests.contract.rows import DIMENSION, SPEC, row
 from tests.contract.stores import HOSTILE, SERVED, MakeStore, maker
 
-DIMENSION = 8
-SPEC = IndexSpec(
-    embedder="e" * 64,
-    dimension=DIMENSION,
-    chunker="structure-1",
-    chunk_tokens=250,
-    chunk_overlap=0,
-    header_template="{title} {heading}",
-    analyzer="plain",
-    parser="1",
-)
 DATES = (
     "2024-03-01",
     "2024-03-01T00:00:00Z",
@@ -134,7 +120,7 @@ def _row(draw: st.DrawFn, number: int, random: np.random.Generator) -> Row:
     vector = random.standard_normal(DIMENSION)
     return row(
         number,
-        np.asarray(vector / np.linalg.norm(vector), np.float32),
+        vector=np.asarray(vector / np.linalg.norm(vector), np.float32),
         tenant=draw(tenants),
         collection=draw(names),
         document_id=draw(names),
@@ -142,23 +128,6 @@ def _row(draw: st.DrawFn, number: int, random: np.random.Generator) -> Row:
         metadata=draw(metadata),
         terms=" ".join(draw(words)),
     )
-
-
-def row(number: int, vector: Vector, *, terms: str = "", **said: Any) -> Row:
-    plain: dict[str, Any] = {
-        "tenant": "t",
-        "collection": "c",
-        "document_id": "d",
-        "groups": frozenset(),
-        "metadata": {},
-        "content_hash": "c" * 64,
-        "title": "",
-        "heading": "",
-        "text": "text",
-        "page": None,
-    }
-    chunk = Chunk(id=f"{number}-0", revision=number, ordinal=0, span=Span(0, 4), **{**plain, **said})
-    return Row(chunk=chunk, vector=vector, terms=terms)
 
 
 @pytest.fixture(params=SERVED)
@@ -226,10 +195,9 @@ def test_a_store_answers_every_filter_as_the_oracle_does(
 
 
 def test_every_bound_divides_every_value_as_the_oracle_says(make_store: MakeStore) -> None:
-    vector = np.eye(DIMENSION, dtype=np.float32)[0]
     values: list[MetadataValue] = [*EDGES, *DATES, *NO_DATES, True, False, [DATES[0]], [], "1"]
-    rows = [row(n, vector, metadata={"k": value, "other": 7}) for n, value in enumerate(values)]
-    rows.append(row(len(rows), vector))
+    rows = [row(n, tenant="t", metadata={"k": value, "other": 7}) for n, value in enumerate(values)]
+    rows.append(row(len(rows), tenant="t"))
     bounds: Iterable[tuple[str, Any]] = product(("gt", "gte", "lt", "lte"), [*EDGES, *DATES])
     asked: list[Condition] = [Range(field="k", **{operator: bound}) for operator, bound in bounds]
     asked += [OneOf("k", (value,)) for value in values if not isinstance(value, list)]

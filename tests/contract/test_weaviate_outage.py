@@ -7,7 +7,6 @@ import socket
 from contextlib import suppress
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from weaviate.proto.v1 import batch_delete_pb2, batch_pb2
 
@@ -15,47 +14,16 @@ from app.settings import load_settings
 from app.stores import open_store
 from retrieval.errors import RowInvalid, StoreUnavailable
 from retrieval.stores.weaviate import WeaviateStore
-from retrieval.types import Chunk, Dense, Filter, IndexSpec, Keyword, Row, Span
+from retrieval.types import Keyword
+from tests.contract.rows import ANYTHING, SPEC, everyone, row
 from tests.losing import losing
 from tests.weaviate_stand_in import MOST_AT_ONCE, Servicer, stand_in
 
-SPEC = IndexSpec(
-    embedder="e" * 64,
-    dimension=4,
-    chunker="structure-1",
-    chunk_tokens=250,
-    chunk_overlap=0,
-    header_template="",
-    analyzer="plain",
-    parser="1",
-)
 GENERATION = SPEC.generation
-VECTOR = np.array([1, 0, 0, 0], np.float32)
-EVERYONE = Filter(tenant="acme", groups=None)
-
-
-def row(revision: int, ordinal: int = 0) -> Row:
-    chunk = Chunk(
-        id=f"{revision}-{ordinal}",
-        tenant="acme",
-        collection="default",
-        document_id=f"doc-{revision}",
-        revision=revision,
-        ordinal=ordinal,
-        content_hash="c" * 64,
-        title="",
-        heading="",
-        text="A word.",
-        page=1,
-        span=Span(0, 7),
-        groups=frozenset(),
-        metadata={},
-    )
-    return Row(chunk=chunk, vector=VECTOR, terms="word")
 
 
 async def found(store: WeaviateStore) -> set[int]:
-    hits = await store.search(GENERATION, Dense(VECTOR), EVERYONE, 100, frozenset())
+    hits = await store.search(GENERATION, ANYTHING, everyone(), 100, frozenset())
     return {hit.chunk.revision for hit in hits}
 
 
@@ -68,7 +36,7 @@ async def test_every_call_to_a_server_that_is_gone_is_a_typed_error() -> None:
     calls = [
         *(store.ping(), store.prepare(GENERATION, SPEC), store.upsert(GENERATION, [row(2)])),
         *(store.read(GENERATION, "acme", ["1-0"]), store.remove(GENERATION, [1]), store.drop(GENERATION)),
-        store.search(GENERATION, Keyword("word"), EVERYONE, 5, frozenset()),
+        store.search(GENERATION, Keyword("text"), everyone(), 5, frozenset()),
         found(store),
     ]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
