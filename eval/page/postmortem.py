@@ -24,7 +24,7 @@ def postmortem_html(found: Postmortem) -> str:
         section(
             "Evidence",
             _note(found),
-            tag("div", *(_course(found, course) for course in courses(found)), class_="courses"),
+            _courses(found),
         ),
         section("What was rolled back", changes_html(found.changes)),
         section("Affected requests", _affected(found)),

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from app.trials import Outcome, Trial
+from app.trials import Outcome
 from eval.arrivals import LATELY, LONGEST, Arrivals
 from eval.canary import CanaryWatch
 from eval.rules import load_rules
+from tests.unit.test_canary import START, TRIAL
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
 BROKEN = 40.0
 
 
@@ -83,7 +84,9 @@ def test_who_answers_sooner_does_no_harm_by_it(champion: float) -> None:
 def _shown(seed: int, champion: float) -> bool:
     rules = load_rules().canary
     assert rules
-    watch = CanaryWatch(_trial(), rules.model_copy(update={"warm_up_seconds": 20.0, "settle_seconds": 1.0}))
+    watch = CanaryWatch(
+        replace(TRIAL, share=0.25), rules.model_copy(update={"warm_up_seconds": 20.0, "settle_seconds": 1.0})
+    )
     arrivals = Arrivals()
     for outcome in _flow(random.Random(seed), champion):
         arrivals.add(outcome)
@@ -103,26 +106,6 @@ def _flow(dice: random.Random, champion: float) -> Sequence[Outcome]:
         took = (1.0 if candidate else champion) * dice.uniform(0.8, 1.2)
         found.append(ended(number, began, took, candidate=candidate, fault=float(began > BROKEN)))
     return sorted(found, key=lambda one: one.at)
-
-
-def _trial() -> Trial:
-    return Trial(
-        id="t",
-        kind="canary",
-        release="new",
-        control="old",
-        state="running",
-        plan={},
-        step=0,
-        share=0.25,
-        live=True,
-        evidence={},
-        decision=None,
-        who="ann",
-        started_at=START,
-        step_at=START,
-        ended_at=None,
-    )
 
 
 def test_a_quick_answer_counts_as_of_the_same_time_as_a_slow_one_that_began_with_it() -> None:
