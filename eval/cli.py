@@ -1,4 +1,4 @@
-"""`plumbline eval run | import | gate | report | log | index | simulate | ablate`.
+"""`plumbline eval run | import | gate | report | log | index | forget`; `measurecommands` has what measures.
 
 Exit codes: 0 passed (or done), 1 failed, 2 cannot judge. `run` ends with 1 when answers or scores were lost.
 """
@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import version
@@ -20,33 +17,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
-from app.cli.client import Misused, address, bearer
-from app.release import DEFAULT_RELEASE, ReleaseInvalid, load_release
-from app.settings import SettingsError
-from eval.ablation import STEPS, Remembering, choose, named
-from eval.ablation import ablate as ablate_sets
+from app.cli.client import address, bearer
+from eval import console, measurecommands
 from eval.cases import limited, load_dataset
-from eval.encoders import encoder
 from eval.forgetting import forget
-from eval.forms import Form, rendered, write
+from eval.forms import Form, rendered
 from eval.gate import judge
 from eval.history import write_index
 from eval.judge import Judge, JudgeSettings, judge_settings
-from eval.outputs import require_folder, write_beside
+from eval.outputs import require_folder
 from eval.report import read, read_report
 from eval.rules import DEFAULT_RULES, load_rules
 from eval.run import Progress, evaluate, evaluate_private
-from eval.table import Table
 from eval.target import HttpTarget
-from eval.types import Dataset, EvalError, Outcome, Report, Verdict
+from eval.types import Dataset, EvalError, Outcome, Report
 from eval.wording import TITLES, headline, sentence
-from ingestion.errors import IngestionError
 from ingestion.receipts import Receipts, found
-from retrieval.errors import RetrievalError
 
 commands = typer.Typer(
     help="Judge releases: run a data set, compare two runs, read a report.",
@@ -54,30 +41,15 @@ commands = typer.Typer(
     add_completion=False,
 )
 
-CANNOT = 2
-INSTALL = f"{shlex.quote(sys.executable)} -m pip install 'plumbline[eval]' (in a checkout: make eval)"
-"""pip takes the extra of the Plumbline that is there."""
-_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "no_verdict": CANNOT}
+commands.add_typer(measurecommands.commands)
+
+_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "no_verdict": console.CANNOT}
 
 
 class Source(StrEnum):
     """Forms of question sets that can be made into data sets."""
 
     squad = "squad"
-
-
-def _room(out: Path | None) -> Path | None:
-    """A place that takes no file ends the command before its work begins."""
-    if out is not None:
-        with _failures():
-            require_folder(out.parent)
-    return out
-
-
-Out = Annotated[
-    Path | None, typer.Option(callback=_room, help="Where to write it (JSON; Markdown beside it).")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @commands.command()
@@ -97,7 +69,9 @@ def run(
     ] = "plumbline",
     out: Annotated[
         Path | None,
-        typer.Option(callback=_room, help="Where to write the report (JSON; Markdown and HTML beside it)."),
+        typer.Option(
+            callback=console.room, help="Where to write the report (JSON; Markdown and HTML beside it)."
+        ),
     ] = None,
     limit_cases: Annotated[int | None, typer.Option(min=1, help="Run only this many cases.")] = None,
     judge_url: Annotated[
@@ -119,7 +93,7 @@ def run(
     scores, 1 when some were lost (the judge was away, say; the report is written), 2 without a run."""
     from eval.events import tell, telling
 
-    with _failures():
+    with console.failures():
         if url and release:
             raise EvalError("Give --release for a private instance or --url for a running one, not both.")
         if not (out or as_json):
@@ -131,12 +105,12 @@ def run(
         if find_spec("ragas") is None:
             raise ModuleNotFoundError("answers are scored by RAGAS, which is not installed")
         with telling(os.environ) as events:
-            with _progress(as_json) as progress:
+            with console.progress(as_json) as progress:
                 target = HttpTarget(address(url), key and bearer(key), model) if url else None
                 report = asyncio.run(_evaluate(release, target, chosen, progress, settings))
             if events is not None:
                 tell(report, events)
-    _give_found(report, out or _default_out(report, as_json), Form.json if as_json else Form.markdown)
+    console.give_found(report, out or _default_out(report, as_json), Form.json if as_json else Form.markdown)
     lost = _lost(report)
     if lost:
         typer.echo(f"plumbline eval: {lost}", err=True)
@@ -156,7 +130,7 @@ def import_(
     eval/README.md."""
     from eval.squad import import_squad
 
-    with _failures():
+    with console.failures():
         made = import_squad(folder, out, questions=questions, language=language, licence=licence)
     typer.echo(f"Written: {out}, {len(made.cases)} cases on {len(made.documents)} documents ({form.value})")
 
@@ -169,58 +143,19 @@ def gate(
     out: Annotated[
         Path | None,
         typer.Option(
-            callback=_room, help="Where to write the verdict (JSON; Markdown, HTML and JUnit XML beside it)."
+            callback=console.room,
+            help="Where to write the verdict (JSON; Markdown, HTML and JUnit XML beside it).",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> None:
     """Compare two reports case by case: exit 0 pass, 1 fail, 2 cannot judge or no verdict."""
-    with _failures():
+    with console.failures():
         verdict = judge(read_report(baseline), read_report(candidate), load_rules(rules))
-    _give_found(verdict, out, Form.json if as_json else Form.markdown)
+    console.give_found(verdict, out, Form.json if as_json else Form.markdown)
     # In a terminal the beginning is far above by now.
     typer.echo(f"{TITLES[verdict.outcome]}: {headline(verdict)}. {sentence(verdict)}", err=True)
     raise typer.Exit(_CODES[verdict.outcome])
-
-
-@commands.command()
-def planted(
-    only: Annotated[str | None, typer.Option(help="Which ones, by their names, separated by commas.")] = None,
-    rules: Annotated[Path, typer.Option(help="Margins for each metric.")] = DEFAULT_RULES,
-    limit_cases: Annotated[int | None, typer.Option(min=1, help="Ask only this many cases.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write the table and each verdict to, in every form.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Plant regressions in releases on the sample handbook, and tell what stops each."""
-    from eval.planted import table
-    from eval.planted.planting import plant_all
-    from eval.planted.plants import chosen
-    from eval.planted.types import Planted
-
-    def told(one: Planted) -> None:
-        typer.echo(table.line(one), err=True)
-        if out is not None and one.stopped.verdict is not None:
-            write(one.stopped.verdict, out / f"{one.plant.name}.json")
-
-    with _failures():
-        if out is not None:
-            require_folder(out)
-        plants, dataset = chosen(only), limited(load_dataset("handbook"), limit_cases)
-        with _progress(as_json) as progress:
-            found = asyncio.run(
-                plant_all(
-                    plants,
-                    dataset,
-                    load_rules(rules),
-                    product=version("plumbline"),
-                    progress=progress,
-                    told=told,
-                )
-            )
-    _give(table.body(found), table.markdown(found), out and out / "planted.json", as_json)
-    raise typer.Exit(1 if table.missed(found) else 0)
 
 
 @commands.command()
@@ -230,7 +165,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Show a report or a verdict."""
-    with _failures():
+    with console.failures():
         text = rendered(read(file), Form.json if as_json else form)
     typer.echo(text, nl=False)
 
@@ -245,7 +180,7 @@ def log_run(
     """Log a run to MLflow: release, data set, each metric with its interval, and the report."""
     from eval.tracking import log
 
-    with _failures(), _needing("mlflow"):
+    with console.failures(), console.needing("mlflow"):
         run = log(read_report(file), mlflow, experiment)
     typer.echo(json.dumps({"run": run}) if as_json else f"Logged: run {run} at {mlflow}")
 
@@ -256,7 +191,7 @@ def index(
     as_json: Annotated[bool, typer.Option("--json", help="Print the page's path as JSON.")] = False,
 ) -> None:
     """Write one page of all runs and verdicts in a folder, newest first, with their trends."""
-    with _failures():
+    with console.failures():
         path = write_index(folder)
     typer.echo(json.dumps({"index": str(path)}) if as_json else f"Written: {path}")
 
@@ -265,203 +200,14 @@ def index(
 def forget_erased(
     folder: Annotated[Path, typer.Argument(help="Where runs were written, and the verdicts on them.")],
     receipts: Annotated[list[Path], typer.Argument(help="Receipts of erasures, or folders of them.")],
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Take the text of answers that were made from erased documents out of reports and verdicts."""
     kept = Receipts(str(receipts[0] if receipts[0].is_dir() else receipts[0].parent))
-    with _failures():
+    with console.failures():
         done = forget(folder, [kept.read(path) for path in found(receipts)])
     told = f"{done.answers} answers in {done.reports} reports and verdicts lost their text"
     typer.echo(json.dumps(asdict(done)) if as_json else told)
-
-
-@commands.command()
-def simulate(
-    releases: Annotated[int, typer.Option(min=0, help="Releases for each target of the gate.")] = 200_000,
-    canaries: Annotated[int, typer.Option(min=0, help="Canaries for each target.")] = 2_000,
-    shadows: Annotated[int, typer.Option(min=0, help="Shadows for each target.")] = 5_000,
-    rules: Annotated[Path, typer.Option(help="The rules that judge.")] = DEFAULT_RULES,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure how often gate, canary and shadow err where the truth is known; exit 1: a target is missed."""
-    from eval.simulate import simulate as simulated
-
-    with _failures(), _progress(as_json) as progress:
-        found = simulated(
-            load_rules(rules),
-            releases_count=releases,
-            canaries_count=canaries,
-            shadows_count=shadows,
-            progress=progress,
-        )
-    _give(found.json, found.markdown, out, as_json)
-    raise typer.Exit(0 if found.met else 1)
-
-
-@commands.command("checker")
-def check_checker(
-    halueval: Annotated[Path | None, typer.Option(help="HaluEval's questions (JSON lines).")] = None,
-    qags: Annotated[Path | None, typer.Option(help="QAGS's sentences (JSON lines).")] = None,
-    scifact: Annotated[Path | None, typer.Option(help="SciFact's folder, with its claims.")] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="Print weights fitted anew, too.")] = False,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure the check of answers against sentences that people labelled."""
-    from eval.measurements import measure_checker
-
-    with _failures(), _progress(as_json) as progress:
-        found = measure_checker(progress, halueval=halueval, qags=qags, scifact=scifact, fit=fit)
-    _give(found.json, found.markdown, out, as_json)
-
-
-@commands.command("unanswerable")
-def check_unanswerable(
-    squad: Annotated[Path, typer.Option(help="A folder in SQuAD's form, with qa.jsonl: SQuAD 2.0, XQuAD.")],
-    questions: Annotated[int, typer.Option(min=2, help="Half of them without an answer.")] = 400,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure whether the built-in model declines what the documents do not hold."""
-    from eval.measurements import measure_unanswerable
-
-    with _failures(), _progress(as_json) as progress:
-        found = measure_unanswerable(progress, squad=squad, questions=questions)
-    _give(found.json, found.markdown, out, as_json)
-
-
-@commands.command("summaries")
-def check_summaries(
-    squality: Annotated[Path | None, typer.Option(help="SQuALITY's stories (JSON lines).")] = None,
-    qmsum: Annotated[Path | None, typer.Option(help="QMSum's meetings (JSON lines).")] = None,
-    texts: Annotated[int, typer.Option(min=1, help="So many texts of each, two summaries a text.")] = 5,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure the built-in model's summaries against those that people wrote."""
-    from eval.measurements import measure_summaries
-
-    with _failures(), _progress(as_json) as progress:
-        found = measure_summaries(progress, squality=squality, qmsum=qmsum, texts=texts)
-    _give(found.json, found.markdown, out, as_json)
-
-
-@commands.command()
-def ablate(
-    folders: Annotated[list[Path], typer.Argument(help="Data sets in BEIR's layout.")],
-    release: Annotated[Path, typer.Option(help="Release file to take apart.")] = DEFAULT_RELEASE,
-    steps: Annotated[str, typer.Option(help="Which rows, separated by commas.")] = ",".join(STEPS),
-    cache: Annotated[Path, typer.Option(help="Folder that keeps what was embedded.")] = Path(
-        ".plumbline/ablation"
-    ),
-    most_cases: Annotated[
-        int, typer.Option(min=1, help="Questions of each data set, spread evenly.")
-    ] = 1_200,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score search on data sets, one step of it added after the other."""
-    with _failures():
-        datasets = {
-            name: limited(load_dataset(str(folder)), most_cases) for name, folder in named(folders).items()
-        }
-        chosen, loaded = choose(steps), load_release(release)
-        with _progress(as_json) as progress:
-
-            async def scored() -> Table:
-                async with encoder(loaded.body.index.embedder, cache) as found:
-                    return await ablate_sets(datasets, loaded, Remembering(found, cache), chosen, progress)
-
-            table = asyncio.run(scored())
-    _give(table.json(), table.markdown(), out, as_json)
-
-
-@commands.command("search")
-def measure_search(
-    folders: Annotated[list[Path], typer.Argument(help="Data sets in BEIR's layout.")],
-    release: Annotated[Path | None, typer.Option(help="Release file to search with.")] = None,
-    most_cases: Annotated[
-        int | None, typer.Option(min=1, help="Questions of each data set, spread evenly; by default all.")
-    ] = None,
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score what a private instance finds, and each arm of its search alone, over HTTP."""
-    from eval.searches import measure
-
-    with _failures():
-        datasets = {
-            name: limited(load_dataset(str(folder)), most_cases) for name, folder in named(folders).items()
-        }
-        with _progress(as_json) as progress:
-            table = asyncio.run(measure(datasets, release, progress))
-    _give(table.json(), table.markdown(), out, as_json)
-
-
-@commands.command("parse")
-def measure_parse(
-    folder: Annotated[Path, typer.Argument(help="Documents, each with NAME.expected.md beside it.")],
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score how faithfully documents are read: headings, tables and words against an expected text."""
-    from eval.fidelity import measure_fidelity
-
-    with _failures(), _progress(as_json) as progress:
-        found = measure_fidelity(folder, progress)
-    _give(found.json(), found.markdown(), out, as_json)
-
-
-@commands.command("context")
-def measure_context(
-    folders: Annotated[list[str], typer.Argument(help="Data sets: folders, or the name of a shipped one.")],
-    release: Annotated[Path, typer.Option(help="Release file whose context it is.")] = DEFAULT_RELEASE,
-    most_cases: Annotated[int, typer.Option(min=1, help="Questions of each, spread evenly.")] = 1_000,
-    copies: Annotated[int, typer.Option(min=1, help="Hold every document so many times.")] = 1,
-    cache: Annotated[Path, typer.Option(help="Folder that keeps what was embedded.")] = Path(
-        ".plumbline/ablation"
-    ),
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure how much of the gold text is among the passages that a model is given."""
-    from eval.measurements import measure_contexts
-
-    with _failures(), _progress(as_json) as progress:
-        found = measure_contexts(
-            progress, sources=folders, release=release, most=most_cases, copies=copies, cache=cache
-        )
-    _give(found.json, found.markdown, out, as_json)
-
-
-@commands.command("chunking")
-def measure_chunks(
-    folder: Annotated[Path, typer.Argument(help="Folder with corpora/ and questions.jsonl.")],
-    release: Annotated[
-        Path, typer.Option(help="Release file whose chunks and search it is.")
-    ] = DEFAULT_RELEASE,
-    sizes: Annotated[str, typer.Option(help="Tokens of other chunks to try, separated by commas.")] = "200",
-    overlaps: Annotated[str, typer.Option(help="Tokens that such chunks share, too.")] = "",
-    cache: Annotated[Path, typer.Option(help="Folder that keeps what was embedded.")] = Path(
-        ".plumbline/ablation"
-    ),
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure ways to cut long texts by how much of the exact places that answer a question is found."""
-    from eval.measurements import measure_chunking
-
-    with _failures(), _progress(as_json) as progress:
-        found = measure_chunking(
-            progress,
-            folder=folder,
-            release=release,
-            sizes=_numbers(sizes),
-            overlaps=_numbers(overlaps),
-            cache=cache,
-        )
-    _give(found.json, found.markdown, out, as_json)
 
 
 async def _evaluate(
@@ -479,13 +225,6 @@ async def _evaluate(
         await stack.enter_async_context(target)
         ref = await target.release()
         return await evaluate(target, dataset, ref, product=product, progress=progress, judge=asked)
-
-
-def _numbers(listed: str) -> list[int]:
-    try:
-        return [int(each) for each in listed.split(",") if each.strip()]
-    except ValueError:
-        raise EvalError(f"{listed!r} is no list of numbers.") from None
 
 
 def _lost(report: Report) -> str:
@@ -509,65 +248,3 @@ def _lost(report: Report) -> str:
 
 def _default_out(report: Report, as_json: bool) -> Path | None:
     return None if as_json else Path(f"eval-{report.dataset.name}-{report.release.id}.json")
-
-
-def _give_found(found: Report | Verdict, out: Path | None, form: Form) -> None:
-    """Write every form when there is a place for them, and print the one that was asked for."""
-    if out is not None:
-        with _failures():
-            written = write(found, out)
-        typer.echo(f"Written: {', '.join(map(str, written))}", err=True)
-    typer.echo(rendered(found, form), nl=False)
-
-
-def _give(body: str, text: str, out: Path | None, as_json: bool) -> None:
-    """Write both forms when there is a place for them, and print the one that was asked for."""
-    if out is not None:
-        with _failures():
-            written = write_beside(out, {".json": body, ".md": text})
-        typer.echo(f"Written: {', '.join(map(str, written))}", err=True)
-    typer.echo(body if as_json else text, nl=False)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
-    """A bar for each step, on stderr, with the time that is left; nothing where nobody watches."""
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Bars(*columns, console=console, disable=quiet or not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done, total=total)
-
-        yield show
-
-
-@contextmanager
-def _needing(extra: str) -> Iterator[None]:
-    """What is missing is of another extra than `eval`."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        command = f"{shlex.quote(sys.executable)} -m pip install 'plumbline[{extra}]'"
-        raise EvalError(f"{error}. Install it with: {command}") from None
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """What went wrong, in one sentence, and the exit code for "cannot judge"."""
-    try:
-        yield
-    except (EvalError, IngestionError, Misused, ReleaseInvalid, RetrievalError, SettingsError) as error:
-        typer.echo(f"plumbline eval: {error}", err=True)
-        raise typer.Exit(CANNOT) from None
-    except OSError as error:
-        if error.filename is None:
-            raise
-        typer.echo(f"plumbline eval: {os.fsdecode(error.filename)}: {error.strerror}.", err=True)
-        raise typer.Exit(CANNOT) from None
-    except ModuleNotFoundError as error:
-        typer.echo(f"plumbline eval: {error}. Install it with: {INSTALL}", err=True)
-        raise typer.Exit(CANNOT) from None

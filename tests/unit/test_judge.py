@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from app.embedded import free_port
-from eval.cli import CANNOT, commands
+from eval.cli import commands
+from eval.console import CANNOT
 from eval.judge import OUTAGES, PRIORITY, Bounds, Judge, JudgeSettings, bounded, judge_settings
 from eval.metrics.embeddings import Embeddings
 from eval.metrics.judged import judge_metrics

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from eval.cases import load_dataset
-from eval.cli import CANNOT, commands
+from eval.cli import commands
+from eval.console import CANNOT
 from eval.squad import import_squad
 from eval.types import DatasetInvalid
 from llm.language import LANGUAGES

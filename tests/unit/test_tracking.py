@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from eval import tracking
-from eval.cli import CANNOT, commands
+from eval.cli import commands
+from eval.console import CANNOT
 from eval.means import means
 from eval.report import dump, read_report, report_json
 from tests.reports import report

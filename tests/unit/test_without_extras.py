@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from eval import cli
+from eval import cli, console
 
 EXTRA = ("ragas", "langchain_community", "langchain_text_splitters", "rapidfuzz", "rouge_score", "scipy")
 
@@ -18,7 +18,7 @@ def test_a_run_without_ragas_is_told_at_once_and_with_the_command_that_mends_it(
 ) -> None:
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     asked = CliRunner().invoke(cli.commands, ["run", "--dataset", "handbook"])
-    assert asked.exit_code == cli.CANNOT
+    assert asked.exit_code == console.CANNOT
     assert "scored by RAGAS, which is not installed." in asked.stderr
     assert f"{sys.executable} -m pip install 'plumbline[eval]'" in asked.stderr
 
