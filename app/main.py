@@ -100,32 +100,12 @@ def create_app(
     from app.routes import mcp
 
     counters = Metrics()
-    told = stopping or asyncio.Event()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
-        async with AsyncExitStack() as stack:
-            parts = services
-            if parts is None:
-                parts = await stack.enter_async_context(open_services(settings))
-            await parts.access.require_keys(settings)
-            # Who sends slowly holds a place for as long as that takes.
-            uploading = Admission(max_running=UPLOADS, max_waiting=settings.max_waiting, sparing=True)
-            stack.enter_context(stalls.watched(settings.stall, counters.lag))
-            yield {
-                "services": parts,
-                "metrics": counters,
-                "uploads": uploading,
-                "stopping": told,
-                "mcp": await stack.enter_async_context(mcp.speaking()),
-            }
-
     spans = Spans(telemetry.tracer(), _untraced)
     app = FastAPI(
         title="Plumbline",
         version=version("plumbline"),
         description=description.TEXT,
-        lifespan=lifespan,
+        lifespan=lambda app: _lent(settings, services, counters, stopping or asyncio.Event()),
         openapi_url=None,
         redirect_slashes=False,
         responses=problems.described(),
@@ -154,6 +134,30 @@ def create_app(
     _serve_page(app)
     _serve_description(app)
     return app
+
+
+@asynccontextmanager
+async def _lent(
+    settings: Settings, services: Services | None, counters: Metrics, stopping: asyncio.Event
+) -> AsyncIterator[State]:
+    """What every request may use, while the application runs."""
+    from app.routes import mcp
+
+    async with AsyncExitStack() as stack:
+        parts = services
+        if parts is None:
+            parts = await stack.enter_async_context(open_services(settings))
+        await parts.access.require_keys(settings)
+        # Who sends slowly holds a place for as long as that takes.
+        uploading = Admission(max_running=UPLOADS, max_waiting=settings.max_waiting, sparing=True)
+        stack.enter_context(stalls.watched(settings.stall, counters.lag))
+        yield {
+            "services": parts,
+            "metrics": counters,
+            "uploads": uploading,
+            "stopping": stopping,
+            "mcp": await stack.enter_async_context(mcp.speaking()),
+        }
 
 
 def run(settings: Settings) -> None:

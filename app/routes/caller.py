@@ -43,13 +43,17 @@ def stopping_of(request: Request) -> asyncio.Event:
     return cast(asyncio.Event, request.state.stopping)
 
 
+def metrics_of(request: Request) -> Metrics:
+    return cast(Metrics, request.state.metrics)
+
+
 # Dependencies that are not `async` would each cost a hop to a thread.
 async def _services(request: Request) -> Services:
     return services_of(request)
 
 
 async def _metrics(request: Request) -> Metrics:
-    return cast(Metrics, request.state.metrics)
+    return metrics_of(request)
 
 
 _CALLER = "plumbline.caller"
@@ -131,7 +135,7 @@ class Inquiry:
 def inquiry_of(request: Request, caller: Principal, x_request_timeout: str | None) -> Inquiry:
     return Inquiry(
         parts=services_of(request),
-        metrics=cast(Metrics, request.state.metrics),
+        metrics=metrics_of(request),
         caller=caller,
         deadline=deadline_of(request, x_request_timeout),
     )
