@@ -7,30 +7,19 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from retrieval.types import (
-    Chunk,
     Condition,
     Dense,
     Filter,
-    IndexSpec,
     MetadataValue,
     Query,
     Row,
-    Span,
     Store,
     Vector,
 )
+from tests.passages import INDEX, passage
 
-DIMENSION = 16
-SPEC = IndexSpec(
-    embedder="e" * 64,
-    dimension=DIMENSION,
-    chunker="structure",
-    chunk_tokens=250,
-    chunk_overlap=0,
-    header_template="{title} {heading}",
-    analyzer="plain",
-    parser="1",
-)
+DIMENSION = INDEX.dimension
+SPEC = INDEX
 
 
 def axis(number: int) -> Vector:
@@ -57,21 +46,18 @@ def row(
     terms: str = "some text",
     vector: Vector | None = None,
 ) -> Row:
-    chunk = Chunk(
-        id=f"{revision}-{ordinal}",
-        tenant=tenant,
-        collection=collection,
+    chunk = passage(
+        text,
         document_id=document_id or f"doc-{revision}",
         revision=revision,
         ordinal=ordinal,
-        content_hash="c" * 64,
+        tenant=tenant,
+        collection=collection,
         title="The title",
         heading="Part > Section",
-        text=text,
-        page=None,
-        span=Span(3, 3 + len(text)),
-        groups=frozenset(groups),
-        metadata=metadata or {},
+        start=3,
+        groups=groups,
+        metadata=metadata,
     )
     return Row(chunk=chunk, vector=axis(0) if vector is None else vector, terms=terms)
 

@@ -472,7 +472,7 @@ async def test_vectors_come_by_the_hash_of_their_text_for_their_own_tenant(
     kept = await store.vectors(generation, "acme", ["1-0", "1-1", "2-0", "9-9"])
 
     assert {key: vector.tolist() for key, vector in kept.items()} == {
-        "c" * 64: mine.vector.tolist(),
+        mine.chunk.content_hash: mine.vector.tolist(),
         "d" * 64: second.vector.tolist(),
     }
     assert await store.vectors(generation, "acme", []) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,19 +12,11 @@ from retrieval.analyze import analyzer
 from retrieval.embedders.prefixed import Prefixed
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Chunk, EmbedderSpec, Filter, IndexSpec, Look, Matrix, Row, Span
+from retrieval.types import EmbedderSpec, Filter, Look, Matrix, Row
+from tests.passages import INDEX, passage
 
 ACME = Filter(tenant="acme", groups=None)
-SPEC = IndexSpec(
-    embedder="same",
-    dimension=2,
-    chunker="structure",
-    chunk_tokens=200,
-    chunk_overlap=0,
-    header_template="",
-    analyzer="snowball",
-    parser="1",
-)
+SPEC = replace(INDEX, embedder="same", dimension=2, analyzer="snowball")
 
 
 class Same:
@@ -67,27 +60,12 @@ async def corpus_of(*texts: str) -> Index:
     await store.prepare(SPEC.generation, SPEC)
     vectors = await embedder.embed(texts)
     rows = [
-        Row(chunk=_chunk(number, text), vector=vector, terms=words.terms(text))
+        Row(
+            chunk=passage(text, document_id=f"d{number}", revision=number),
+            vector=vector,
+            terms=words.terms(text),
+        )
         for number, (text, vector) in enumerate(zip(texts, vectors, strict=True), start=1)
     ]
     await store.upsert(SPEC.generation, rows)
     return Index(SPEC.generation, store, Prefixed(embedder), words, Open())
-
-
-def _chunk(number: int, text: str) -> Chunk:
-    return Chunk(
-        id=f"{number}-0",
-        tenant="acme",
-        collection="default",
-        document_id=f"d{number}",
-        revision=number,
-        ordinal=0,
-        content_hash="",
-        title="",
-        heading="",
-        text=text,
-        page=None,
-        span=Span(0, len(text)),
-        groups=frozenset(),
-        metadata={},
-    )

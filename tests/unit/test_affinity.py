@@ -8,26 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval.affinity import smooth
-from retrieval.types import Chunk, Hit, Span, Vector
+from retrieval.types import Hit, Vector
+from tests.passages import passage
 
 
 def hit(number: int, score: float, vector: Vector | None, document: str | None = None) -> Hit:
-    chunk = Chunk(
-        id=f"{number}-0",
-        tenant="t",
-        collection="default",
-        document_id=document or f"d{number}",
-        revision=number,
-        ordinal=0,
-        content_hash="",
-        title="",
-        heading="",
-        text="",
-        page=None,
-        span=Span(0, 0),
-        groups=frozenset(),
-        metadata={},
-    )
+    chunk = passage(document_id=document or f"d{number}", revision=number)
     return Hit(chunk, score, vector)
 
 

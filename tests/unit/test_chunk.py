@@ -23,18 +23,10 @@ from ingestion.types import BlockKind, Generation, Parsed, Piece
 from retrieval.analyze import ANALYZERS
 from retrieval.embedders.openvino import find_model
 from retrieval.types import IndexSpec
+from tests.passages import INDEX
 
 WINDOW = 64
-SPEC = IndexSpec(
-    embedder="e",
-    dimension=8,
-    chunker="structure",
-    chunk_tokens=40,
-    chunk_overlap=0,
-    header_template="{title}\n{heading}\n",
-    analyzer="plain",
-    parser="1",
-)
+SPEC = replace(INDEX, chunk_tokens=40, header_template="{title}\n{heading}\n")
 
 
 def pieces_of_words(text: str) -> Sequence[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +23,8 @@ from llm.errors import ContextTooLong
 from llm.scripted import Script, Scripted
 from llm.tokens import Fitted, Tokens
 from llm.types import Message
-from retrieval.types import Chunk, Hit, Span, Vector
+from retrieval.types import Hit, Vector
+from tests.passages import passage
 from tests.unit.ranked_corpus import Same
 from tests.unit.test_query_path import ACME, Service
 
@@ -38,22 +38,8 @@ def _vector(angle: float = 0.0) -> Vector:
 def _hit(
     name: str, text: str, *, title: str = "Prices", heading: str = "", vector: Vector | None = None
 ) -> Hit:
-    chunk = Chunk(
-        id=f"{name}-0",
-        tenant="acme",
-        collection="default",
-        document_id=name,
-        revision=1,
-        ordinal=0,
-        content_hash=hashlib.sha256(text.encode()).hexdigest(),
-        title=title,
-        heading=heading,
-        text=text,
-        page=None,
-        span=Span(0, len(text)),
-        groups=frozenset(),
-        metadata={},
-    )
+    chunk = passage(text, document_id=name, revision=1, title=title, heading=heading)
+    chunk = replace(chunk, id=f"{name}-0")
     return Hit(chunk, 1.0, _vector() if vector is None else vector)
 
 

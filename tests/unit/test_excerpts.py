@@ -16,19 +16,11 @@ from ingestion.parse.builder import table_rows
 from ingestion.types import Block, Parsed
 from retrieval.embedders.openvino import OpenVinoEmbedder, find_model
 from retrieval.search import Index
-from retrieval.types import IndexSpec, Span
+from retrieval.types import Span
+from tests.passages import INDEX
 
 ROWS = [["Model", "Price"], *([f"pump {n}", f"{n} euros"] for n in range(60))]
-SPEC = IndexSpec(
-    embedder="e",
-    dimension=384,
-    chunker="structure",
-    chunk_tokens=40,
-    chunk_overlap=0,
-    header_template="",
-    analyzer="plain",
-    parser="1",
-)
+SPEC = replace(INDEX, dimension=384, chunk_tokens=40)
 
 
 @pytest.fixture(scope="module")

@@ -9,29 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval import fusion
-from retrieval.types import Chunk, Hit, Span
+from retrieval.types import Hit
+from tests.passages import passage
 
 
 def hit(number: int, score: float) -> Hit:
-    return Hit(
-        Chunk(
-            id=f"{number}-0",
-            tenant="t",
-            collection="default",
-            document_id=f"d{number}",
-            revision=number,
-            ordinal=0,
-            content_hash="",
-            title="",
-            heading="",
-            text="",
-            page=None,
-            span=Span(0, 0),
-            groups=frozenset(),
-            metadata={},
-        ),
-        score,
-    )
+    return Hit(passage(document_id=f"d{number}", revision=number), score)
 
 
 def ranked(scores: dict[int, float]) -> list[Hit]:

@@ -36,7 +36,8 @@ from retrieval.embedders.prefixed import Prefixed
 from retrieval.errors import EmbedderUnavailable
 from retrieval.search import Index
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Chunk, EmbedderSpec, Filter, Look, Matrix, Row, Span
+from retrieval.types import Chunk, EmbedderSpec, Filter, Look, Matrix, Row
+from tests.passages import passage
 
 ACME = Filter(tenant="acme", groups=frozenset())
 TEXTS = {
@@ -137,21 +138,8 @@ class Service:
         self.board.changes += 1
 
     def _chunk(self, document_id: str, ordinal: int, text: str) -> Chunk:
-        return Chunk(
-            id=f"{self._revision}-{ordinal}",
-            tenant="acme",
-            collection="default",
-            document_id=document_id,
-            revision=self._revision,
-            ordinal=ordinal,
-            content_hash=hashlib.sha256(text.encode()).hexdigest(),
-            title=document_id,
-            heading="",
-            text=text,
-            page=None,
-            span=Span(0, len(text)),
-            groups=frozenset(),
-            metadata={},
+        return passage(
+            text, document_id=document_id, revision=self._revision, ordinal=ordinal, title=document_id
         )
 
     async def ask(self, text: str, **change: object) -> tuple[str, Answer]:

@@ -17,13 +17,11 @@ from retrieval.errors import EmbedderUnavailable, FilterInvalid, StoreUnavailabl
 from retrieval.search import Index, search
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import (
-    Chunk,
     Dense,
     EmbedderSpec,
     Filter,
     Found,
     Hit,
-    IndexSpec,
     Keyword,
     Look,
     Matrix,
@@ -32,8 +30,8 @@ from retrieval.types import (
     Query,
     Row,
     SearchParams,
-    Span,
 )
+from tests.passages import INDEX, passage
 
 ACME = Filter(tenant="acme", groups=frozenset())
 WORDS = analyzer("snowball-english")
@@ -87,15 +85,11 @@ class Corpus:
     """A store and a board that are filled together, as ingestion does."""
 
     def __init__(self, embedder: OpenVinoEmbedder, store: MemoryStore | None = None) -> None:
-        self.spec = IndexSpec(
+        self.spec = replace(
+            INDEX,
             embedder=embedder.spec.artefact,
             dimension=embedder.spec.dimension,
-            chunker="structure",
-            chunk_tokens=200,
-            chunk_overlap=0,
-            header_template="",
             analyzer=WORDS.name,
-            parser="1",
         )
         self.store = store or MemoryStore()
         self.board = Board()
@@ -114,21 +108,14 @@ class Corpus:
         vectors = await self.embedder.embed(texts)
         rows = []
         for ordinal, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
-            chunk = Chunk(
-                id=f"{revision}-{ordinal}",
-                tenant=tenant,
-                collection="default",
+            chunk = passage(
+                text,
                 document_id=document,
                 revision=revision,
                 ordinal=ordinal,
-                content_hash="",
+                tenant=tenant,
                 title=document,
-                heading="",
-                text=text,
-                page=None,
-                span=Span(0, len(text)),
                 groups=groups,
-                metadata={},
             )
             rows.append(Row(chunk=chunk, vector=vector, terms=WORDS.terms(text)))
         await self.store.prepare(self.spec.generation, self.spec)

@@ -16,6 +16,7 @@ from llm.language import LANGUAGES
 from llm.types import Scorer
 from retrieval.errors import EmbedderUnavailable
 from retrieval.types import Chunk, Span
+from tests.passages import passage
 
 LEAVE = (
     "Every full-time employee has 28 days of paid leave per calendar year. Unused days expire on 31 March. "
@@ -113,22 +114,7 @@ def test_windows_are_exact_slices_and_leave_no_word_out() -> None:
 
 
 def _chunk(text: str, start: int = 100) -> Chunk:
-    return Chunk(
-        id="7-0",
-        tenant="acme",
-        collection="default",
-        document_id="leave",
-        revision=7,
-        ordinal=0,
-        content_hash="",
-        title="Leave",
-        heading="",
-        text=text,
-        page=None,
-        span=Span(start, start + len(text)),
-        groups=frozenset(),
-        metadata={},
-    )
+    return passage(text, document_id="leave", revision=7, title="Leave", start=start)
 
 
 def _claim(text: str, *citations: int, number: int = 1) -> Claim:

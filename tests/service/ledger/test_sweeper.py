@@ -19,7 +19,8 @@ from ingestion.types import Job, Lease
 from ingestion.written import Flip, Written
 from retrieval.errors import StoreUnavailable
 from retrieval.stores.memory import MemoryStore
-from retrieval.types import Chunk, Filter, IndexSpec, Row, Span
+from retrieval.types import Filter, IndexSpec, Row
+from tests.passages import passage
 
 Accept = Callable[..., Awaitable[Job]]
 LeaseOne = Callable[..., Awaitable[Lease]]
@@ -39,21 +40,11 @@ def write_row(store: MemoryStore, spec: IndexSpec) -> WriteRow:
     """Put one row of this revision into the store."""
 
     async def write_row(written: Written) -> None:
-        chunk = Chunk(
-            id=f"{written.revision}-0",
-            tenant=written.job.tenant,
-            collection="default",
+        chunk = passage(
+            "text",
             document_id=written.job.document_id,
             revision=written.revision,
-            ordinal=0,
-            content_hash="",
-            title="",
-            heading="",
-            text="text",
-            page=None,
-            span=Span(0, 4),
-            groups=frozenset(),
-            metadata={},
+            tenant=written.job.tenant,
         )
         vector = np.full(64, 0.125, dtype=np.float32)
         await store.upsert(spec.generation, [Row(chunk=chunk, vector=vector, terms="text")])
