@@ -29,7 +29,8 @@ class _QuietOnFullDisk(RotatingFileHandler):
         file is opened anew for the next one: of a stream that failed nothing more may come."""
         failed, self.stream = self.stream, None
         with suppress(OSError, ValueError):
-            failed.close()
+            if failed is not None:
+                failed.close()
 
 
 class PartLog:
