@@ -1,9 +1,10 @@
 """A model behind an OpenAI-compatible chat completions URL, streamed; made for vLLM.
 
 Closing the generator closes the connection, by which vLLM knows to stop and free the slot. Nothing is
-retried here except a request that was refused for a field of vLLM's: `cache_salt`, which keeps one tenant
-from timing another's cached prefixes, or `chat_template_kwargs`, which says whether a model is to think
-first. A server that does not know one is not sent it again; one that wants `max_completion_tokens` gets that.
+retried here except a request that was refused for a field that not every server takes: `cache_salt`, which
+keeps one tenant from timing another's cached prefixes, `chat_template_kwargs`, which says whether a model is
+to think first, `temperature` and `top_p`, which some models fix. A server is not sent again what it refused;
+one that wants `max_completion_tokens` gets that.
 
 aiohttp rather than httpx, because a token costs a quarter of the processor time on its way through.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -38,6 +40,8 @@ from llm.events import Events, EventTooLong
 from llm.thoughts import CLOSE, Thoughts
 from llm.types import Call, Delta, Load, Message
 
+logger = logging.getLogger(__name__)
+
 FIRST_TOKEN = 20.0
 """Seconds to the first token, after which another model is the better choice."""
 GATHER = 0.02
@@ -55,8 +59,15 @@ _ASIDE = 2.0
 """Seconds for a question beside the stream: models, load, tokens."""
 _LOAD = re.compile(rb"^vllm:num_requests_(running|waiting)(?:\{[^}\n]*\})? ([0-9.e+]+)", re.MULTILINE)
 _TOO_LONG = re.compile(r"maximum context length is (\d+)")
-_OPTIONAL = {"cache_salt": "cache_salt", "chat_template_kwargs": "chat_template"}
-"""Fields that only some servers know, and by what they name one that they refuse."""
+_UNKNOWN = r"(?is)(unsupported|not support).*{0}|{0}.*(unsupported|not support)"
+_OPTIONAL = {
+    "cache_salt": re.compile("cache_salt"),
+    "chat_template_kwargs": re.compile("chat_template"),
+    # The value may be wrong, and the field be known.
+    "temperature": re.compile(_UNKNOWN.format("temperature")),
+    "top_p": re.compile(_UNKNOWN.format("top_p")),
+}
+"""Fields that only some servers take, and how one says that it does not."""
 
 
 def new_client() -> aiohttp.ClientSession:
@@ -228,6 +239,7 @@ class Vllm:
             if not refused:
                 raise self._refusal(response, message)
             self._fields |= dict.fromkeys(refused, False)
+            logger.warning("Model %r is sent without %s, which its server refused", self._model, refused)
 
     async def _send(self, call: Call, fields: Sequence[str]) -> aiohttp.ClientResponse:
         headers = {**self._headers(), "accept": "text/event-stream", "accept-encoding": "identity"}
@@ -335,8 +347,7 @@ def _body(model: str, call: Call, fields: Sequence[str]) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": m.role, "content": m.content} for m in call.prompt.messages],
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+        **{name: getattr(sampling, name) for name in ("temperature", "top_p") if name in fields},
         "max_tokens" if "max_tokens" in fields else "max_completion_tokens": sampling.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -366,7 +377,7 @@ def _template_options(*, thinking: bool) -> dict[str, bool]:
 
 def _refused(message: str, sent: Sequence[str]) -> list[str]:
     """Of the fields that were sent, those that the message of a refusal says can be left out."""
-    refused = [name for name in sent if name in _OPTIONAL and _OPTIONAL[name] in message]
+    refused = [name for name in sent if name in _OPTIONAL and _OPTIONAL[name].search(message)]
     if "max_tokens" in sent and "max_completion_tokens" in message:
         refused.append("max_tokens")
     return refused

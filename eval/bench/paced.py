@@ -81,7 +81,7 @@ class PacedServer:
         script = dict(parse_qsl(body["model"].partition("?")[2]))
         if unknown := [name for name in script.get("refuse", "").split(",") if name in body]:
             instead = " Use 'max_completion_tokens' instead." if "max_tokens" in unknown else ""
-            await _json(send, 400, {"error": {"message": f"Not permitted: {unknown}.{instead}"}})
+            await _json(send, 400, {"error": {"message": f"Unsupported: {unknown}.{instead}"}})
         elif "status" in script:
             headers = [(b"retry-after", script["retry"].encode())] if "retry" in script else []
             await _json(send, int(script["status"]), {"error": {"message": "As you asked."}}, headers)

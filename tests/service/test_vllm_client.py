@@ -22,7 +22,7 @@ from llm.errors import (
     StreamBroken,
 )
 from llm.types import Call, Sampling
-from llm.vllm import Vllm, new_client
+from llm.vllm import Vllm, _refused, new_client
 from tests.calls import becomes, call, drain, text
 from tests.paced import serving
 
@@ -204,7 +204,7 @@ async def test_fields_that_a_server_does_not_know_are_left_out_or_have_another_n
     url: str, server: PacedServer, client: aiohttp.ClientSession
 ) -> None:
     """As OpenAI's own newer models want it."""
-    names = "cache_salt,chat_template_kwargs,max_tokens"
+    names = "cache_salt,chat_template_kwargs,max_tokens,temperature,top_p"
     model = Vllm(url, f"paced?refuse={names}", client=client)
     assert await text(model, call(tokens=2)) == "word0 word1 "
     before = len(server.requests)
@@ -212,6 +212,31 @@ async def test_fields_that_a_server_does_not_know_are_left_out_or_have_another_n
     (body,) = server.requests[before:]
     assert body["max_completion_tokens"] == 2
     assert body.keys().isdisjoint(names.split(","))
+
+
+@pytest.mark.parametrize(
+    ("said", "sent", "refused"),
+    [
+        (
+            "'temperature' does not support 0.0 with this model. Only the default",
+            ["temperature"],
+            ["temperature"],
+        ),
+        ("Unsupported parameter: 'top_p' is not supported", ["temperature", "top_p"], ["top_p"]),
+        ("temperature must be at most 1", ["temperature"], []),
+        (
+            "chat_template is not supported for Mistral tokenizers.",
+            ["chat_template_kwargs"],
+            ["chat_template_kwargs"],
+        ),
+        ("chat_template is not supported for Mistral tokenizers.", ["cache_salt"], []),
+        ("max_tokens must be positive", ["max_tokens"], []),
+    ],
+)
+def test_a_field_is_left_out_only_where_the_server_does_not_take_it(
+    said: str, sent: list[str], refused: list[str]
+) -> None:
+    assert _refused(said, sent) == refused
 
 
 ALOUD = ["", "&aloud=tags", "&aloud=opened"]
