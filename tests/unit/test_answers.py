@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,17 @@ def test_every_part_of_the_key_counts(part: str) -> None:
     answers, release = _answers(), load_release(DEFAULT_RELEASE)
     others = [QUESTION, *(change() for name, change in CHANGES.items() if name != part)]
     assert answers.key(CHANGES[part](), release) not in {answers.key(other, release) for other in others}
+
+
+def test_no_field_of_a_question_is_left_out() -> None:
+    """`deadline` and `cache` change no answer that is kept."""
+    changed = [change() for change in CHANGES.values()]
+    for kind, base, others in (
+        (Question, QUESTION, changed),
+        (Filter, QUESTION.where, [one.where for one in changed]),
+    ):
+        for name in {field.name for field in fields(kind)} - {"deadline", "cache"}:
+            assert any(getattr(other, name) != getattr(base, name) for other in others), name
 
 
 def test_release_and_product_count(tmp_path: Path) -> None:

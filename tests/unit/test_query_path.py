@@ -9,13 +9,14 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app import deadline
-from app.admission import Turn
+from app.admission import Admission, TakeTurn, Turn
 from app.answers import Answers
 from app.chat import Chat
 from app.errors import DeadlineExceeded, NothingToSummarize, SourceChanged
@@ -391,6 +392,58 @@ async def test_closing_the_answer_frees_the_model() -> None:
                 assert model.running == 1
                 break
     assert model.running == 0
+
+
+def _pausing(service: Service) -> None:
+    """Have every part of the service wait for some turns of the loop, so that there is a place to stop at."""
+
+    def pausing(call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        async def paused(*args: object, **named: object) -> object:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return await call(*args, **named)
+
+        return paused
+
+    parts: dict[object, Sequence[str]] = {
+        service.board: ("epoch", "look"),
+        service.outputs: ("get", "put", "available"),
+        service.store: ("search",),
+        service.embedder: ("embed",),
+    }
+    for part, names in parts.items():
+        for name in names:
+            setattr(part, name, pausing(getattr(part, name)))
+
+
+async def test_wherever_the_first_who_asks_is_stopped_nothing_is_held_and_who_follows_is_answered() -> None:
+    """After every second turn of the loop, until it has its answer."""
+    stopped, after_turns = True, 0
+    while stopped:
+        service, model = await _service(ANSWER)
+        _pausing(service)
+        house = Admission(max_running=1, max_waiting=4)
+        question = _question("How many days of paid leave?")
+        turn = partial(house.turn, "acme", question.deadline)
+
+        async def answered(asked: Service, turn: TakeTurn, question: Question = question) -> str:
+            async with aclosing(asked.chat.ask(question, turn)) as events:
+                return [event.text async for event in events if isinstance(event, Answer)][-1]
+
+        tasks = asyncio.all_tasks()
+        first, second = (asyncio.create_task(answered(service, turn)) for _ in range(2))
+        for _ in range(after_turns):
+            await asyncio.sleep(0)
+        stopped, after_turns = first.cancel(), after_turns + 2
+        assert await asyncio.wait_for(second, 10) == "You get 28 days [1]."
+        await asyncio.wait((first,))
+        assert first.cancelled() == stopped
+        while service.chat._keeping:
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == tasks
+        assert (model.running, house.running, house.waiting) == (0, 0, 0)
+        assert await answered(service, turn) == "You get 28 days [1]."
+    assert after_turns > 40
 
 
 async def test_a_follow_up_is_searched_as_a_question_of_its_own() -> None:
