@@ -220,9 +220,10 @@ async def test_keys_are_listed_and_revoked_by_id_or_by_a_name_that_one_has(engin
     with pytest.raises(KeyUnknown):
         await keys.revoke_key("nobody")
     assert (await keys.authenticate(bearer(secret))).tenant == "acme"
-    await keys.revoke_key(one.id)
+    revoked = await keys.revoke_key(one.id)
     with pytest.raises(Unauthenticated):  # At once, where it was revoked.
         await keys.authenticate(bearer(secret))
+    assert (await keys.revoke_key(one.id)).revoked_at == revoked.revoked_at
 
     assert {key.id: key.revoked_at is not None for key in await keys.list_keys()} == {
         one.id: True,

@@ -402,6 +402,16 @@ async def test_a_verdict_follows_the_trial(trying: Trying) -> None:
     assert "Too many faults." in found["why"]
 
 
+async def test_a_verdict_is_that_of_the_latest_trial_and_harm_stays_shown(trying: Trying) -> None:
+    await trying.canary()
+    await trying.post("stop", reason="lunch")
+    await trying.canary(0.25, metrics=[{**HARMED, **RATES, "e_value": 1.0}])
+    found = await trying.verdict()
+    assert (found["result"], found["share"]) == ("failed", 0.25)
+    await trying.renew(0.25, seconds=0.0, metrics=[{**UNHARMED, **RATES}])
+    assert (await trying.verdict())["share"] == 0.0
+
+
 async def test_a_trial_that_nobody_watches_is_no_evidence(trying: Trying) -> None:
     await trying.pass_evaluation()
     await trying.post("canary")
