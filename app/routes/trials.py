@@ -41,7 +41,9 @@ class StartTrial(Strict):
     pairs: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = Field(
         None, description="Shadow: so many pairs without harm are enough."
     )
-    steps: list[Step] | None = Field(None, max_length=20, description="Canary: in place of the usual steps.")
+    steps: list[Step] | None = Field(
+        None, max_length=20, description="Canary: in place of the usual steps; their shares grow."
+    )
     promote: Flag = Field(True, description="Canary: promote after the last step; else wait.")
 
     @field_validator("steps")
