@@ -70,18 +70,31 @@ def connect_args(command_timeout: float | None = COMMAND_TIMEOUT) -> dict[str, A
         "idle_in_transaction_session_timeout": "30s",
         "jit": "off",
     }
-    return {"timeout": CONNECT_TIMEOUT, "command_timeout": command_timeout, "server_settings": settings}
+    return {
+        "timeout": CONNECT_TIMEOUT,
+        "command_timeout": command_timeout,
+        # Where an address leads while another server takes over, one may be met that only follows: it shows
+        # what has been deleted since, takes no write, and would be kept for good.
+        "target_session_attrs": "primary",
+        "server_settings": settings,
+    }
 
 
 def _url(database_url: str) -> URL:
-    """The URL as people write it (`postgres://`, `sslmode=`), as the driver wants it."""
+    """The URL as people write it (`postgres://`, `sslmode=`), as the driver wants it. Several servers are
+    named by `?host=one:5432&host=other:5432`: the one that takes writes is used."""
     try:
         url = make_url(database_url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise SettingsError("DATABASE_URL is not a URL like postgresql://user:password@host/name.") from None
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise SettingsError(f"DATABASE_URL names {url.get_backend_name()}; the ledger needs PostgreSQL.")
     query = dict(url.query)
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
-    return url.set(drivername="postgresql+asyncpg", query=query)
+    made = url.set(drivername="postgresql+asyncpg", query=query)
+    try:
+        made.get_dialect()().create_connect_args(made)
+    except ArgumentError as error:
+        raise SettingsError(f"DATABASE_URL: {error}.") from None
+    return made

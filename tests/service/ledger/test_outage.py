@@ -225,8 +225,16 @@ async def test_more_calls_than_connections_wait_their_turn(ledger: Ledger) -> No
     assert len(await asyncio.gather(*(ledger.operation() for _ in range(30)))) == 30
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql://root@localhost/db"])
-async def test_a_database_that_is_no_postgresql_is_named_in_a_sentence(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "mysql://root@localhost/db",
+        "postgresql://u@one:5432,other:5432/db",
+        "postgresql://u@/db?host=one&host=other",
+    ],
+)
+async def test_an_address_that_is_none_of_a_postgresql_is_told_in_a_sentence(url: str) -> None:
     with pytest.raises(SettingsError, match="DATABASE_URL"):
         open_engine(url)
 
