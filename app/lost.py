@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 
 from ingestion.errors import IndexIncomplete, LedgerUnavailable
+from ingestion.types import Placed
 from retrieval.errors import StoreUnavailable
 
 PERIOD = 10.0
@@ -20,9 +21,9 @@ PERIOD = 10.0
 PATIENCE = 2.0
 """Seconds that a start waits for the first."""
 
-Require = Callable[[str, bool], Awaitable[None]]
-"""Looks for some rows of a generation, more of them if the second says so. Raises `IndexIncomplete` when one
-is gone, `LedgerUnavailable` and `StoreUnavailable`."""
+Require = Callable[[str, Placed | None], Awaitable[None]]
+"""Looks for some rows of a generation; for those of the document that was missed last, if any, and for more.
+Raises `IndexIncomplete` when one is gone, `LedgerUnavailable` and `StoreUnavailable`."""
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Losses:
 
     def __init__(self, require: Require) -> None:
         self._require = require
-        self._lost: set[str] = set()
+        self._lost: dict[str, Placed] = {}
 
     def has(self, generation: str) -> bool:
         """Whether rows of it were missing when it was last looked at."""
@@ -40,17 +41,17 @@ class Losses:
 
     async def look(self, generation: str) -> None:
         """Raises what `Require` raises; what is away tells nothing. A few rows may be there of an index that
-        has lost others, so that it takes more of them to say that all is well again."""
+        has lost others, so that it takes more of them, and those that were missed, to say that all is well
+        again."""
         try:
-            await self._require(generation, generation in self._lost)
+            await self._require(generation, self._lost.get(generation))
         except IndexIncomplete as error:
             if generation not in self._lost:
                 log.error("The index %s has lost rows: %s", generation, error)
-            self._lost.add(generation)
+            self._lost[generation] = error.missing
             raise
-        if generation in self._lost:
+        if self._lost.pop(generation, None):
             log.warning("The index %s has its rows again.", generation)
-            self._lost.discard(generation)
 
     @asynccontextmanager
     async def looking(self, answering: Callable[[], Collection[str]]) -> AsyncIterator[None]:

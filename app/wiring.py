@@ -374,9 +374,12 @@ async def unknown_receipts(database_url: str, settings: Settings) -> int:
 
 
 def _losses(ledger: Ledger, reads: Reads, store: Store) -> Losses:
-    async def require(generation: str, thoroughly: bool) -> None:
-        look = partial(ledger.sample, limit=SAMPLE) if thoroughly else partial(ledger.some, limit=GLANCE)
-        await spotcheck.require_rows(store, reads, generation, await look(generation))
+    async def require(generation: str, missing: Placed | None) -> None:
+        if missing is None:
+            looked_for = await ledger.some(generation, GLANCE)
+        else:
+            looked_for = [missing, *await ledger.sample(generation, SAMPLE)]
+        await spotcheck.require_rows(store, reads, generation, looked_for)
 
     return Losses(require)
 

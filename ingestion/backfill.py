@@ -156,14 +156,19 @@ _SAMPLE = text(
     "ORDER BY random() LIMIT :limit"
 )
 # From anywhere on: ordering all of them by chance would read all of them, and this is asked all the time. Of
-# another generation's rows a few are passed over, and no more.
+# another generation's rows a few are passed over, and no more. And the newest, which a store lacks that was
+# restored from a backup.
 _SOME = text(
     """
-    SELECT tenant, document_id, revision, chunks FROM (
+    (SELECT tenant, document_id, revision, chunks FROM (
+        SELECT * FROM visibility ORDER BY revision DESC LIMIT :reach
+    ) AS newest WHERE generation = :id AND chunks > 0 ORDER BY revision DESC LIMIT 1)
+    UNION ALL
+    (SELECT tenant, document_id, revision, chunks FROM (
         SELECT * FROM visibility
         WHERE revision >= (SELECT CAST(floor(random() * max(revision)) AS bigint) FROM visibility)
         ORDER BY revision LIMIT :reach
-    ) AS met WHERE generation = :id AND chunks > 0 ORDER BY revision LIMIT :limit
+    ) AS met WHERE generation = :id AND chunks > 0 ORDER BY revision LIMIT :limit - 1)
     """
 )
 _RETIRED = text(
@@ -346,7 +351,7 @@ async def sample(connection: AsyncConnection, generation: str, limit: int) -> li
 
 
 async def some(connection: AsyncConnection, generation: str, limit: int) -> list[Placed]:
-    """As `sample`, but cheap, less random, and at times none."""
+    """As `sample`, but cheap, the newest among them, the others less random, and at times none."""
     rows = await connection.execute(_SOME, {"id": generation, "limit": limit, "reach": REACH})
     return [Placed(row.tenant, row.document_id, row.revision, row.chunks) for row in rows]
 

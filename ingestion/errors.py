@@ -25,6 +25,13 @@ Where the cause lies in a part, and not in what was asked, the message names add
 said: it is the operator's, in the log. `told` is what everybody else may hear.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingestion.types import Placed
+
 
 class IngestionError(Exception):
     """Base of everything this folder raises on purpose."""
@@ -104,7 +111,11 @@ class Quarantined(IngestionError):
 
 
 class IndexIncomplete(IngestionError):
-    pass
+    """`missing` is a document whose rows are gone."""
+
+    def __init__(self, message: str, missing: Placed) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class LeaseLost(IngestionError):

@@ -42,9 +42,8 @@ async def require_rows(
         if await store.read(generation, placed.tenant, [f"{placed.revision}-0"]):
             continue
         if await visibility.visible(generation, _whole(placed), [(placed.document_id, placed.revision)]):
-            raise IndexIncomplete(
-                f"Revision {placed.revision} is visible, and its rows are not in the store."
-            )
+            told = f"Revision {placed.revision} is visible, and its rows are not in the store."
+            raise IndexIncomplete(told, placed)
 
 
 async def _wrong(store: Store, generation: str, indexer: Indexer, placed: Placed) -> str | None:

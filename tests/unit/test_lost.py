@@ -9,7 +9,10 @@ import pytest
 from app import lost
 from app.lost import Losses
 from ingestion.errors import IndexIncomplete
+from ingestion.types import Placed
 from retrieval.errors import StoreUnavailable
+
+MISSING = Placed("acme", "d", 7, 1)
 
 
 class Rows:
@@ -18,11 +21,11 @@ class Rows:
     def __init__(self) -> None:
         self.few: Exception | None = None
         self.many: Exception | None = None
-        self.looked: list[bool] = []
+        self.looked: list[Placed | None] = []
 
-    async def require(self, generation: str, thoroughly: bool) -> None:
-        self.looked.append(thoroughly)
-        wrong = self.many if thoroughly else self.few
+    async def require(self, generation: str, missing: Placed | None) -> None:
+        self.looked.append(missing)
+        wrong = self.many if missing else self.few
         if wrong:
             raise wrong
 
@@ -32,7 +35,7 @@ async def test_what_lost_rows_is_whole_again_only_when_many_of_them_are_there() 
     losses = Losses(rows.require)
     await losses.look("g")
     assert not losses.has("g")
-    rows.few = rows.many = IndexIncomplete("gone")
+    rows.few = rows.many = IndexIncomplete("gone", MISSING)
     with pytest.raises(IndexIncomplete):
         await losses.look("g")
     assert (losses.has("g"), losses.has("other")) == (True, False)
@@ -43,7 +46,7 @@ async def test_what_lost_rows_is_whole_again_only_when_many_of_them_are_there() 
     rows.many = None
     await losses.look("g")
     assert not losses.has("g")
-    assert rows.looked == [False, False, True, True]
+    assert rows.looked == [None, None, MISSING, MISSING]
 
 
 async def test_a_part_that_is_away_tells_nothing_and_a_look_that_fails_is_made_again(
@@ -51,7 +54,7 @@ async def test_a_part_that_is_away_tells_nothing_and_a_look_that_fails_is_made_a
 ) -> None:
     monkeypatch.setattr(lost, "PERIOD", 0.001)
     rows = Rows()
-    rows.few = rows.many = IndexIncomplete("gone")
+    rows.few = rows.many = IndexIncomplete("gone", MISSING)
     losses = Losses(rows.require)
 
     async def looks(count: int) -> None:

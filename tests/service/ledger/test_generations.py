@@ -566,3 +566,18 @@ async def test_rows_of_a_backfill_that_was_overtaken_are_swept_and_no_others(
     gone = {*again, *final}
     assert late.revision in gone
     assert not gone & {*(await shown(spec)).values(), *(await shown(other)).values()}
+
+
+async def test_who_looks_at_a_few_documents_looks_at_the_newest_too(
+    ledger: Ledger, accept: Accept, show: Show, spec: IndexSpec
+) -> None:
+    """A store that was restored from a backup lacks that one, and has most of the others."""
+    assert await ledger.some(spec.generation, 2) == []
+    shown = {}
+    for name in ("a", "b", "c", "d", "e", "f"):
+        await accept(name)
+        _, shown[name] = await show()
+    seen = [await ledger.some(spec.generation, 2) for _ in range(30)]
+    assert all(shown["f"] in {one.revision for one in found} for found in seen)
+    assert {len(found) for found in seen} == {2}
+    assert {one.revision for found in seen for one in found} > {shown["f"]}
