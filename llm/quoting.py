@@ -390,10 +390,15 @@ def _belonging(relevance: Relevance, at: int) -> list[int]:
 
 
 def _best(relevance: Relevance, scores: Sequence[float]) -> list[int]:
+    """The best quotes, none of which says again what a better one says: the same page may be filed twice."""
     worth = relevance.ranked(scores)
-    chosen = list(worth)[:1]
+    said: dict[tuple[str, str], int] = {}
+    for at in worth:
+        piece = relevance.quotes[at].piece
+        said.setdefault((piece.intro, " ".join(piece.text.casefold().split())), at)
+    chosen = list(said.values())[:1]
     near = NEAR_TOPIC if relevance.leans else NEAR
-    for at in list(worth)[1:]:
+    for at in list(said.values())[1:]:
         share = worth[at] / worth[chosen[0]]
         adds = share >= NEAR_ADDING and relevance.new_words(at, chosen) >= ADDING
         if len(chosen) < MOST and (share >= near or adds):

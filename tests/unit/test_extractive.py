@@ -153,6 +153,21 @@ async def test_every_sentence_of_an_answer_stands_in_the_passage_it_names() -> N
         assert words <= set(re.findall(r"\w+", passage.text))
 
 
+async def test_a_sentence_that_stands_in_two_documents_is_said_once() -> None:
+    """Items under different words are different, though they say the same."""
+    copy = Passage(2, "Bundle > Entitlement", f"The bundle holds more.\n\n{LEAVE.text.replace(' ', '  ')}")
+    said = await text(
+        Extractive(), asked("How many days of paid leave does an employee have?", [LEAVE, copy])
+    )
+    assert said.count("28 days of paid leave") == 1
+    fees = [
+        Passage(at, "Fees", f"The fee for a {kind} room is:\n\n- EUR 90 a night\n")
+        for at, kind in enumerate(("single", "double"), start=1)
+    ]
+    said = await text(Extractive(), asked("What is the fee for a room?", fees))
+    assert said.count("EUR 90 a night") == 2
+
+
 async def test_an_answer_keeps_to_tokens_and_stop_strings() -> None:
     question = "How many days of paid leave does a full-time employee have?"
     cut = await drain(Extractive(), asked(question, PASSAGES, tokens=4))
