@@ -21,6 +21,7 @@ Told = Callable[[int, int, str], None]
 """Told how many are done, of how many, and anything else that is worth saying."""
 MOST_SHOWN = 50
 MOST_NAMED = 3
+MOST_ENDINGS = 8
 
 
 def register(commands: typer.Typer) -> None:
@@ -117,7 +118,7 @@ def _report(outcomes: Sequence[Outcome], found: Found, moved: Collection[str], a
                 "documents": len(outcomes),
                 "failed": len(failed),
                 "reasons": dict(reasons.most_common()),
-                "left_out": found.left_out,
+                "left_out": found.left_out.total(),
                 "passed_over": found.passed_over,
                 "moved": len(moved),
                 "chunks": sum(outcome.chunks for outcome in outcomes),
@@ -133,13 +134,14 @@ def _report(outcomes: Sequence[Outcome], found: Found, moved: Collection[str], a
         console.say(f"and {len(failed) - MOST_SHOWN} more; in all {told}. `plumbline jobs list` shows them.")
     states = Counter(outcome.status for outcome in outcomes)
     named = ", ".join(found.passed_over[:MOST_NAMED])
+    endings = ", ".join(ending or "no ending" for ending, _ in found.left_out.most_common(MOST_ENDINGS))
     parts = (
         f"{states['succeeded']} indexed",
         f"{states['unchanged']} there already",
         f"{states['queued'] + states['running']} queued",
         f"{len(failed)} failed",
         f"{len(moved)} moved here from other collections",
-        f"{found.left_out} of other types left out",
+        f"{found.left_out.total()} of other types left out ({endings})",
         f"{len(found.passed_over)} passed over that are no files ({named})",
     )
     console.say(", ".join(part for part in parts if not part.startswith("0 ")))

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What to hand in. `left_out` have other endings; `passed_over` are pipes, devices, links to nothing:
-    what a folder holds beside files."""
+    """What to hand in. `left_out` counts files by their endings, where nothing reads these; `passed_over` are
+    pipes, devices, links to nothing: what a folder holds beside files."""
 
     sources: list[Source]
-    left_out: int
+    left_out: Counter[str]
     passed_over: list[str]
 
 
@@ -55,10 +56,10 @@ def find(paths: Sequence[str], extensions: Collection[str]) -> Found:
     """The files under these folders and patterns that have one of the extensions, and those named
     themselves, whatever they are. Hidden ones are not looked at."""
     found: dict[str, Path] = {}
-    left_out, passed_over = 0, list[str]()
+    left_out, passed_over = Counter[str](), list[str]()
     for path, relative, named in _files(paths):
         if not named and path.suffix.lower() not in extensions:
-            left_out += 1
+            left_out[path.suffix.lower()] += 1
             continue
         if not (named or path.is_file()):
             passed_over.append(str(path))

@@ -43,13 +43,13 @@ def test_a_folder_gives_its_readable_files_and_counts_the_others(tmp_path: Path)
         path.write_text("x")
     found = find([str(tmp_path)], READ)
     assert [source.id for source in found.sources] == ["b.md", "sub:a.PDF"]
-    assert found.left_out == 1
+    assert found.left_out.total() == 1
 
 
 def test_a_file_that_is_named_is_handed_in_whatever_it_is(tmp_path: Path) -> None:
     (tmp_path / "odd.png").write_text("x")
     found = find([str(tmp_path / "odd.png")], READ)
-    assert ([source.id for source in found.sources], found.left_out) == (["odd.png"], 0)
+    assert ([source.id for source in found.sources], found.left_out.total()) == (["odd.png"], 0)
 
 
 def test_a_pattern_keeps_the_path_below_its_plain_part(tmp_path: Path) -> None:
