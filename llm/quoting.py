@@ -163,6 +163,7 @@ class Relevance:
         self._put_together(self._terms(f"{question} {reading.new}"))
         self._known = self._seen()
         self.weights = self._weigh()
+        self._numbers = frozenset(term for term in self.weights if any(map(str.isdigit, term)))
         self._named = self._by_passage(_names(question, self._language))
         self._new = self._terms(reading.new)
         self._unseen = self._share(self.weights.keys() - self._known)
@@ -268,6 +269,12 @@ class Relevance:
         """The share of the question that this quote says and none of the chosen does."""
         said = frozenset().union(*(self._said[other] for other in chosen))
         return self._share((self._said[at] - said) & self.weights.keys())
+
+    def of_another(self, at: int, best: int) -> bool:
+        """Whether a quote lacks a number or code of the question that the best one says, as the next row of a
+        table does: it is about another thing."""
+        said = self._said[at] | self._around[at] | self._titled[at]
+        return not (self._numbers & self._said[best]) <= said
 
     def _share(self, some: Iterable[str]) -> float:
         return sum(self.weights[term] for term in some) / (sum(self.weights.values()) or 1.0)
@@ -401,7 +408,8 @@ def _best(relevance: Relevance, scores: Sequence[float]) -> list[int]:
     for at in list(said.values())[1:]:
         share = worth[at] / worth[chosen[0]]
         adds = share >= NEAR_ADDING and relevance.new_words(at, chosen) >= ADDING
-        if len(chosen) < MOST and (share >= near or adds):
+        alike = share >= near and not relevance.of_another(at, chosen[0])
+        if len(chosen) < MOST and (alike or adds):
             chosen.append(at)
     return chosen
 

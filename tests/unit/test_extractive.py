@@ -168,6 +168,18 @@ async def test_a_sentence_that_stands_in_two_documents_is_said_once() -> None:
     assert said.count("EUR 90 a night") == 2
 
 
+async def test_the_row_of_another_code_is_no_part_of_an_answer() -> None:
+    costs = {"8847": "45.00", "9201": "32.50", "5512": "89.00", "6678": "200.00", "1123": "55.00"}
+    rows = "\n".join(f"| SKU-{code} | ${cost} |" for code, cost in costs.items())
+    stock = Passage(9, "Inventory", f"| Product Code | Unit Cost |\n|---|---|\n{rows}")
+
+    async def blind(tenant: str, question: str, pieces: Sequence[str]) -> list[float]:
+        return [0.6 if "6678" in piece else 0.8 for piece in pieces]
+
+    said = await text(Extractive(blind), asked("What is the unit cost of SKU-6678?", [stock, *PASSAGES]))
+    assert said == "Product Code: SKU-6678; Unit Cost: $200.00. [9]"
+
+
 async def test_an_answer_keeps_to_tokens_and_stop_strings() -> None:
     question = "How many days of paid leave does a full-time employee have?"
     cut = await drain(Extractive(), asked(question, PASSAGES, tokens=4))
