@@ -29,15 +29,20 @@ fi
 step "checks"
 make --no-print-directory check
 
-# Spread over as many processes as there are processors. Those that start whole instances come last: one of them needs
-# vLLM, which is on its way meanwhile.
-spread=(--numprocesses "$(nproc)" --max-worker-restart 2)
+# As many processes as there are processors, if so many have room: each may take this many GB, with its real parts.
+processes() {
+  awk -v most="$(nproc)" -v each="$1" \
+    '/^MemAvailable/ { fit = int($2 / 1e6 / each); print fit < 1 ? 1 : fit < most ? fit : most }' /proc/meminfo
+}
+
+# Those that start whole instances come last: some need vLLM, which is on its way meanwhile.
 whole=(tests/browser tests/chaos tests/e2e)
 failed=
 if [ $# = 0 ]; then
-  step "tests of parts, in $(nproc) processes"
-  .venv/bin/python -m pytest "${spread[@]}" tests "${whole[@]/#/--ignore=}" || failed=1
-  set -- "${spread[@]}" "${whole[@]}"
+  count=$(processes 2)
+  step "tests of parts, in $count processes"
+  .venv/bin/python -m pytest --numprocesses "$count" --max-worker-restart 2 tests "${whole[@]/#/--ignore=}" || failed=1
+  set -- --numprocesses "$(processes 4)" --max-worker-restart 2 "${whole[@]}"
 fi
 
 if [ -n "$vllm" ]; then
