@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,9 +90,8 @@ def postgres_url(parts_folder: Path) -> Iterator[str]:
         yield part.url
 
 
-@pytest.fixture
-async def database_url(postgres_url: str) -> AsyncIterator[str]:
-    """An empty database of its own for one test."""
+@asynccontextmanager
+async def _database(postgres_url: str) -> AsyncIterator[str]:
     import uuid
 
     import asyncpg
@@ -106,6 +105,20 @@ async def database_url(postgres_url: str) -> AsyncIterator[str]:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await admin.close()
+
+
+@pytest.fixture
+async def database_url(postgres_url: str) -> AsyncIterator[str]:
+    """An empty database of its own for one test."""
+    async with _database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def shared_database_url(postgres_url: str) -> AsyncIterator[str]:
+    """An empty database for the tests of one file."""
+    async with _database(postgres_url) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

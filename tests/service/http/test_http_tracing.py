@@ -93,39 +93,44 @@ def process(command: str, environ: dict[str, str], log: Path) -> Iterator[subpro
     assert code == 0, log.read_text()[-2_000:]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
     with receiving() as receiver:
         yield receiver
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def api(
-    receiver: Receiver, database_url: str, redis_url: str, milvus_uri: str, tmp_path: Path
+    receiver: Receiver,
+    shared_database_url: str,
+    redis_url: str,
+    milvus_uri: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    port = free_port()
+    """One API and one worker for all tests; each has traces of its own."""
+    port, folder = free_port(), tmp_path_factory.mktemp("traced")
     environ = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "PLUMBLINE_"))},
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": shared_database_url,
         "REDIS_URL": redis_url,
         "MILVUS_URI": milvus_uri,
-        "PLUMBLINE_DATA": str(tmp_path),
+        "PLUMBLINE_DATA": str(folder),
         "PLUMBLINE_PORT": str(port),
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "OTEL_BSP_SCHEDULE_DELAY": "200",
         "OTEL_TRACES_SAMPLER": "always_on",
     }
     with (
-        process("serve", environ, tmp_path / "serve.log"),
-        process("worker", environ, tmp_path / "worker.log"),
+        process("serve", environ, folder / "serve.log"),
+        process("worker", environ, folder / "worker.log"),
     ):
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            await _ready(client, tmp_path / "serve.log")
+            await _ready(client, folder / "serve.log")
             yield client
 
 
 async def _ready(client: httpx.AsyncClient, log: Path) -> None:
-    for _ in range(600):
+    for _ in range(2_400):
         try:
             if (await client.get("/health/ready")).status_code == 200:
                 return
@@ -185,7 +190,7 @@ async def test_the_trace_names_what_an_answer_had_to_do_without(
     job = (await api.post("/v1/documents", json={"documents": [{"text": "Owls hunt at night."}]})).json()
     await api.get(f"/v1/jobs/{job['jobs'][0]['id']}/events")
     for number, (path, body, expected) in enumerate(requests):
-        trace = f"{number + 1:032x}"
+        trace = f"{10 * (1 + stream) + number:032x}"
         answer = await api.post(path, json=body, headers={"traceparent": PARENT.replace(TRACE, trace)})
         assert answer.status_code == 200
         root = f"POST {path}"
@@ -198,7 +203,7 @@ async def test_the_trace_names_what_an_answer_had_to_do_without(
 async def test_a_call_of_a_tool_is_one_trace_in_which_no_text_leaves(
     receiver: Receiver, api: httpx.AsyncClient
 ) -> None:
-    for trace, version in ((TRACE, "2025-06-18"), (TRACE[::-1], "2026-07-28")):
+    for trace, version in (("a" * 32, "2025-06-18"), ("b" * 32, "2026-07-28")):
         call, headers = tool_call(version, "ask", question=f"When do badgers hunt? {version}")
         headers["traceparent"] = PARENT.replace(TRACE, trace)
         assert (await api.post("/mcp", json=call, headers=headers)).status_code == 200
