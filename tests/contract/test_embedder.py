@@ -41,7 +41,7 @@ async def over_http(
         (folder / name).write_bytes((find_model(NAME, None) / name).read_bytes())
     async with embedding_server(local) as server, httpx.AsyncClient() as client:
         yield await HttpEmbedder.open(
-            NAME, EmbeddingServer(server.url, NAME, client), folder, MemoryRecords()
+            NAME, EmbeddingServer(server.url, NAME, client, seconds=60), folder, MemoryRecords()
         )
 
 
