@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ingestion.receipts import Receipt
 
 POLL = 0.5
+ReceiptFiles = Annotated[
+    list[Path] | None, typer.Argument(help="Receipts, or folders of them. Default: the instance's own.")
+]
 commands = typer.Typer(
     help="Erase documents from every store, with a signed receipt.", invoke_without_command=True
 )
@@ -107,9 +110,7 @@ def show(
 
 @commands.command("verify")
 def verify(
-    receipts: Annotated[
-        list[Path] | None, typer.Argument(help="Receipts, or folders of them. Default: the instance's own.")
-    ] = None,
+    receipts: ReceiptFiles = None,
     as_json: console.AsJson = False,
     data: console.Data = None,
 ) -> None:
@@ -131,9 +132,7 @@ def verify(
 
 @commands.command("reapply")
 def reapply(
-    receipts: Annotated[
-        list[Path] | None, typer.Argument(help="Receipts, or folders of them. Default: the instance's own.")
-    ] = None,
+    receipts: ReceiptFiles = None,
     as_json: console.AsJson = False,
     data: console.Data = None,
 ) -> None:
