@@ -40,6 +40,14 @@ async def test_an_answer_streams_piece_by_piece_with_its_counts(model: Vllm) -> 
     assert [d.finish for d in deltas[:-1]] == [None] * (len(deltas) - 1)
 
 
+async def test_a_model_is_told_not_to_think_and_its_prompt_counted_with_that(model: Vllm) -> None:
+    asked = call("How many days of leave are there?", tokens=2)
+    counted = await model.count(asked.prompt.messages)
+    assert (await drain(model, asked))[-1].prompt_tokens == counted
+    model._fields["chat_template_kwargs"] = False  # as after a refusal
+    assert ((await drain(model, asked))[-1].prompt_tokens or 0) < (counted or 0)
+
+
 async def test_the_same_seed_gives_the_same_answer(model: Vllm) -> None:
     first, second = [await drain(model, call("Again?", tokens=32)) for _ in range(2)]
     assert "".join(d.text for d in first) == "".join(d.text for d in second)
