@@ -18,8 +18,13 @@ def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
     return CliRunner().invoke(build(), arguments, input=stdin)
 
 
+QUEUE = "/v1/queue"
+NOTHING_WAITS = (200, dict[str, str](), b'{"queued": 0, "running": 0, "state": "open"}')
+
+
 class Server:
-    """Answers every request of a path with what `replies` holds for it, and keeps what it was sent."""
+    """Answers every request of a path with what `replies` holds for it, and keeps what it was sent. Commands
+    ask beside what they do what is under way: nothing is, unless it is given, and that is not kept."""
 
     def __init__(self) -> None:
         self.replies: dict[str, list[tuple[int, dict[str, str], bytes]]] = {}
@@ -30,10 +35,13 @@ class Server:
             def answer(self) -> None:
                 length = int(self.headers.get("content-length") or 0)
                 raw = self.rfile.read(length)
-                outer.sent.append(
-                    (f"{self.command} {self.path}", json.loads(raw) if self.command == "POST" else raw)
-                )
-                replies = outer.replies[self.path.partition("?")[0]]
+                path = self.path.partition("?")[0]
+                replies = [NOTHING_WAITS]
+                if path != QUEUE or QUEUE in outer.replies:
+                    outer.sent.append(
+                        (f"{self.command} {self.path}", json.loads(raw) if self.command == "POST" else raw)
+                    )
+                    replies = outer.replies[path]
                 status, headers, body = replies.pop(0) if len(replies) > 1 else replies[0]
                 self.send_response(status)
                 for name, value in headers.items():

@@ -51,13 +51,17 @@ def ask(
 
 def _stream(client: Client, body: dict[str, Any]) -> None:
     from app.cli.answer import source_lines
+    from app.cli.underway import under_way
 
     told: dict[str, Any] = {"citations": [], "degraded": []}
-    for chunk in client.events("POST", PATH, {**body, "stream": True}):
-        for choice in chunk["choices"]:
-            console.write(choice["delta"].get("content") or "")
-        found = chunk.get("plumbline") or {}
-        told = found if "citations" in found else told
-    print()
-    for line in source_lines(told):
-        print(readable(line))
+    with under_way(client) as not_yet:
+        for chunk in client.events("POST", PATH, {**body, "stream": True}):
+            for choice in chunk["choices"]:
+                console.write(choice["delta"].get("content") or "")
+            found = chunk.get("plumbline") or {}
+            told = found if "citations" in found else told
+        print()
+        for line in source_lines(told):
+            print(readable(line))
+        if reading := not_yet():
+            print(f"\n({reading})")

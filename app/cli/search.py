@@ -33,6 +33,7 @@ def search(
 ) -> None:
     """Find passages."""
     from app.cli.client import connect
+    from app.cli.underway import under_way
 
     body: dict[str, Any] = {"query": query, "limit": limit, "group": "document" if by_document else "chunk"}
     if collection:
@@ -40,10 +41,12 @@ def search(
     if where:
         body["filter"] = filter_of(where)
     with console.failures(), connect(url, key, data) as client:
-        found = client.post("/v1/search", body)
-    if as_json:
-        console.show_json(found)
-        return
+        if as_json:
+            console.show_json(client.post("/v1/search", body))
+            return
+        with under_way(client) as not_yet:
+            found = client.post("/v1/search", body)
+            reading = not_yet()
     rows = [
         (f"{hit['score']:.3f}", hit["document_id"], hit["title"], hit["page"], _snippet(hit["text"]))
         for hit in found["hits"]
@@ -51,6 +54,8 @@ def search(
     console.table(("score", "document", "title", "page", "passage"), rows, "Nothing matches.")
     if found["degraded"]:
         print(f"(searched without: {', '.join(found['degraded'])})")
+    if reading:
+        print(f"({reading})")
 
 
 def _snippet(text: str) -> str:

@@ -117,6 +117,39 @@ def test_an_answer_that_breaks_off_fails(server: Server) -> None:
     assert "broke off" in asked.stderr
 
 
+@pytest.mark.parametrize(
+    ("queue", "told"),
+    [
+        (
+            {"queued": 2, "running": 1, "state": "open"},
+            "3 documents are still being read. This does not know them",
+        ),
+        (
+            {"queued": 1, "running": 0, "state": "paused"},
+            "1 document waits: the queue is held back. This does not know it",
+        ),
+        ({"queued": 0, "running": 0, "state": "open"}, ""),
+    ],
+)
+def test_who_asks_or_searches_while_documents_are_being_read_is_told_so(
+    server: Server, queue: dict[str, Any], told: str
+) -> None:
+    server.reply("/v1/queue", queue)
+    server.reply("/v1/search", {"hits": [], "degraded": []})
+    final = {"choices": [], "plumbline": {"citations": [], "degraded": []}}
+    server.reply("/v1/chat/completions", stream({"choices": [{"delta": {"content": "28 days."}}]}, final))
+    for command, answer in (("search", "Nothing matches."), ("ask", "28 days.")):
+        lines = run(command, "How many?", "--url", server.url).stdout.split("\n")
+        assert [line for line in lines if line] == [answer, *([f"({told} yet.)"] if told else [])]
+
+
+def test_an_answer_stands_where_nobody_can_tell_what_is_being_read(server: Server) -> None:
+    server.reply("/v1/queue", {"error": {"message": "Not you.", "code": "forbidden"}}, status=403)
+    server.reply("/v1/search", {"hits": [], "degraded": []})
+    found = run("search", "anything", "--url", server.url)
+    assert (found.exit_code, found.stdout.strip()) == (0, "Nothing matches.")
+
+
 def test_an_error_in_the_middle_of_an_answer_fails_with_its_sentence(server: Server) -> None:
     error = {"error": {"message": "A source was changed.", "code": "source_changed"}}
     server.reply(
