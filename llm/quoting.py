@@ -78,6 +78,7 @@ _NOWHERE = 0.6
 _CUT = 0.85
 """What remains of the score of a piece that begins within a sentence, where its passage was cut."""
 _CODE = re.compile(r"(?=\D*\d)(?=.*[^\W\d_]).*|\d+[.:]\d+(?:[.:]\d+)*|(?:19|20)\d\d")
+_IDENTIFIER = re.compile(r"\b[^\W\d_]+-?\d[\w-]*")
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+")
 
 
@@ -163,7 +164,8 @@ class Relevance:
         self._put_together(self._terms(f"{question} {reading.new}"))
         self._known = self._seen()
         self.weights = self._weigh()
-        self._numbers = frozenset(term for term in self.weights if any(map(str.isdigit, term)))
+        identified = self._terms(" ".join(_IDENTIFIER.findall(question)))
+        self._identified = frozenset(term for term in identified if any(map(str.isdigit, term)))
         self._named = self._by_passage(_names(question, self._language))
         self._new = self._terms(reading.new)
         self._unseen = self._share(self.weights.keys() - self._known)
@@ -271,10 +273,10 @@ class Relevance:
         return self._share((self._said[at] - said) & self.weights.keys())
 
     def of_another(self, at: int, best: int) -> bool:
-        """Whether a quote lacks a number or code of the question that the best one says, as the next row of a
-        table does: it is about another thing."""
+        """Whether a quote lacks the code of a thing in the question that the best one says, as the next row
+        of a table does. A year or an amount tells nothing: the sentence beside it may leave it out."""
         said = self._said[at] | self._around[at] | self._titled[at]
-        return not (self._numbers & self._said[best]) <= said
+        return not (self._identified & self._said[best]) <= said
 
     def _share(self, some: Iterable[str]) -> float:
         return sum(self.weights[term] for term in some) / (sum(self.weights.values()) or 1.0)
