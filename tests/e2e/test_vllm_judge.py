@@ -93,7 +93,9 @@ async def test_every_metric_that_asks_a_judge_gets_its_verdicts_in_json_of_the_s
     found = {name: one for name, one in aggregates(whole.report).items() if name in JUDGED}
     assert set(found) == JUDGED
     assert {name: one.failed for name, one in found.items() if one.failed} == {}
-    assert all(0 <= one.mean <= 1 for one in found.values())
+    # How near texts are is a cosine: of random words it may be below 0.
+    lowest = {"judge_answer_relevancy": -1.0}
+    assert all(lowest.get(name, 0.0) <= one.mean <= 1 for name, one in found.items())
     assert whole.report.judge == f"{MODEL} x1"
     assert whole.asked > CASES
 
