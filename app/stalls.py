@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from traceback import walk_stack
 from types import FrameType
 
@@ -38,7 +39,8 @@ def _unheard(seconds: float) -> None:
 def watched(stall: float, late: Callable[[float], None] = _unheard, beat: float = BEAT) -> Iterator[None]:
     """Watch the loop that runs until the block ends. `late` hears at every beat by how many seconds the loop
     missed it. One that stands still for longer than `stall` seconds is logged while it does, with the calls
-    that it is in, and once more when it goes on, but not for every of many stalls; 0 logs none."""
+    that it is in, and once more when it goes on, but not for every of many stalls; 0 logs none. The time for
+    which it waits for a processor is the machine's: it is no stall."""
     pulse = _Pulse(asyncio.get_running_loop(), late, beat, stall)
     ended = threading.Event()
     looking = threading.Thread(target=_look, args=(pulse, ended), name="watch the event loop", daemon=True)
@@ -62,11 +64,12 @@ class _Pulse:
     ) -> None:
         self.stall = stall
         self.thread = threading.get_ident()
+        self._task = Path(f"/proc/self/task/{threading.get_native_id()}")
         self.told: float | None = None
         self._loop = loop
         self._late = late
         self._beat = beat
-        # Tells work from waiting: a loop that waits for a disk, a lock or a processor uses none.
+        # Tells work from waiting: a loop that waits for a disk or a lock uses none.
         self._clock = time.pthread_getcpuclockid(self.thread)
         self._next()
 
@@ -74,11 +77,25 @@ class _Pulse:
         """Seconds of processor time since the last beat."""
         return time.clock_gettime(self._clock) - self._used
 
+    def held(self, late: float) -> float:
+        """Of so many seconds since the last beat those in which the loop did not wait for a processor."""
+        try:
+            state = (self._task / "stat").read_text().rpartition(")")[2].split()[0]
+            return held(late, self.used(), self._delayed() - self._delay, runnable=state == "R")
+        except (OSError, IndexError):  # Only Linux tells.
+            return late
+
+    def _delayed(self) -> float:
+        """Seconds for which the loop's thread has waited for a processor, up to when it last got one."""
+        return int((self._task / "schedstat").read_text().split()[1]) / 1e9
+
     def stop(self) -> None:
         self._handle.cancel()
 
     def _next(self) -> None:
         self._used = time.clock_gettime(self._clock)
+        with suppress(OSError, IndexError):
+            self._delay = self._delayed()
         self.due = time.monotonic() + self._beat
         self._handle = self._loop.call_later(self._beat, self._beats)
 
@@ -95,7 +112,7 @@ def _look(pulse: _Pulse, ended: threading.Event) -> None:
     while not ended.wait(pulse.stall / LOOKS):
         due, now = pulse.due, time.monotonic()
         late = now - due
-        if late < pulse.stall or pulse.told == due or now < quiet:
+        if late < pulse.stall or pulse.told == due or now < quiet or pulse.held(late) < pulse.stall:
             continue
         frame = sys._current_frames().get(pulse.thread)
         used, calls = pulse.used(), _calls(frame)
@@ -105,6 +122,12 @@ def _look(pulse: _Pulse, ended: threading.Event) -> None:
                 "the event loop has stood still for %.2f s (%.2f s of processor time) in %s",
                 *(late, used, calls),
             )
+
+
+def held(late: float, used: float, delayed: float, *, runnable: bool) -> float:
+    """Of a time that a thread was late, the part in which it had a processor or asked for none. `delayed` is
+    for how long it waited for one, as far as that is over: one that could run and has not, waits still."""
+    return used if runnable else late - delayed
 
 
 def _calls(frame: FrameType | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -60,6 +61,30 @@ async def test_what_holds_the_loop_is_named_while_it_does(ear: _Ear) -> None:
     assert line.index("threading.Event.wait:") < line.index("test_stalls._hold:")
     assert line.index("test_stalls._hold:") < line.index("test_what_holds_the_loop_is_named_while_it_does:")
     assert "goes on after" in ear.lines[len(told)]
+
+
+async def test_work_that_holds_the_loop_is_told_as_well_as_waiting(ear: _Ear) -> None:
+    with stalls.watched(STALL):
+        await asyncio.sleep(0.01)
+        ear.heard.clear()
+        end = time.monotonic() + PATIENCE
+        while not ear.heard.is_set():
+            assert time.monotonic() < end
+
+
+@pytest.mark.parametrize(
+    ("used", "delayed", "runnable", "seconds"),
+    [
+        (0.9, 0.0, True, 0.9),  # it computes
+        (0.0, 0.0, True, 0.0),  # it could, if it had a processor
+        (0.0, 0.0, False, 1.0),  # it waits for a disk or a lock
+        (0.1, 0.8, False, 0.2),  # it had to wait for a processor before
+    ],
+)
+def test_waiting_for_a_processor_is_no_stall(
+    used: float, delayed: float, runnable: bool, seconds: float
+) -> None:
+    assert stalls.held(1.0, used, delayed, runnable=runnable) == pytest.approx(seconds)
 
 
 async def test_a_stall_is_told_once_however_long_it_is(ear: _Ear) -> None:
