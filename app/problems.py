@@ -52,6 +52,7 @@ TABLE: Mapping[type[Exception], tuple[int, str]] = {
     ingestion.LeaseLost: (409, "lease_lost"),
     ingestion.LedgerUnavailable: (503, "ledger_unavailable"),
     ingestion.StorageUnavailable: (503, "storage_unavailable"),
+    ingestion.IndexIncomplete: (503, "index_incomplete"),
     ingestion.IngestionError: (500, "ingestion_error"),
     llm.ModelUnavailable: (503, "model_unavailable"),
     llm.ModelTimeout: (504, "model_timeout"),

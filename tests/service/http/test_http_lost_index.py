@@ -63,6 +63,8 @@ async def test_what_is_answered_from_an_index_that_lost_its_rows_says_so_until_i
 
         found = await until(known)
         assert found["hits"] == []
+        health = await running.http.get("/health/ready")
+        assert (health.status_code, health.json()["parts"]["index"]) == (200, "down: index_incomplete")
         for _ in range(2):  # It is not kept either.
             said = await _said(running, "All about outage?")
             assert (said["text"], _declared(said), said["answered"]) == (UNSEARCHED, True, False)
