@@ -23,7 +23,7 @@ from ingestion.parse import parse
 from ingestion.reads import Reads
 from ingestion.sweeper import Sweeper
 from ingestion.types import Attempt, Generation, Job, NewDocument, Parsed
-from ingestion.worker import ORDINARY, Crew, Worker
+from ingestion.worker import BACKFILL, ORDINARY, Crew, Worker
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.stores.memory import MemoryStore
 from retrieval.types import Encoder, Filter, Hit, IndexSpec, Keyword, Matrix, Row, Store
@@ -435,6 +435,37 @@ async def test_a_stopped_worker_gives_its_jobs_back_at_once(
     assert after.state == "succeeded"
 
 
+async def test_a_stopped_worker_ends_what_it_has_begun(
+    ledger: Ledger, intake: Intake, store: MemoryStore, reader: Reader, make_worker: MakeWorker
+) -> None:
+    (job,) = await intake.put("acme", [NewDocument(id="book", content=b"long book")])
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(store, grace=30.0).run(stop))
+    async with asyncio.timeout(30):
+        while (await ledger.job("acme", job.id)).state != "running":
+            await asyncio.sleep(0.02)
+    stop.set()
+    async with asyncio.timeout(30):
+        while [one.state for one in await ledger.workers()] != ["stopping"]:
+            await asyncio.sleep(0.02)
+    reader.turned.set()
+    await running
+    assert (await ledger.job("acme", job.id)).state == "succeeded"
+
+
+async def test_a_worker_in_which_something_breaks_ends_with_that(
+    ledger: Ledger, store: MemoryStore, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever started it starts another; one that went on with fewer lanes would be noticed by nobody."""
+
+    async def breaks(*given: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(ledger, "lease", breaks)
+    with pytest.raises(ValueError, match="a bug"):
+        await make_worker(store).run(asyncio.Event())
+
+
 async def test_an_idle_worker_stops(make_worker: MakeWorker, store: MemoryStore, outcomes: Outcomes) -> None:
     stop = asyncio.Event()
     running = asyncio.create_task(make_worker(store).run(stop))
@@ -509,6 +540,31 @@ async def test_a_writer_held_up_until_its_revision_was_swept_leaves_no_rows(
     stop.set()
     await running
     assert len(await stored()) == 1
+    await sweeper.sweep()
+    assert await stored() == []
+
+
+async def test_a_writer_held_up_until_its_worker_stops_leaves_no_rows(
+    ledger: Ledger, intake: Intake, store: MemoryStore, make_worker: MakeWorker, stored: Stored
+) -> None:
+    sweeper = Sweeper(ledger, store, lease=0, call_deadline=0)
+    landed = asyncio.Event()
+
+    class HeldUp(MemoryStore):
+        async def upsert(self, generation: str, rows: Sequence[Row]) -> None:
+            await intake.delete("acme", None, "page")
+            while await sweeper.sweep():
+                pass
+            await store.upsert(generation, rows)
+            landed.set()
+            await asyncio.Event().wait()
+
+    await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(HeldUp(), grace=0.0).run(stop))
+    await asyncio.wait_for(landed.wait(), 30)
+    stop.set()
+    await running
     await sweeper.sweep()
     assert await stored() == []
 
@@ -588,6 +644,11 @@ async def test_a_worker_says_that_it_is_there_and_leaves_when_it_stops(
         while not (there := await ledger.workers()):
             await asyncio.sleep(0.02)
     assert [(one.name, one.state) for one in there] == [("w", "idle")]
+    # It has a crew that fills generations, which is no worker of its own.
+    ended = asyncio.Event()
+    ended.set()
+    await make_worker(store, crew=BACKFILL).run(ended)
+    assert len(await ledger.workers()) == 1
     stop.set()
     await running
     assert await ledger.workers() == []
