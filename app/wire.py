@@ -1,4 +1,5 @@
-"""The HTTP connection: a response's head leaves with the first of its body, and a request must come on.
+"""The HTTP connection: a response's head leaves with the first of its body, a request must come on, and no
+request is cut off by a stop.
 
 Head and body are otherwise two calls of the system and two packets, each of which wakes the caller. And the
 server itself waits for good for the rest of a request, and keeps a head of any length: whoever sends a byte a
@@ -26,6 +27,9 @@ LEAST = 64 * 2**10
 """bytes of a request must come, or its end. A slow line manages that."""
 LONGEST_HEAD = 64 * 2**10
 """Bytes of a request's head."""
+LINGER = 1.0
+"""Seconds for which a connection without a request stays open when the service stops: one may be on its way,
+and whoever sent it could not tell whether it was carried out."""
 
 
 class Wire(HttpToolsProtocol):
@@ -35,7 +39,7 @@ class Wire(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, _Together(cast(asyncio.Transport, transport))))
         self._silent = self._coming = self._in_head = self._fresh = True
-        self._held = False
+        self._held = self._leaving = False
         self._got = self._got_of_head = 0
         self._look_again = self.loop.call_later(WINDOW, self._look)
 
@@ -58,6 +62,8 @@ class Wire(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -67,6 +73,15 @@ class Wire(HttpToolsProtocol):
         self._coming = False
         self._got_of_head = 0
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """The service stops: the next response over this connection says that it is the last."""
+        self._leaving, self.timeout_keep_alive = True, LINGER
+        if self.cycle is None or self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(LINGER, self.timeout_keep_alive_handler)
+        elif not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def _look(self) -> None:
         """At the end of a window."""

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import wire
+from app.main import Server, configured
 from app.wire import Wire
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
@@ -225,3 +226,50 @@ async def test_a_response_that_has_begun_is_cut_off_and_not_answered_once_more(
         end_of_window()
         end_of_window()
         assert await reader.read() == b""
+
+
+async def test_a_service_that_stops_cuts_off_nobody_who_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "LINGER", 0.3)
+    going_on = asyncio.Event()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        if scope["path"] == "/long":
+            await going_on.wait()
+        await send({"type": "http.response.body", "body": b"two"})
+
+    listening = asyncio.Event()
+    server = Server(configured(application, "127.0.0.1", 0, 5), listening.set, asyncio.Event())
+    served = asyncio.create_task(server.serve())
+    await listening.wait()
+    address = server.servers[0].sockets[0].getsockname()
+    asks, waits, hears = [await asyncio.open_connection(*address) for _ in range(3)]
+    for (reader, writer), path in ((asks, b"/"), (waits, b"/"), (hears, b"/long")):
+        writer.write(GET.replace(b"/ ", path + b" ", 1))
+        await reader.readuntil(b"one")
+        if path == b"/":
+            await reader.readexactly(3)
+
+    server.should_exit = True
+    while server.servers[0].sockets:
+        await asyncio.sleep(0.01)
+    reader, writer = asks
+    writer.write(GET)
+    told = await reader.read()
+    assert b"connection: close" in told
+    assert told.endswith(b"onetwo")
+    assert await waits[0].read() == b""  # Nothing was on its way.
+
+    going_on.set()
+    reader, writer = hears
+    assert await reader.readexactly(3) == b"two"
+    writer.write(GET)
+    told = await reader.read()
+    assert b"connection: close" in told
+    assert told.endswith(b"onetwo")
+    await served
+    for _, writer in (asks, waits, hears):
+        writer.close()
