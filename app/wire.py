@@ -27,7 +27,7 @@ LEAST = 64 * 2**10
 """bytes of a request must come, or its end. A slow line manages that."""
 LONGEST_HEAD = 64 * 2**10
 """Bytes of a request's head."""
-LINGER = 1.0
+LINGER = 1
 """Seconds for which a connection without a request stays open when the service stops: one may be on its way,
 and whoever sent it could not tell whether it was carried out."""
 

@@ -171,9 +171,11 @@ _SOME = text(
     ) AS met WHERE generation = :id AND chunks > 0 ORDER BY revision LIMIT :limit - 1)
     """
 )
+# Whoever asks may have heard of it some time ago: one of the same name may be built since.
 _RETIRED = text(
     """
     SELECT v.tenant, v.document_id FROM visibility v
+    JOIN generations g ON g.id = v.generation AND g.state = 'retired'
     JOIN documents d ON d.tenant = v.tenant AND d.id = v.document_id
     WHERE v.generation = :id ORDER BY v.tenant, v.document_id LIMIT :limit FOR UPDATE OF d SKIP LOCKED
     """

@@ -59,8 +59,7 @@ class Sweeper:
     async def sweep(self) -> int:
         """Remove what is due now; how many revisions that were. Raises when a part is away, having
         recorded nothing that was not done."""
-        known = await self._ledger.generations()
-        for generation in known:
+        for generation in await self._ledger.generations():
             if generation.state == "retired":
                 await self._remove(generation.id)
         self._after = await self._ledger.bring_back(self._after) or START
@@ -68,7 +67,8 @@ class Sweeper:
         again, final = await self._ledger.due(self._window)
         due = [*again, *final]
         if due:
-            for generation in known:
+            # Asked again: removing a large one takes long, and rows may have been written to a new one since.
+            for generation in await self._ledger.generations():
                 if generation.state != "retired":
                     await self._store.remove(generation.id, due)
             await self._ledger.removed(again, final, self._window)

@@ -481,6 +481,41 @@ async def test_a_generation_in_which_something_is_still_shown_is_not_removed(
     assert await ledger.generation(other.generation) is None
 
 
+async def test_a_sweeper_that_was_held_up_hides_nothing_in_a_generation_that_is_built_again(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    show: Show,
+    other: IndexSpec,
+    fill: Fill,
+    shown: Shown,
+    store: MemoryStore,
+) -> None:
+    """It had heard that the generation is retired, and another sweeper removed it meanwhile."""
+    heard, held_up = asyncio.Event(), asyncio.Event()
+
+    class HeldUp(Ledger):
+        async def clear(self, generation: str) -> int:
+            heard.set()
+            await held_up.wait()
+            return await super().clear(generation)
+
+    await accept("a")
+    await show()
+    await _build(ledger, other)
+    await fill()
+    await ledger.discard_generation(other.generation)
+    late = Sweeper(HeldUp(engine), store, lease=0, call_deadline=0)
+    sweeping = asyncio.create_task(late.sweep())
+    await heard.wait()
+    await Sweeper(ledger, store, lease=0, call_deadline=0).sweep()
+    await _build(ledger, other)
+    await fill()
+    held_up.set()
+    await sweeping
+    assert (await shown(other)).keys() == {"a"}
+
+
 async def test_what_fills_a_generation_that_was_given_up_is_not_shown_there(
     ledger: Ledger, accept: Accept, show: Show, other: IndexSpec, written: Write, shown: Shown
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ingestion import visibility
 from ingestion.erasing import Erasing
 from ingestion.ledger import Ledger
 from ingestion.leftovers import Leftovers
@@ -27,7 +29,7 @@ LeaseOne = Callable[..., Awaitable[Lease]]
 Write = Callable[[Lease], Awaitable[Written]]
 Stored = Callable[..., Awaitable[list[int]]]
 Switch = Callable[[str, str], Awaitable[None]]
-WriteRow = Callable[[Written], Awaitable[None]]
+WriteRow = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def sweeper(ledger: Ledger, store: MemoryStore) -> Sweeper:
 def write_row(store: MemoryStore, spec: IndexSpec) -> WriteRow:
     """Put one row of this revision into the store."""
 
-    async def write_row(written: Written) -> None:
+    async def write_row(written: Written, generation: str = spec.generation) -> None:
         chunk = passage(
             "text",
             document_id=written.job.document_id,
@@ -47,7 +49,7 @@ def write_row(store: MemoryStore, spec: IndexSpec) -> WriteRow:
             tenant=written.job.tenant,
         )
         vector = np.full(64, 0.125, dtype=np.float32)
-        await store.upsert(spec.generation, [Row(chunk=chunk, vector=vector, terms="text")])
+        await store.upsert(generation, [Row(chunk=chunk, vector=vector, terms="text")])
 
     return write_row
 
@@ -344,6 +346,54 @@ async def test_rows_are_removed_from_every_generation(
     await switch(other.generation, spec.generation)
     await sweeper.sweep()
     assert await stored() == []
+
+
+async def test_rows_are_removed_from_a_generation_that_is_new_since_the_sweep_began(
+    engine: AsyncEngine,
+    store: MemoryStore,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+    spec: IndexSpec,
+) -> None:
+    other = replace(spec, parser="2")
+
+    class HeldUp(Ledger):
+        async def expire(self) -> None:
+            await self.build_generation(other, "hashing")
+            await store.prepare(other.generation, other)
+            await write_row(late, other.generation)
+            await super().expire()
+
+    await accept("handbook")
+    late = await written(await lease_one(seconds=0.0))
+    await Sweeper(HeldUp(engine), store, lease=0, call_deadline=0).sweep()
+    assert await stored(other.generation) == []
+
+
+async def test_what_a_flip_is_about_to_show_is_not_retired_though_its_lease_ran_out(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    sweeper: Sweeper,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    write_row: WriteRow,
+    stored: Stored,
+) -> None:
+    """Its rows would be removed, while readers are sent to them."""
+    await accept("handbook")
+    done = await written(await lease_one(seconds=0.0))
+    await write_row(done)
+    async with engine.begin() as connection:
+        assert await visibility.flip(connection, [done]) == {done.job.id: "flipped"}
+        sweeping = asyncio.create_task(sweeper.sweep())
+        await asyncio.wait({sweeping}, timeout=0.3)
+    await sweeping
+    await sweeper.sweep()
+    assert await stored() == [done.revision]
 
 
 async def test_a_store_that_is_away_is_swept_when_it_is_back(
