@@ -240,10 +240,25 @@ async def test_what_cannot_be_put_into_it_is_counted_there_and_harms_no_document
     await _build(ledger, other)
     (lease,) = await ledger.lease_backfill("b", 30, 1)
     await ledger.quarantine(lease.job, BROKEN)
-    assert ((await status()).failed, (await status()).behind) == ({"damaged": 1}, 0)
+    now = await status()
+    assert (now.failed, now.behind, now.trouble) == ({"damaged": 1}, 0, None)
     assert await shown(spec) == {"a": revision}
     assert (await ledger.job("acme", job.id)).state == "succeeded"
     assert (await ledger.document("acme", None, "a")).visible
+
+
+async def test_what_failed_of_a_version_before_is_no_failure_of_the_one_that_readers_see(
+    ledger: Ledger, accept: Accept, show: Show, other: IndexSpec, status: Status
+) -> None:
+    """Or the generation would seem complete while that one is still to come."""
+    await accept("a", "one")
+    await show()
+    await _build(ledger, other)
+    (lease,) = await ledger.lease_backfill("b", 30, 1)
+    await ledger.quarantine(lease.job, BROKEN)
+    await accept("a", "two")
+    await show()
+    assert ((await status()).failed, (await status()).behind) == ({}, 1)
 
 
 async def test_building_again_tries_again_what_failed(
@@ -323,6 +338,17 @@ async def test_after_the_switch_every_job_writes_both_and_switching_back_loses_n
     await switch(spec.generation, other.generation)
     assert (await ledger.document("acme", None, "a")).chunks == 3
     assert await shown(spec) == {"a": done.revision}
+
+
+async def test_a_switch_leaves_what_is_being_built_beside_it(
+    ledger: Ledger, spec: IndexSpec, other: IndexSpec, switch: Switch
+) -> None:
+    third = replace(spec, chunk_tokens=128)
+    await _build(ledger, other)
+    await _build(ledger, third)
+    await switch(other.generation, spec.generation)
+    states = {one.id: one.state for one in await ledger.generations()}
+    assert states == {spec.generation: "rollback", other.generation: "serving", third.generation: "building"}
 
 
 async def test_no_job_that_fills_it_waits_after_the_switch(

@@ -3,6 +3,7 @@ could find before they find again, or something newer."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ingestion import visibility
 from ingestion.blobs import Blobs
 from ingestion.errors import Conflict, Quarantined
 from ingestion.ledger import Ledger
@@ -227,6 +229,51 @@ async def test_what_comes_back_reaches_every_generation_beside_the_one_that_serv
         pass
     for one in (upgraded, candidate, next_one):
         assert (await shown(one)).keys() == {"handbook"}
+
+
+async def test_everything_is_read_anew_whatever_other_jobs_there_are_of_it(
+    ledger: Ledger, accept: Accept, show: Show, lease_one: LeaseOne, spec: IndexSpec, upgraded: IndexSpec
+) -> None:
+    await accept("damaged before")
+    await ledger.quarantine((await lease_one()).job, BROKEN)
+    for name in ("damaged before", "in a candidate"):
+        await accept(name, "two")
+        await show()
+    await ledger.build_generation(replace(spec, chunk_tokens=32), "hashing")
+    await ledger.ensure_generation(upgraded, "hashing")
+    leases = await ledger.lease("w", 30, 50)
+    assert sorted(lease.job.document_id for lease in leases) == ["damaged before", "in a candidate"]
+
+
+async def test_what_a_flip_shows_just_then_is_read_anew_too(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    accept: Accept,
+    lease_one: LeaseOne,
+    written: Write,
+    upgraded: IndexSpec,
+    somebody_waits: Callable[[], Awaitable[None]],
+) -> None:
+    await accept("handbook")
+    done = await written(await lease_one())
+    async with engine.begin() as connection:
+        assert await visibility.flip(connection, [done]) == {done.job.id: "flipped"}
+        taking_over = asyncio.create_task(ledger.ensure_generation(upgraded, "hashing"))
+        await somebody_waits()
+    await taking_over
+    assert (await lease_one()).job.document_id == "handbook"
+
+
+async def test_an_index_that_was_being_built_is_taken_over_as_it_is(
+    ledger: Ledger, accept: Accept, show: Show, upgraded: IndexSpec, fill: Fill, shown: Shown
+) -> None:
+    await accept("handbook")
+    await show()
+    await ledger.build_generation(upgraded, "hashing")
+    await fill()
+    await ledger.ensure_generation(upgraded, "hashing")
+    assert await ledger.lease("w", 30, 50) == []
+    assert (await shown(upgraded)).keys() == {"handbook"}
 
 
 async def test_what_was_let_in_once_is_not_refused_by_rules_that_came_later(
