@@ -204,6 +204,11 @@ class Settings(BaseSettings):
         ge=0,
         description="An event loop that stands still for longer is logged with what holds it; 0 logs none.",
     )
+    pulse: Path | None = Field(
+        None,
+        description="File that a worker or controller touches every 5 s while it is not stuck, for probes to "
+        "look at; removed at its end.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     log_reads: bool = Field(
         False,

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import telemetry
 from app.errors import AppError
+from app.pulse import beating
 from app.settings import Settings
 from app.standalone import CONTROLLER_READY
 from app.supervisor import signals
@@ -91,7 +92,7 @@ async def control(settings: Settings, rules: Rules) -> None:
     stop = asyncio.Event()
     try:
         with signals(stop, asyncio.Event()):
-            async with open_control(settings) as opened:
+            async with beating(settings.pulse), open_control(settings) as opened:
                 log.info(CONTROLLER_READY)
                 await Controller(opened, rules).run(stop)
     finally:

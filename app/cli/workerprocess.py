@@ -9,6 +9,7 @@ from typing import Any
 
 from app import stalls, telemetry
 from app.launcher import yield_to_others
+from app.pulse import beating
 from app.settings import Settings
 from app.standalone import WORKER_READY
 from app.supervisor import signals
@@ -25,7 +26,7 @@ async def run(settings: Settings, nice: int = 0) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
     try:
         with signals(stop, hurry):
-            async with open_worker(settings) as work:
+            async with beating(settings.pulse), open_worker(settings) as work:
                 if nice:
                     yield_to_others(nice)
                 log.info(WORKER_READY)

@@ -5,11 +5,13 @@ No cluster runs here: that pods start, reach one another and are kept from the r
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,21 @@ def test_every_object_follows_the_schema_of_kubernetes(overlay: str, version: st
     for one in _rendered(overlay):
         if one["kind"] not in OTHERS:
             kubernetes_validate.validate(dict(one), version, strict=True)
+
+
+def alive_by(command: Sequence[str], shown: str, pulse: Path) -> tuple[bool, bool, bool]:
+    """What a probe says of a file that is not there, that was just touched, and that was a minute ago."""
+    asked = [word.replace("$$", "$").replace(shown, str(pulse)) for word in command]
+
+    def said() -> bool:
+        return subprocess.run(asked, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+    missing = said()
+    pulse.touch()
+    fresh = said()
+    minute_ago = time.time() - 61
+    os.utime(pulse, (minute_ago, minute_ago))
+    return missing, fresh, said()
 
 
 @overlays
@@ -239,6 +256,20 @@ def test_probes_ask_for_paths_that_exist_and_wait_for_the_answer(overlay: str) -
 
 
 @overlays
+@pytest.mark.parametrize("name", ["plumbline-worker", "plumbline-controller"])
+def test_what_listens_nowhere_is_alive_while_its_pulse_is_fresh(
+    overlay: str, name: str, tmp_path: Path
+) -> None:
+    container = _container(overlay, name)
+    shown = _environment(overlay, name)["PLUMBLINE_PULSE"]
+    assert Path(shown).parent in {Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+    probe = container["livenessProbe"]
+    assert probe["exec"] == container["startupProbe"]["exec"]
+    assert container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"] >= 600
+    assert alive_by(probe["exec"]["command"], shown, tmp_path / "pulse") == (False, True, False)
+
+
+@overlays
 def test_pods_have_the_time_that_the_service_takes_to_stop(overlay: str) -> None:
     for name, takes in (("plumbline-api", AFTER_GRACE), ("plumbline-worker", PARTS_STOP)):
         container = _container(overlay, name)
@@ -329,6 +360,14 @@ def test_cluster_has_no_database_inside() -> None:
     assert set(_of("cluster", "StatefulSet")) == {"vllm"}
     assert _environment("cluster", "plumbline-api")["PLUMBLINE_BLOBS_URL"].startswith("s3://")
     assert re.search(r"^ARG EXTRAS", (DEPLOY / "docker/plumbline.Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_compose_asks_what_listens_nowhere_for_its_pulse(tmp_path: Path) -> None:
+    shown = _compose()["worker"]["environment"]["PLUMBLINE_PULSE"]
+    for name in ("worker", "controller"):
+        kind, command = _compose()[name]["healthcheck"]["test"]
+        assert kind == "CMD-SHELL"
+        assert alive_by(["sh", "-c", command], shown, tmp_path / name) == (False, True, False)
 
 
 def test_images_are_those_of_compose() -> None:
