@@ -51,6 +51,49 @@ async def test_rules_are_one_tenants_and_one_collections(
         await validation.check(await lease_one(), PARSED)
 
 
+async def test_what_another_tenant_refuses_is_accepted(ledger: Ledger) -> None:
+    rules = Rules(required_metadata=("owner",), refuse=frozenset({"required_metadata"}))
+    await ledger.set_rules("umbrella", "default", rules)
+    assert await ledger.rules_of_all("acme", ["default"]) == {}
+    assert await ledger.rules_of_all("umbrella", ["default", "other"]) == {"default": rules}
+
+
+async def test_any_broken_rule_that_refuses_puts_a_document_aside(
+    ledger: Ledger, accept: Accept, lease_one: LeaseOne
+) -> None:
+    rules = Rules(min_characters=1_000, required_metadata=("owner",), refuse=frozenset({"required_metadata"}))
+    await ledger.set_rules("acme", "default", rules)
+    await accept("a")
+    with pytest.raises(Quarantined) as caught:
+        await Validation(ledger).check(await lease_one(), PARSED)
+    assert caught.value.part == "required_metadata"
+
+
+async def test_a_job_that_is_tried_again_is_told_of_what_it_breaks_now(
+    ledger: Ledger, accept: Accept, lease_one: LeaseOne
+) -> None:
+    await ledger.set_rules("acme", "default", Rules(min_characters=1_000))
+    job = await accept("a")
+    first = await lease_one()
+    await Validation(ledger).check(first, PARSED)
+    assert [one.rule for one in (await ledger.job("acme", job.id)).warnings] == ["min_characters"]
+    await ledger.release([first.job])
+    await ledger.set_rules("acme", "default", NONE)
+    await Validation(ledger).check(await lease_one(), PARSED)
+    assert (await ledger.job("acme", job.id)).warnings == ()
+
+
+async def test_a_worker_that_lost_its_job_says_nothing_of_it(
+    ledger: Ledger, accept: Accept, lease_one: LeaseOne
+) -> None:
+    await ledger.set_rules("acme", "default", Rules(min_characters=1_000))
+    job = await accept("a")
+    stalled = await lease_one(seconds=0.0)
+    await lease_one()
+    await Validation(ledger).check(stalled, PARSED)
+    assert (await ledger.job("acme", job.id)).warnings == ()
+
+
 async def test_what_was_let_in_once_is_not_refused_by_a_new_index(
     ledger: Ledger, accept: Accept, lease_one: LeaseOne
 ) -> None:
@@ -96,6 +139,14 @@ async def test_paragraphs_are_kept_only_where_they_are_compared_and_go_with_thei
     assert await kept() == 1
     await accept("b")
     await validation.check(await lease_one(), PARSED)
+    own = " ".join(PARAGRAPH.split()[::-1])
+    both = f"{PARAGRAPH}\n{own}"
+    spans = (Span(0, len(PARAGRAPH)), Span(len(PARAGRAPH) + 1, len(both)))
+    half = Parsed(title=None, text=both, blocks=tuple(Block(kind="paragraph", span=one) for one in spans))
+    await accept("half")
+    await validation.check(await lease_one(), half)
+    assert (await ledger.document("acme", None, "half")).warnings == ()
+    await ledger.delete("acme", None, "half")
     repeated = "100% of the paragraphs are in other documents of the collection too; at most 50% may be."
     assert (await ledger.document("acme", None, "b")).warnings == (Breach("max_duplicate_share", repeated),)
     await ledger.delete("acme", None, "a")
