@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
@@ -22,7 +24,7 @@ from ingestion.ledger import Ledger
 from ingestion.parse import parse
 from ingestion.reads import Reads
 from ingestion.sweeper import Sweeper
-from ingestion.types import Attempt, Generation, Job, NewDocument, Parsed
+from ingestion.types import Attempt, Generation, Job, Lease, NewDocument, Parsed
 from ingestion.worker import BACKFILL, ORDINARY, Crew, Worker
 from retrieval.errors import EmbedderUnavailable, StoreUnavailable
 from retrieval.stores.memory import MemoryStore
@@ -589,6 +591,103 @@ async def test_rows_written_under_a_lease_that_lapsed_are_not_shown(
     assert len(await _found(reads, store, indexer.spec.generation, "fig")) == 1
 
 
+class Clock:
+    """The time by which a worker holds its leases."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        clock = SimpleNamespace(monotonic=lambda: self.now, time=time.time)
+        for place in ("worker", "leases"):
+            monkeypatch.setattr(f"ingestion.{place}.time", clock)
+
+
+async def test_a_lease_counts_from_when_it_was_asked_for(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    make_worker: MakeWorker,
+    ended: Ended,
+    outcomes: Outcomes,
+    stored: Stored,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the time the answer is there another worker may hold the job."""
+    clock, lease = Clock(monkeypatch), ledger.lease
+
+    async def late(worker: str, seconds: float, limit: int) -> list[Lease]:
+        first = not clock.now
+        found = await lease(worker, 0.3 if first else seconds, limit)
+        clock.now += 20.0 if found and first else 0.0
+        return found
+
+    jobs = await intake.put("acme", [NewDocument(id="page", content=_text("fig"))])
+    monkeypatch.setattr(ledger, "lease", late)
+    await ended(make_worker(store, lease=15.0, crew=replace(ORDINARY, lanes=1)), jobs)
+    assert outcomes.said() == ["lost", "succeeded"]
+    assert len(await stored()) == 1
+
+
+@pytest.mark.parametrize(("answered_after", "outcome"), [(0.1, "succeeded"), (1.0, "lost")])
+async def test_a_renewal_counts_from_when_it_was_asked_for(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    reader: Reader,
+    make_worker: MakeWorker,
+    outcomes: Outcomes,
+    monkeypatch: pytest.MonkeyPatch,
+    answered_after: float,
+    outcome: str,
+) -> None:
+    clock, heartbeat = Clock(monkeypatch), ledger.heartbeat
+
+    async def late(held: Sequence[tuple[str, int]], seconds: float) -> set[tuple[str, int]]:
+        renewed = await heartbeat(held, 60.0)
+        if not reader.turned.is_set():
+            clock.now += answered_after
+            asyncio.get_running_loop().call_later(0.05, reader.turned.set)
+        return renewed
+
+    monkeypatch.setattr(ledger, "heartbeat", late)
+    await intake.put("acme", [NewDocument(id="book", content=b"long book")])
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_worker(store, lease=0.6, crew=replace(ORDINARY, lanes=1)).run(stop))
+    async with asyncio.timeout(30):
+        while not outcomes.attempts:
+            await asyncio.sleep(0.02)
+    stop.set()
+    await running
+    assert outcomes.said() == [outcome]
+
+
+async def test_a_job_that_is_leased_during_a_renewal_is_not_lost_by_it(
+    ledger: Ledger,
+    intake: Intake,
+    store: MemoryStore,
+    reader: Reader,
+    make_worker: MakeWorker,
+    ended: Ended,
+    outcomes: Outcomes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heartbeat = ledger.heartbeat
+    jobs = await intake.put("acme", [NewDocument(id="a", content=b"long book")])
+
+    async def slow(held: Sequence[tuple[str, int]], seconds: float) -> set[tuple[str, int]]:
+        renewed = await heartbeat(held, seconds)
+        if len(jobs) == 1:
+            jobs.extend(await intake.put("acme", [NewDocument(id="b", content=b"long story")]))
+            while (await ledger.job("acme", jobs[1].id)).state != "running":
+                await asyncio.sleep(0.02)
+            asyncio.get_running_loop().call_later(0.05, reader.turned.set)
+        return renewed
+
+    monkeypatch.setattr(ledger, "heartbeat", slow)
+    (first,) = await ended(make_worker(store, lease=1.5), jobs[:1])
+    assert first.state == "succeeded"
+    assert outcomes.said() == ["succeeded", "succeeded"]
+
+
 async def test_large_documents_are_embedded_in_parts_with_progress(
     reads: Reads,
     intake: Intake,
@@ -623,12 +722,15 @@ async def test_a_document_that_takes_long_to_read_shows_how_far_its_reader_is(
 ) -> None:
     (job,) = await intake.put("acme", [NewDocument(id="book", content=b"long book")])
     stop = asyncio.Event()
-    running = asyncio.create_task(make_worker(store, lease=0.9).run(stop))
+    running = asyncio.create_task(make_worker(store, lease=1.2).run(stop))
     async with asyncio.timeout(30):
         while (now := await ledger.job("acme", job.id)).part is None:
             assert now.state != "succeeded"
             await asyncio.sleep(0.05)
     assert (now.part, now.stage, now.pulse) == ("page 12", "parse", "working")
+    assert now.leased_at
+    assert now.moved_at
+    assert (now.moved_at - now.leased_at).total_seconds() < 1.2, "it is told with each renewal of the lease"
     reader.turned.set()
     stop.set()
     await running
