@@ -21,12 +21,13 @@ from ingestion.forgetter import Forgetter
 from ingestion.intake import Intake
 from ingestion.ledger import Ledger
 from ingestion.receipts import Receipts
-from ingestion.types import Erasure, Job, NewDocument
-from ingestion.written import Flip
+from ingestion.types import Erasure, Job, Lease, NewDocument
+from ingestion.written import Flip, Written
 from retrieval.types import Filter
 
 ACME = Filter(tenant="acme", groups=None)
-TABLES = ("documents", "versions", "revisions", "jobs", "loose_files", "erased")
+ONE = Filter(tenant="acme", groups=None, document_ids=("one",))
+TABLES = ("documents", "versions", "revisions", "jobs", "loose_files", "idempotency", "erased")
 
 
 @pytest.fixture
@@ -55,7 +56,8 @@ def eraser(erasing: Erasing, blobs: Blobs, receipts: Receipts) -> Eraser:
 
 
 async def put(intake: Intake, content: bytes, name: str = "one") -> None:
-    await intake.put("acme", [NewDocument(content=content, id=name)])
+    once = f"{name}-{content.decode()}"
+    await intake.put("acme", [NewDocument(content=content, id=name)], idempotency_key=once)
 
 
 async def left(engine: AsyncEngine) -> dict[str, int]:
@@ -79,6 +81,49 @@ async def test_what_is_put_again_between_the_choice_of_deleted_ones_and_of_other
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
     done = await erasing.one("acme", erasure.id)
     assert (done.state, done.documents) == ("finished", 1)
+
+
+async def test_what_is_handed_in_again_before_it_is_forgotten_stays_whole_and_out_of_the_receipt(
+    erasing: Erasing,
+    eraser: Eraser,
+    receipts: Receipts,
+    intake: Intake,
+    engine: AsyncEngine,
+    ledger: Ledger,
+    lease_one: Callable[..., Awaitable[Lease]],
+    written: Callable[[Lease], Awaitable[Written]],
+    show: Callable[[], Awaitable[tuple[Flip, int]]],
+) -> None:
+    await put(intake, b"first")
+    _, revision = await show()
+    erasure = await erase(erasing, ONE, "documents", "test")
+    (job,) = await intake.put("acme", [NewDocument(content=b"second", id="one")], idempotency_key="again")
+    done = await written(await lease_one())
+    await eraser.work(asyncio.Event())
+    finished = await erasing.one("acme", erasure.id)
+    assert finished.stores["files"].removed == 1
+    receipt = receipts.get(erasure.id)
+    assert receipt is not None
+    assert [one["revisions"] for one in receipt.body["documents"]] == [[revision]]
+    assert await ledger.flip([done]) == {job.id: "flipped"}
+    assert (await intake.original("acme", None, "one"))[1] == b"second"
+    assert await intake.put("acme", [NewDocument(content=b"second", id="one")], idempotency_key="again") == [
+        await ledger.job("acme", job.id)
+    ]
+    assert {"documents": 1, "versions": 1, "jobs": 1}.items() <= (await left(engine)).items()
+
+
+async def test_what_is_deleted_again_before_it_is_forgotten_can_be_erased_again(
+    erasing: Erasing, eraser: Eraser, intake: Intake, engine: AsyncEngine
+) -> None:
+    await put(intake, b"first")
+    await erase(erasing, ONE, "documents", "test")
+    await put(intake, b"second")
+    await intake.delete("acme", None, "one")
+    await eraser.work(asyncio.Event())
+    await intake.erase(ONE, "documents", "test")
+    await eraser.work(asyncio.Event())
+    assert await left(engine) == {}
 
 
 async def test_whoever_chooses_and_stood_still_until_it_was_taken_on_without_him_is_told(

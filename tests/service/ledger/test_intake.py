@@ -127,6 +127,7 @@ async def test_long_file_names_that_begin_alike_stay_apart(intake: Intake) -> No
         ({"groups": frozenset(map(str, range(65)))}, DocumentInvalid, "documents[0].groups"),
         ({"metadata": {"a-b": 1}}, DocumentInvalid, "documents[0].metadata"),
         ({"metadata": {f"k{n}": 1 for n in range(65)}}, DocumentInvalid, "documents[0].metadata"),
+        ({"metadata": {f"k{n}": n for n in range(17)}}, DocumentInvalid, "documents[0].metadata"),
         ({"metadata": {"k": float("nan")}}, DocumentInvalid, "documents[0].metadata.k"),
         ({"metadata": {"k": 2**63}}, DocumentInvalid, "documents[0].metadata.k"),
         ({"metadata": {"k": None}}, DocumentInvalid, "documents[0].metadata.k"),
