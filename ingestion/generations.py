@@ -91,11 +91,9 @@ async def ensure(connection: AsyncConnection, spec: IndexSpec, embedder: str) ->
     One that did not, in a new installation or another version of the product, takes the place of all
     others; documents that are not in it get a job each. Raises `Conflict` while it is being removed.
     """
-    state = await _named(connection, spec, embedder)
-    if state in TRAFFIC:
-        return
-    await connection.execute(_CLOSE)
-    if await _free(connection, spec) in TRAFFIC:
+    if await connection.scalar(_STATE, {"id": spec.generation}) not in TRAFFIC:
+        await connection.execute(_CLOSE)
+    if await _named(connection, spec, embedder) in TRAFFIC:
         return
     await _add(connection, spec, embedder, "serving")
     await connection.execute(_RETIRE_OTHERS, {"ids": [spec.generation]})
@@ -106,26 +104,20 @@ async def ensure(connection: AsyncConnection, spec: IndexSpec, embedder: str) ->
 async def build(connection: AsyncConnection, spec: IndexSpec, embedder: str) -> GenerationState:
     """Register a generation as building; its state, which stays what it is if it is known. Raises `Conflict`
     while it is being removed."""
-    state = await _named(connection, spec, embedder)
-    if state is None or state == "retired":
+    if await connection.scalar(_STATE, {"id": spec.generation}) not in TRAFFIC | UNFINISHED:
         await connection.execute(_CLOSE)
-        state = await _free(connection, spec)
-        if state is None:
-            await _add(connection, spec, embedder, "building")
+    state = await _named(connection, spec, embedder)
+    if state is None:
+        await _add(connection, spec, embedder, "building")
     return state or "building"
 
 
 async def _named(connection: AsyncConnection, spec: IndexSpec, embedder: str) -> GenerationState | None:
-    """The generation's state, None if it is new; the embedder goes by this name from now on."""
+    """The generation's state, None if it is new; the embedder goes by this name from now on. Whoever is to
+    add it has closed the set before: of two who write to the table and then close it neither could."""
     known = {"id": spec.generation, "embedder": embedder}
     await connection.execute(_NAME, known)
     state: GenerationState | None = await connection.scalar(_STATE, known)
-    return state
-
-
-async def _free(connection: AsyncConnection, spec: IndexSpec) -> GenerationState | None:
-    """The state, now that nobody else may change it."""
-    state: GenerationState | None = await connection.scalar(_STATE, {"id": spec.generation})
     if state == "retired":
         raise Conflict(
             f"The index generation {spec.generation} is being removed. Try again in a minute, with a worker "

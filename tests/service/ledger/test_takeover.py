@@ -264,6 +264,25 @@ async def test_what_a_flip_shows_just_then_is_read_anew_too(
     assert (await lease_one()).job.document_id == "handbook"
 
 
+@pytest.mark.parametrize("act", [Ledger.ensure_generation, Ledger.build_generation])
+async def test_processes_that_ask_for_an_index_at_once_do_not_block_each_other(
+    ledger: Ledger,
+    engine: AsyncEngine,
+    upgraded: IndexSpec,
+    act: Callable[[Ledger, IndexSpec, str], Awaitable[object]],
+) -> None:
+    """Held up together they go on together: as the first processes of an instance, or after an upgrade."""
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    async with engine.begin() as other, engine.connect() as looking, asyncio.timeout(10):
+        await other.execute(text("LOCK TABLE generations IN SHARE MODE"))
+        asking = [asyncio.ensure_future(act(ledger, upgraded, "hashing")) for _ in range(2)]
+        while await looking.scalar(waiting) != len(asking):
+            await looking.rollback()
+            await asyncio.sleep(0.01)
+    await asyncio.gather(*asking)
+    assert upgraded.generation in {one.id for one in await ledger.generations()}
+
+
 async def test_an_index_that_was_being_built_is_taken_over_as_it_is(
     ledger: Ledger, accept: Accept, show: Show, upgraded: IndexSpec, fill: Fill, shown: Shown
 ) -> None:
