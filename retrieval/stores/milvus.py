@@ -54,6 +54,9 @@ _LAYOUT = "pl2"
 """Names the columns: a collection that was written with others is not read."""
 _OLD_LAYOUTS = ("pl",)
 
+_CREATION_LOOK = 0.05
+"""Seconds between two looks whether a collection is there that another process makes."""
+
 _PACKED = "packed"
 """The vector as text, on Milvus Lite, which hands out a text in a sixth of the time of a vector: 100 of 384
 dimensions take 1.5 ms of processor time on both sides, not 9."""
@@ -216,10 +219,12 @@ class MilvusStore:
                 await client.create_collection(
                     name, schema=schema, consistency_level="Strong", timeout=self._timeout
                 )
-            except MilvusException:
-                # Another process may have been quicker.
-                if not await self._has(name, client):
-                    raise
+            except MilvusException as fault:
+                # Another process may have been quicker, or be about it.
+                while not await self._has(name, client):
+                    if "exist" not in str(fault.message):
+                        raise
+                    await asyncio.sleep(_CREATION_LOOK)
         # Milvus Lite searches without: an index there is a second copy of the vectors on disk, its BM25
         # parameters do not arrive, and a server that restarts forgets that the collection was loaded.
         for field, index in ({} if self._lite else _indexes()).items():

@@ -416,6 +416,7 @@ def _pausing(service: Service) -> None:
             setattr(part, name, pausing(getattr(part, name)))
 
 
+@pytest.mark.asyncio(loop_scope="function")  # In the loop of all tests others' tasks come and go.
 async def test_wherever_the_first_who_asks_is_stopped_nothing_is_held_and_who_follows_is_answered() -> None:
     """After every second turn of the loop, until it has its answer."""
     stopped, after_turns = True, 0
