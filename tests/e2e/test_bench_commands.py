@@ -56,10 +56,11 @@ def test_streams_are_compared_with_the_model_itself_and_far_too_much_load_is_ref
     told = _bench(tmp_path, "chat", *size)
     streams, (*_, flooded) = told["streams"], told["rounds"]["overload"]
     for one in told["rounds"]["streams"]:
-        # Neither side is faster than the model: 0.2 s to the first token, and 20 a second from then on.
-        assert min(one["service_first_ms"], one["straight_first_ms"]) > 200
+        # Neither side is faster than the model, but for the clocks: 0.2 s to the first token, and 20 a second
+        # from then on.
+        assert min(one["service_first_ms"], one["straight_first_ms"]) > 190
         rates = one["service_tokens_per_second"], one["straight_tokens_per_second"]
-        assert 0 < max(rates) < 16 * 8 / (15 / 16 * 0.2 + 0.2 + 7 / 20)
+        assert 0 < max(rates) < 1.1 * 16 * 8 / (15 / 16 * 0.2 + 0.2 + 7 / 20)
         assert one["ratio"] == pytest.approx(rates[0] / rates[1], abs=1e-2)
     assert streams["service_cpu_us_per_token"] > 0
     assert flooded["good"] > 0
