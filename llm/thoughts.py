@@ -54,9 +54,12 @@ class Thoughts:
     def finish(self, *, cut: bool = False) -> str:
         """The output has ended: what was held and turned out to be the answer. One that was cut off may not
         have come to it."""
-        if cut and self._expected and self._held:
-            self.any = True
-        return "" if self._inside or self._over or (cut and self._expected) else self._held
+        if self._inside or self._over:
+            return ""
+        if cut and self._expected:
+            self.any = bool(self._held)
+            return ""
+        return self._held
 
     def _awaited(self) -> str:
         """What follows the end of the thoughts, if that has come."""
